@@ -1,0 +1,111 @@
+"""The model, twice: from scratch, and with Flax. Both compute logits = XW + b.
+
+A `Model` is a pair of pure functions. `scratch` keeps a dictionary of W and b, `concise` is one
+`flax.linen.Dense` layer; with equal weights their logits are equal bit for bit, because both make
+their matrix product with `product`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class Model(NamedTuple):
+    """Two pure functions and no state.
+
+    init(key, num_features, num_classes, init_scale) -> params: weights from
+        N(0, init_scale²), biases zero.
+    apply(params, x) -> logits [B, C], for x [B, ...], which is flattened to [B, D].
+    weights(params) -> (W [D, C], b [C]).
+    """
+
+    init: Callable
+    apply: Callable
+    weights: Callable
+
+
+def product(x, W):
+    """XW: [B, D] and [D, C] -> [B, C], computed as (Wᵀ Xᵀ)ᵀ.
+
+    The detour fixes the memory layout: the product itself is [C, B], classes first, and all that
+    follows (maximum, sum, exponentials over the classes) runs along the batch, which is long,
+    instead of along the classes, which are few. float32 means float32 on every backend: an
+    accelerator is not left to round the inputs.
+    """
+    return jnp.matmul(W.T, x.T, precision=lax.Precision.HIGHEST).T
+
+
+def _scratch_init(key, num_features, num_classes, init_scale=0.01):
+    W = init_scale * jax.random.normal(key, (num_features, num_classes))
+    return {"W": W, "b": jnp.zeros(num_classes)}
+
+
+def _scratch_apply(params, x):
+    return product(_flatten(x), params["W"]) + params["b"]
+
+
+scratch = Model(_scratch_init, _scratch_apply, lambda params: (params["W"], params["b"]))
+
+
+def _dense(num_classes, init_scale=0.01):
+    def dot_general(x, kernel, *_args, **_kwargs):
+        return product(x, kernel)
+
+    return nn.Dense(
+        num_classes, kernel_init=nn.initializers.normal(init_scale), dot_general=dot_general
+    )
+
+
+def _concise_init(key, num_features, num_classes, init_scale=0.01):
+    return _dense(num_classes, init_scale).init(key, jnp.zeros((1, num_features)))["params"]
+
+
+def _concise_apply(params, x):
+    num_classes = params["bias"].shape[-1]
+    return _dense(num_classes).apply({"params": params}, _flatten(x))
+
+
+concise = Model(_concise_init, _concise_apply, lambda params: (params["kernel"], params["bias"]))
+
+# What `config.model` may name.
+MODELS = {"concise": concise, "scratch": scratch}
+
+
+@functools.cache
+def class_first(model):
+    """The same model with its matrices kept transposed, [C, D].
+
+    A sweep trains its models in this form. With the trials stacked as [T, C, D], the forward
+    product, the gradient and the update all read and write the weights in the order in which they
+    lie in memory (measured: 10 to 15 % of a sweep of 64). Cached, because the functions of a model
+    are part of what a compiled program is keyed by.
+    """
+
+    def init(key, num_features, num_classes, init_scale=0.01):
+        return _transpose(model.init(key, num_features, num_classes, init_scale))
+
+    def apply(params, x):
+        return model.apply(_transpose(params), x)
+
+    def weights(params):
+        return model.weights(_transpose(params))
+
+    return Model(init, apply, weights)
+
+
+def squared_norm(params):
+    """‖W‖², summed over the matrices among the parameters; the bias does not count."""
+    return sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(params) if leaf.ndim == 2)
+
+
+def _transpose(params):
+    return jax.tree.map(lambda leaf: leaf.T if leaf.ndim == 2 else leaf, params)
+
+
+def _flatten(x):
+    return x.reshape(x.shape[0], -1)

@@ -1,0 +1,22 @@
+"""Many trials as one program: settings, folds and seeds in, figures and the chosen model out.
+
+settings = sweep.grid(learning_rate=(0.03, 0.1, 0.3), l2=(0.0, 1e-4))
+result = sweep.fit(train, val, settings, num_epochs=10, batch_size=256)
+"""
+
+from softmax_jax.sweep.epochs import Epoch, epochs, fit
+from softmax_jax.sweep.result import Result, Selected, collect
+from softmax_jax.sweep.settings import grid, log_uniform, random, uniform
+
+__all__ = [
+    "Epoch",
+    "Result",
+    "Selected",
+    "collect",
+    "epochs",
+    "fit",
+    "grid",
+    "log_uniform",
+    "random",
+    "uniform",
+]

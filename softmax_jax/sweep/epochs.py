@@ -1,0 +1,174 @@
+"""The loop: a generator that yields one `Epoch` at a time, and `fit`, which drains it."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from softmax_jax import losses, models
+from softmax_jax.sweep import program, resampling, trials
+from softmax_jax.sweep.memory import fitting_chunk
+from softmax_jax.sweep.result import Result, Run, collect
+from softmax_jax.sweep.trials import Piece
+from softmax_jax.train import Hyperparameters, State
+
+
+class Epoch(NamedTuple):
+    """What one epoch of one piece of the sweep brought.
+
+    `epoch` counts from 1; `trials` [n] are the numbers of the trials trained here, and `metrics`
+    {name: [n]} their figures (train_loss, val_accuracy, ...). `states` and `best` are stacked
+    [S, K] as the `piece` has its trials, and valid until the next step of the generator.
+    """
+
+    epoch: int
+    trials: np.ndarray
+    metrics: dict
+    states: State
+    best: program.Best
+    piece: Piece
+    run: Run
+
+
+def epochs(
+    train,
+    val,
+    settings: Hyperparameters | None = None,
+    *,
+    num_epochs: int,
+    batch_size,
+    seeds=(0,),
+    model=models.concise,
+    loss=losses.cross_entropy,
+    class_weight=None,
+    resamples=None,
+    best_by: str = "val_loss",
+    chunk: int = 0,
+) -> Iterator[Epoch]:
+    """Trains every trial of settings × seeds × batch sizes, an epoch per step of the generator.
+
+    train, val: `data.Dataset`; val None means that nothing is evaluated. settings: from
+    `sweep.grid` or `sweep.random` (None: the defaults). batch_size: one, or a sequence of them,
+    run one after the other. class_weight: None, 'balanced' or C numbers. resamples: None, or counts
+    [N, R] of the training examples: every setting is then a trial per column, trained where the
+    count is positive and evaluated (val must be None) where it is zero. best_by: the figure that
+    decides each trial's best epoch. chunk: how many trials run at once (0: as many as the memory
+    holds).
+
+    Raises ValueError for settings, sizes and weights out of range, before anything is compiled.
+    """
+    sizes = _check(train, val, num_epochs, batch_size, seeds, resamples)
+    table = trials.table(
+        Hyperparameters() if settings is None else settings,
+        seeds=seeds,
+        batch_sizes=sizes,
+        num_resamples=0 if resamples is None else resamples.shape[1],
+    )
+    chunk = fitting_chunk(table, train, chunk)
+    weights = resampling.objective_weights(train, class_weight)
+    data = program.device_data(train, weights, resamples)
+    held_out = _evaluation_data(data, val, resamples)
+    stored = models.class_first(model)
+    run = Run(table, num_epochs, stored, train.mean, train.scale, train.label_names)
+    for piece in trials.plan(table, chunk):
+        states = _create(run, piece, loss, train.num_features)
+        yield from _piece_epochs(run, piece, states, data, held_out, best_by)
+
+
+def _piece_epochs(run, piece, states, data, held_out, best_by):
+    """The epochs of one piece: train, evaluate, keep the best, yield."""
+    table, num_examples = run.trials, len(data.y)
+    batch_size = int(table.batch_size[piece.trials[0, 0]])
+    seeds = table.seed[piece.trials[:, 0]]
+    best = program.no_best(states)
+    order = orders(seeds, 1, num_examples, batch_size)
+    for epoch in range(1, run.num_epochs + 1):
+        states, sums = program.train_epoch(states, data, order)
+        figures = _named("train", program.values(states, sums))
+        if held_out is not None:
+            figures |= _named("val", program.evaluate(states, held_out))
+            best = program.keep_best(best, states, _cost(figures, best_by), epoch)
+        # The device is at work: time to shuffle for the next epoch.
+        order = orders(seeds, epoch + 1, num_examples, batch_size)
+        numbers, metrics = _real(piece, jax.device_get(figures))
+        yield Epoch(epoch, numbers, metrics, states, best, piece, run)
+
+
+def fit(train, val, settings: Hyperparameters | None = None, **options) -> Result:
+    """`epochs` to the end: the `Result` of all trials. Takes what `epochs` takes."""
+    return collect(epochs(train, val, settings, **options))
+
+
+def orders(seeds, epoch, num_examples, batch_size):
+    """The minibatches of an epoch, [S, steps, B] int32: a permutation per seed, padded with -1.
+
+    A function of (seed, epoch) alone.
+
+    >>> orders([0], 1, num_examples=5, batch_size=2).shape
+    (1, 3, 2)
+    """
+    steps = -(-num_examples // batch_size)
+    order = np.full((len(seeds), steps * batch_size), -1, np.int32)
+    for row, seed in zip(order, seeds, strict=True):
+        row[:num_examples] = np.random.default_rng((seed, epoch)).permutation(num_examples)
+    return order.reshape(len(seeds), steps, batch_size)
+
+
+def _create(run, piece, loss, num_features):
+    table, columns = run.trials, piece.trials[0]
+    return program.create(
+        table.seed[piece.trials[:, 0]].astype(np.uint32),
+        Hyperparameters(*(column[columns] for column in table.hyperparameters)),
+        np.maximum(table.fold[columns], 0).astype(np.int32),
+        model=run.model,
+        loss=loss,
+        num_features=num_features,
+        num_classes=len(run.label_names),
+    )
+
+
+def _evaluation_data(on_device, val, resamples):
+    if resamples is not None:
+        return on_device._replace(
+            weights=np.ones(len(on_device.y), np.float32),
+            resamples=(np.asarray(resamples) == 0).astype(np.uint8),
+        )
+    return None if val is None else program.device_data(val)
+
+
+def _named(prefix, figures):
+    return {f"{prefix}_{name}": value for name, value in figures.items()}
+
+
+def _cost(figures, best_by):
+    return figures[best_by] if best_by.endswith("loss") else -figures[best_by]
+
+
+def _real(piece, figures):
+    """The numbers and figures of the real trials, flat: the padding goes no further."""
+
+    def flat(values):
+        return values[:, : piece.num_real].ravel()
+
+    return flat(piece.trials), {name: flat(values) for name, values in figures.items()}
+
+
+def _check(train, val, num_epochs, batch_size, seeds, resamples):
+    sizes = tuple(np.atleast_1d(batch_size).tolist())
+    problems = []
+    if num_epochs < 1:
+        problems.append(f"num_epochs must be 1 or more; it got {num_epochs}")
+    if not sizes or any(not 1 <= size <= len(train.y) for size in sizes):
+        problems.append(
+            f"batch_size must be from 1 to the {len(train.y)} training examples; it got {sizes}"
+        )
+    if len(set(seeds)) < len(seeds) or not seeds or min(seeds) < 0 or max(seeds) >= 2**32:
+        problems.append(f"seeds must be distinct whole numbers from 0; it got {tuple(seeds)}")
+    if val is not None and resamples is not None:
+        problems.append("resamples hold out their own examples: val must be None")
+    if resamples is not None and resamples.shape[0] != len(train.y):
+        problems.append(f"resamples need a row for each of the {len(train.y)} training examples")
+    if problems:
+        raise ValueError("; ".join(problems) + ".")
+    return sizes

@@ -1,0 +1,183 @@
+"""What a sweep leaves: figures of every trial and epoch, parameters, and the choice among them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from softmax_jax.classifier import Classifier
+from softmax_jax.models import Model
+from softmax_jax.sweep import selection
+from softmax_jax.sweep.trials import Trials
+
+
+class Run(NamedTuple):
+    """What stays the same throughout a sweep: its trials, its length, its model, its input."""
+
+    trials: Trials
+    num_epochs: int
+    model: Model
+    mean: np.ndarray
+    scale: np.ndarray
+    label_names: tuple
+
+
+class Selected(NamedTuple):
+    """The chosen trial: its settings and figures at the chosen epoch, why, and its classifier.
+
+    `hints` say where the grid may be too small; `refit` is true where the classifier was trained
+    anew on all training examples with the chosen settings.
+    """
+
+    trial: int
+    epoch: int
+    hyperparameters: dict
+    metrics: dict
+    why: str
+    hints: list
+    classifier: Classifier
+    refit: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """metrics {name: [T, E]} by trial and epoch; params and best_params stacked [T, ...]."""
+
+    run: Run
+    metrics: dict
+    params: dict
+    best_params: dict
+    best_epoch: np.ndarray
+    refit: Selected | None = None
+
+    @property
+    def diverged(self):
+        """The epoch [T] in which a loss of the trial stopped being finite; 0: it did not."""
+        losses = [values for name, values in self.metrics.items() if name.endswith("_loss")]
+        finite = np.isfinite(losses).all(0)
+        return np.where(finite.all(1), 0, 1 + finite.argmin(1))
+
+    def table(self) -> list[dict]:
+        """A row per trial: its settings, its figures at the last and at its best epoch."""
+        return [self._row(trial) for trial in range(len(self.best_epoch))]
+
+    def curves(self) -> dict:
+        """{name: [T, E]}: every figure of every trial by epoch."""
+        return self.metrics
+
+    def figures(self, metric="val_loss", epoch="last"):
+        """The figure [T] of each trial at its last epoch, or at its best one."""
+        return self.metrics[metric][np.arange(len(self.best_epoch)), self._epochs(epoch) - 1]
+
+    def best(self, metric="val_loss", epoch="last", rule="best") -> Selected:
+        """The winning setting by its mean over seeds and folds, as its first trial.
+
+        metric: any name in `curves()`; epoch: 'last', or 'best' (each trial at its own best
+        epoch); rule: 'best' or 'one_se', see `selection.winner`. Raises ValueError for an unknown
+        metric, and where every setting diverged.
+        """
+        if metric not in self.metrics:
+            raise ValueError(f"No metric {metric!r}; there are: {', '.join(self.metrics)}.")
+        trials, figures = self.run.trials, self.figures(metric, epoch)
+        groups = selection.compare(trials.group, figures, self.diverged > 0)
+        axes = {name: column[groups.first] for name, column in trials.axes().items()}
+        chosen = selection.winner(
+            groups,
+            axes["l2"],
+            axes["learning_rate"],
+            larger_wins=not metric.endswith("loss"),
+            rule=rule,
+        )
+        if chosen is None:
+            raise ValueError("Every trial diverged: try a smaller learning rate.")
+        why = _why(metric, epoch, rule, groups, chosen)
+        return self._select(int(groups.first[chosen]), epoch, why, selection.edges(axes, chosen))
+
+    def classifier(self, trial, epoch="last") -> Classifier:
+        """The trial's model at its last or its best epoch."""
+        stacked = self.params if epoch == "last" else self.best_params
+        W, b = self.run.model.weights(jax.tree.map(lambda leaf: leaf[trial], stacked))
+        return Classifier(
+            np.asarray(W), np.asarray(b), self.run.mean, self.run.scale, self.run.label_names
+        )
+
+    def predict(self, x):
+        """Classes [N] by the selected model: the refitted one if there is one, else `best()`."""
+        return self._selected.classifier.predict(x)
+
+    def predict_proba(self, x):
+        """Probabilities [N, C] by the selected model."""
+        return self._selected.classifier.predict_proba(x)
+
+    def test(self, test) -> dict:
+        """Loss and accuracy of the selected model on a test set, with their intervals."""
+        return self._selected.classifier.test(test)
+
+    @property
+    def _selected(self):
+        return self.refit or self.best()
+
+    def _epochs(self, epoch):
+        if epoch not in ("last", "best"):
+            raise ValueError(f"The epoch must be 'last' or 'best'; it got {epoch!r}.")
+        last = np.full_like(self.best_epoch, self.run.num_epochs)
+        return last if epoch == "last" else np.where(self.best_epoch > 0, self.best_epoch, last)
+
+    def _row(self, trial):
+        last, best = self._epochs("last")[trial] - 1, self._epochs("best")[trial] - 1
+        row = {"trial": trial} | self.run.trials.row(trial)
+        row |= {name: float(values[trial, last]) for name, values in self.metrics.items()}
+        row |= {"best_epoch": int(best + 1)}
+        row |= {f"best_{name}": float(values[trial, best]) for name, values in self.metrics.items()}
+        return row | {"diverged": bool(self.diverged[trial])}
+
+    def _select(self, trial, epoch, why, hints):
+        number = int(self._epochs(epoch)[trial])
+        metrics = {name: float(values[trial, number - 1]) for name, values in self.metrics.items()}
+        settings = self.run.trials.row(trial)
+        return Selected(trial, number, settings, metrics, why, hints, self.classifier(trial, epoch))
+
+
+def collect(epochs: Iterable) -> Result:
+    """Drains the generator `sweep.epochs` (or one that passes its epochs on) into a `Result`."""
+    metrics, last, best, best_epoch = {}, None, None, None
+    for epoch in epochs:
+        run = epoch.run
+        shape = (len(run.trials.group), run.num_epochs)
+        for name, values in epoch.metrics.items():
+            metrics.setdefault(name, np.full(shape, np.nan))[epoch.trials, epoch.epoch - 1] = values
+        if epoch.epoch == run.num_epochs:
+            params, kept = jax.device_get((epoch.states.params, epoch.best))
+            last = _place(last, params, epoch, shape[0])
+            best = _place(best, kept.params, epoch, shape[0])
+            best_epoch = _place(best_epoch, kept.epoch, epoch, shape[0])
+    return Result(run, metrics, last, best, best_epoch)
+
+
+def _place(collected, piece, epoch, num_trials):
+    """Writes the piece's arrays [S, K, ...] into the rows of its trials of arrays [T, ...]."""
+    numbers = epoch.piece.trials
+    if collected is None:
+        collected = jax.tree.map(
+            lambda leaf: np.zeros((num_trials, *leaf.shape[2:]), leaf.dtype), piece
+        )
+
+    def write(whole, part):
+        whole[numbers] = part
+        return whole
+
+    return jax.tree.map(write, collected, piece)
+
+
+def _why(metric, epoch, rule, groups, chosen):
+    if len(groups.mean) == 1:
+        return "the only setting"
+    order = "largest" if not metric.endswith("loss") else "smallest"
+    what = f"{order} {metric} at the {epoch} epoch"
+    if rule == "one_se":
+        what = f"simplest setting within one standard error of the {what}"
+    mean, spread, count = groups.mean[chosen], groups.spread[chosen], groups.count[chosen]
+    over = f" ± {spread:.4f} (mean and standard deviation of {count} trials)" if count > 1 else ""
+    return f"{what} of {len(groups.mean)} settings: {mean:.4f}{over}"

@@ -1,0 +1,76 @@
+"""Which setting wins: honest comparison of settings, on figures averaged over their trials."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Comparison(NamedTuple):
+    """The settings (groups of trials that differ in seed and fold only), in order of their number.
+
+    Arrays [G]: `mean` and `spread` (standard deviation) of the figure over the group's trials,
+    `count` of those, whether one of them `diverged`, and `first`, its first trial.
+    """
+
+    mean: np.ndarray
+    spread: np.ndarray
+    count: np.ndarray
+    diverged: np.ndarray
+    first: np.ndarray
+
+
+def compare(group, figures, diverged) -> Comparison:
+    """Summarises the figures [T] of trials by their group [T]."""
+    _, first, inverse, count = np.unique(
+        group, return_index=True, return_inverse=True, return_counts=True
+    )
+    mean = np.bincount(inverse, figures) / count
+    squares = np.bincount(inverse, np.square(figures - mean[inverse]))
+    spread = np.sqrt(squares / np.maximum(count - 1, 1))
+    return Comparison(mean, spread, count, np.bincount(inverse, diverged) > 0, first)
+
+
+def winner(comparison: Comparison, l2, learning_rate, *, larger_wins=False, rule="best"):
+    """The number of the winning group, or None where every one diverged.
+
+    rule 'best': the best mean; ties go to the larger l2, then to the smaller learning rate.
+    rule 'one_se': the simplest group (largest l2, then smallest learning rate) whose mean is
+    within one standard error (of the best group) of the best mean; it needs at least two seeds or
+    folds. l2, learning_rate: arrays [G]. Raises ValueError for an unknown rule, or no spread.
+
+    Source of one_se: Breiman et al., *Classification and Regression Trees* (1984), section 3.4.3.
+    """
+    if rule not in ("best", "one_se"):
+        raise ValueError(f"The rule must be 'best' or 'one_se'; it got {rule!r}.")
+    cost = np.where(
+        comparison.diverged, np.inf, -comparison.mean if larger_wins else comparison.mean
+    )
+    if not np.isfinite(cost).any():
+        return None
+    best = np.lexsort((learning_rate, -np.asarray(l2), cost))[0]
+    if rule == "best":
+        return int(best)
+    if comparison.count[best] < 2:
+        raise ValueError("The rule 'one_se' needs a spread: two or more seeds or folds.")
+    limit = cost[best] + comparison.spread[best] / np.sqrt(comparison.count[best])
+    within = np.flatnonzero(cost <= limit)
+    simplest = np.lexsort((cost[within], learning_rate[within], -l2[within]))[0]
+    return int(within[simplest])
+
+
+def edges(axes, chosen):
+    """Hints where the winner lies at the end of a swept axis: the optimum may be beyond.
+
+    axes: {name: array [G]}; chosen: the winning group. An end that the hyperparameter cannot pass
+    (l2 = 0, momentum = 0) is none.
+    """
+    hints = []
+    for name, values in axes.items():
+        tried = np.unique(values)
+        if len(tried) < 2:
+            continue
+        if values[chosen] == tried[-1]:
+            hints.append(f"{name} = {tried[-1]:g} is the largest tried: extend {name} upwards")
+        elif values[chosen] == tried[0] and tried[0] > 0:
+            hints.append(f"{name} = {tried[0]:g} is the smallest tried: extend {name} downwards")
+    return hints

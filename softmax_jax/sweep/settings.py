@@ -1,0 +1,108 @@
+"""Settings: the choices of hyperparameters that a sweep compares, as arrays [T]."""
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from softmax_jax.train import Hyperparameters
+
+_RULES = {
+    "learning_rate": (lambda v: v > 0, "greater than 0"),
+    "momentum": (lambda v: (v >= 0) & (v < 1), "in [0, 1)"),
+    "l2": (lambda v: v >= 0, "0 or greater"),
+    "init_scale": (lambda v: v >= 0, "0 or greater"),
+}
+
+
+def grid(**axes) -> Hyperparameters:
+    """Every combination of the values given: the Cartesian product, the last axis fastest.
+
+    Axes are named after the fields of `Hyperparameters`, each a number or a sequence of distinct
+    numbers; a hyperparameter that is not named keeps its default. Raises ValueError for an unknown
+    axis, an empty one, a value twice and a value out of range.
+
+    >>> grid(learning_rate=(0.1, 0.3), l2=(0.0, 1e-4)).learning_rate.round(1).tolist()
+    [0.1, 0.1, 0.3, 0.3]
+    """
+    values = {name: _axis(name, value) for name, value in _complete(axes).items()}
+    product = itertools.product(*values.values())
+    columns = np.array(list(product), np.float32).T
+    return Hyperparameters(**dict(zip(values, columns, strict=True)))
+
+
+class Distribution(NamedTuple):
+    """A distribution to draw a hyperparameter from: draw(rng, n) -> array [n]."""
+
+    draw: Callable
+
+
+def uniform(low, high) -> Distribution:
+    """Uniform on [low, high)."""
+    return Distribution(lambda rng, n: rng.uniform(low, high, n))
+
+
+def log_uniform(low, high) -> Distribution:
+    """Uniform in the logarithm, on [low, high): as many draws in 0.001..0.01 as in 0.01..0.1."""
+    if not 0 < low < high:
+        raise ValueError(f"log_uniform needs 0 < low < high; it got {low} and {high}.")
+    return Distribution(lambda rng, n: np.exp(rng.uniform(np.log(low), np.log(high), n)))
+
+
+def random(n, seed, **axes) -> Hyperparameters:
+    """n settings drawn independently; an axis is a `Distribution` or one fixed number.
+
+    >>> drawn = random(3, seed=0, learning_rate=log_uniform(1e-3, 1), l2=1e-4)
+    >>> drawn.learning_rate.shape, drawn.l2.tolist() == [np.float32(1e-4)] * 3
+    ((3,), True)
+    """
+    if n < 1:
+        raise ValueError(f"A random search needs n of at least 1 settings; it got {n}.")
+    rng = np.random.default_rng(seed)
+    columns = {}
+    for name, axis in _complete(axes).items():
+        column = axis.draw(rng, n) if isinstance(axis, Distribution) else np.full(n, axis)
+        columns[name] = _check(name, np.asarray(column, np.float32))
+    return Hyperparameters(**columns)
+
+
+def as_arrays(settings: Hyperparameters) -> Hyperparameters:
+    """The settings as checked float32 arrays of one common length (a number counts for all)."""
+    columns = [np.atleast_1d(np.asarray(column, np.float32)) for column in settings]
+    lengths = {len(column) for column in columns if len(column) != 1}
+    if len(lengths) > 1 or 0 in lengths:
+        raise ValueError(f"Settings must have one common length; it got {sorted(lengths)}.")
+    n = max(lengths, default=1)
+    names = Hyperparameters._fields
+    return Hyperparameters(
+        *(
+            _check(name, np.broadcast_to(column, n))
+            for name, column in zip(names, columns, strict=True)
+        )
+    )
+
+
+def _complete(axes):
+    defaults = Hyperparameters()._asdict()
+    unknown = sorted(set(axes) - set(defaults))
+    if unknown:
+        raise ValueError(f"No hyperparameter {unknown[0]!r}; there are: {', '.join(defaults)}.")
+    return defaults | axes
+
+
+def _axis(name, value):
+    values = np.atleast_1d(np.asarray(value, np.float32))
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"The axis {name} is empty; give it at least one value.")
+    if len(np.unique(values)) < len(values):
+        raise ValueError(f"The axis {name} has a value twice: {tuple(values.tolist())}.")
+    return _check(name, values)
+
+
+def _check(name, values):
+    in_range, rule = _RULES[name]
+    wrong = values[~(np.isfinite(values) & in_range(values))]
+    if wrong.size:
+        raise ValueError(f"{name} must be finite and {rule}; it got {wrong[0]:g}.")
+    return values

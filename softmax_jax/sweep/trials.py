@@ -1,0 +1,98 @@
+"""The trials of a job: their table, and the plan in which pieces they are run."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from softmax_jax.sweep.settings import as_arrays
+from softmax_jax.train import Hyperparameters
+
+
+class Trials(NamedTuple):
+    """A row per trial, in the order of their numbers: batch size, seed, setting, fold (fastest).
+
+    Every field is an array [T]; `group` numbers the pairs of batch size and setting, which are
+    what a selection compares; `fold` is the column of the resamples (-1: there are none).
+    """
+
+    hyperparameters: Hyperparameters
+    batch_size: np.ndarray
+    seed: np.ndarray
+    fold: np.ndarray
+    group: np.ndarray
+
+    def row(self, trial) -> dict:
+        """The trial's settings by their config names, as plain numbers."""
+        values = {name: _shortest(column[trial]) for name, column in self.axes().items()}
+        return values | {
+            "seed": int(self.seed[trial]),
+            "fold": int(self.fold[trial]),
+            "batch_size": int(self.batch_size[trial]),
+        }
+
+    def axes(self) -> dict:
+        """The hyperparameters by name, arrays [T]."""
+        return self.hyperparameters._asdict()
+
+
+def table(settings, *, seeds=(0,), batch_sizes=(256,), num_resamples=0) -> Trials:
+    """All trials of settings × seeds × resamples × batch sizes."""
+    settings = as_arrays(settings)
+    num_settings, folds = len(settings.l2), max(num_resamples, 1)
+    shape = (len(batch_sizes), len(seeds), num_settings, folds)
+    size, seed, setting, fold = (index.ravel() for index in np.indices(shape))
+    return Trials(
+        hyperparameters=Hyperparameters(*(column[setting] for column in settings)),
+        batch_size=np.asarray(batch_sizes, np.int64)[size],
+        seed=np.asarray(seeds, np.int64)[seed],
+        fold=fold if num_resamples else np.full_like(fold, -1),
+        group=size * num_settings + setting,
+    )
+
+
+class Piece(NamedTuple):
+    """Trials that run as one program: `trials` [S, K] holds their numbers, a row per seed.
+
+    The trials of a row share their minibatches. `num_real` of the columns count; the rest repeat
+    the last of them, so that all pieces of one batch size have one shape and compile once.
+    """
+
+    trials: np.ndarray
+    num_real: int
+
+
+def plan(trials: Trials, chunk: int = 0) -> list[Piece]:
+    """The pieces in the order in which they run; each has at most `chunk` trials (0: no limit).
+
+    A piece holds as many seeds as fit, and of each seed the same columns.
+    """
+    numbers = np.arange(len(trials.group))
+    pieces = []
+    for size in _in_order(trials.batch_size):
+        of_size = numbers[trials.batch_size == size]
+        by_seed = of_size.reshape(len(_in_order(trials.seed)), -1)
+        limit = chunk or by_seed.size
+        columns = _even(by_seed.shape[1], limit)
+        rows = max(1, limit // columns)
+        for top in range(0, len(by_seed), rows):
+            for left in range(0, by_seed.shape[1], columns):
+                block = by_seed[top : top + rows, left : left + columns]
+                missing = columns - block.shape[1]
+                padded = np.pad(block, ((0, 0), (0, missing)), mode="edge")
+                pieces.append(Piece(padded, block.shape[1]))
+    return pieces
+
+
+def _even(length, limit):
+    """The size of the pieces when `length` is cut into as few, as even, as the limit allows."""
+    num_pieces = -(-length // max(limit, 1))
+    return -(-length // num_pieces)
+
+
+def _in_order(values):
+    return list(dict.fromkeys(values.tolist()))
+
+
+def _shortest(value):
+    """0.1, where float(np.float32(0.1)) would be 0.10000000149011612."""
+    return float(str(np.float32(value)))

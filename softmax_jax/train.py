@@ -1,0 +1,188 @@
+"""Minibatch SGD on one model: the state, the step, the epoch, the evaluation. All pure.
+
+Nothing here knows of trials: `softmax_jax.sweep` adds their axis with `jax.vmap`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from flax.training.train_state import TrainState
+from jax import lax
+
+from softmax_jax import losses, metrics, models
+
+
+class Hyperparameters(NamedTuple):
+    """What may differ between trials: float32 scalars, or arrays [T] of one value per setting."""
+
+    learning_rate: Any = 0.1
+    momentum: Any = 0.0
+    l2: Any = 0.0
+    init_scale: Any = 0.01
+
+
+class State(TrainState):
+    """A Flax `TrainState` with its hyperparameters, its column of the resamples and its loss."""
+
+    hyperparameters: Hyperparameters
+    resample: jax.Array
+    loss: Callable = struct.field(pytree_node=False)
+
+
+class Batch(NamedTuple):
+    """A minibatch: x [B, ...] float32, y [B] int32, weights [B] float32 (0: not there)."""
+
+    x: jax.Array
+    y: jax.Array
+    weights: jax.Array
+
+
+class Data(NamedTuple):
+    """A dataset on the device; a batch takes its features as (x - mean) / scale.
+
+    x [N, ...] uint8 or float32 · y [N] int32 · weights [N] float32 · mean, scale: scalars or
+    shaped like one example · resamples: None, or [N, R] uint8: how often each example counts in
+    resample r. A state reads the column that its field `resample` names.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    weights: jax.Array
+    mean: jax.Array
+    scale: jax.Array
+    resamples: jax.Array | None = None
+
+
+# One transformation for all runs: it is part of what a compiled program is keyed by, so a new one
+# per run would compile anew. The zeros are placeholders for the traced values of `create_state`.
+SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0, momentum=0.0)
+
+
+def create_state(
+    key,
+    model: models.Model,
+    hyperparameters: Hyperparameters,
+    num_features: int,
+    num_classes: int,
+    *,
+    loss=losses.cross_entropy,
+    resample=0,
+) -> State:
+    """A fresh model: weights from N(0, init_scale²), biases zero, no momentum gathered."""
+    h = Hyperparameters(*(jnp.asarray(value, jnp.float32) for value in hyperparameters))
+    state = State.create(
+        apply_fn=model.apply,
+        params=model.init(key, num_features, num_classes, h.init_scale),
+        tx=SGD,
+        hyperparameters=h,
+        resample=jnp.asarray(resample, jnp.int32),
+        loss=loss,
+    )
+    opt_state = optax.tree.set(state.opt_state, learning_rate=h.learning_rate, momentum=h.momentum)
+    return state.replace(step=jnp.zeros((), jnp.int32), opt_state=opt_state)
+
+
+def train_step(state: State, batch: Batch):
+    """One step of SGD on Σ w·loss / Σ w + l2/2 · ‖W‖²: (state, batch) -> (state, sums).
+
+    The sums are those of loss and accuracy over the batch, before the update. A batch whose
+    weights are all zero has a data gradient of zero.
+    """
+
+    def objective(params):
+        scores = state.apply_fn(params, batch.x).T  # [C, B]: see models.product
+        sums = _measure(state.loss, _TRAIN_METRICS, scores, batch)
+        value = _metrics(state.loss, ())["loss"].value(sums["loss"])
+        return value + state.hyperparameters.l2 / 2 * models.squared_norm(params), sums
+
+    gradient, sums = jax.grad(objective, has_aux=True)(state.params)
+    return state.apply_gradients(grads=gradient), sums
+
+
+def train_epoch(state: State, data: Data, order):
+    """A span of steps, usually an epoch: (state, data, order) -> (state, sums over the span).
+
+    order [steps, B] int32 holds the row of every example of every minibatch; -1 is padding.
+    """
+
+    def step(state, rows):
+        return train_step(state, _take(state, data, rows))
+
+    state, sums = lax.scan(step, state, order)
+    return state, jax.tree.map(lambda leaf: leaf.sum(0), sums)
+
+
+def evaluate(state: State, data: Data, *, batch_size: int = 1000):
+    """Sums of every metric over the data, scanned in blocks: memory does not grow with N."""
+    num_examples = data.y.shape[0]
+    block = min(batch_size, num_examples)
+
+    def one_block(start):
+        # The last block starts early enough to be full; what it repeats gets weight zero.
+        first = jnp.minimum(start, num_examples - block)
+        batch = _slice(state, data, first, block)
+        fresh = first + jnp.arange(block) >= start
+        batch = batch._replace(weights=batch.weights * fresh)
+        scores = state.apply_fn(state.params, batch.x).T
+        return _measure(state.loss, _EVALUATION_METRICS, scores, batch)
+
+    def add(sums, start):
+        return jax.tree.map(jnp.add, sums, one_block(start)), None
+
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one_block, 0)
+    )
+    return lax.scan(add, zeros, jnp.arange(0, num_examples, block))[0]
+
+
+def values(state: State, sums):
+    """{name: figure} of the sums that `train_step`, `train_epoch` and `evaluate` return."""
+    return metrics.values(_metrics(state.loss, sums), sums)
+
+
+def predict(state: State, x):
+    """Probabilities [B, C] of normalised features x [B, ...]."""
+    return losses.softmax(state.apply_fn(state.params, x))
+
+
+_TRAIN_METRICS = ("loss", "accuracy")
+_EVALUATION_METRICS = ("loss", *metrics.METRICS)
+
+
+def _metrics(loss, names):
+    chosen = {name: metrics.METRICS[name] for name in names if name != "loss"}
+    return {"loss": metrics.mean_of(loss), **chosen}
+
+
+def _measure(loss, names, scores, batch):
+    return {
+        name: metric.sums(scores, batch.y, batch.weights, axis=0)
+        for name, metric in _metrics(loss, names).items()
+    }
+
+
+def _take(state, data, rows):
+    there = rows >= 0
+    rows = jnp.maximum(rows, 0)
+    weights = jnp.where(there, data.weights[rows], 0)
+    if data.resamples is not None:
+        weights = weights * data.resamples[rows, state.resample]
+    return Batch(_normalise(data, data.x[rows]), data.y[rows], weights)
+
+
+def _slice(state, data, first, size):
+    def part(leaf):
+        return lax.dynamic_slice_in_dim(leaf, first, size)
+
+    weights = part(data.weights)
+    if data.resamples is not None:
+        weights = weights * part(data.resamples)[:, state.resample]
+    return Batch(_normalise(data, part(data.x)), part(data.y), weights)
+
+
+def _normalise(data, x):
+    return (x.astype(jnp.float32) - data.mean) / data.scale
