@@ -52,7 +52,8 @@ def cross_entropy_from_probabilities(probabilities, labels, axis=-1):
 
     Indexing instead of the sum of the definition: the other C - 1 terms are zero.
 
-    >>> cross_entropy_from_probabilities(jnp.array([[0.25, 0.75]]), jnp.array([1])).round(4).tolist()
+    >>> p = jnp.array([[0.25, 0.75]])
+    >>> cross_entropy_from_probabilities(p, jnp.array([1])).round(4).tolist()
     [0.2877]
     """
     return -jnp.log(_pick(probabilities, labels, axis))
@@ -86,11 +87,6 @@ def cross_entropy(logits, labels, axis=-1):
     if labels.ndim == logits.ndim:
         return -(labels * jnp.where(labels > 0, log_probabilities, 0)).sum(axis)
     return -_pick(log_probabilities, labels, axis)
-
-
-def of_logits(name):
-    """The training loss of that name, as a function of (logits, labels, axis): see `FROM_LOGITS`."""
-    return FROM_LOGITS[name]
 
 
 def _on_naive_softmax(loss):

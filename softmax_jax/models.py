@@ -72,7 +72,8 @@ def _concise_apply(params, x):
 
 concise = Model(_concise_init, _concise_apply, lambda params: (params["kernel"], params["bias"]))
 
-# What `config.model` may name.
+# What `config.precision` and `config.model` may name.
+PRECISIONS = ("float32",)
 MODELS = {"concise": concise, "scratch": scratch}
 
 

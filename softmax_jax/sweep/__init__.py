@@ -4,6 +4,7 @@ settings = sweep.grid(learning_rate=(0.03, 0.1, 0.3), l2=(0.0, 1e-4))
 result = sweep.fit(train, val, settings, num_epochs=10, batch_size=256)
 """
 
+from softmax_jax.sweep.cross_validation import bootstrap, cross_validate, interval, refit
 from softmax_jax.sweep.epochs import Epoch, epochs, fit
 from softmax_jax.sweep.result import Result, Selected, collect
 from softmax_jax.sweep.settings import grid, log_uniform, random, uniform
@@ -12,11 +13,15 @@ __all__ = [
     "Epoch",
     "Result",
     "Selected",
+    "bootstrap",
     "collect",
+    "cross_validate",
     "epochs",
     "fit",
     "grid",
+    "interval",
     "log_uniform",
     "random",
+    "refit",
     "uniform",
 ]

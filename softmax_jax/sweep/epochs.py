@@ -1,5 +1,7 @@
-"""The loop: a generator that yields one `Epoch` at a time, and `fit`, which drains it."""
+"""The loop: an iterator that yields one `Epoch` at a time, and `fit`, which drains it."""
 
+import itertools
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -56,7 +58,8 @@ def epochs(
     decides each trial's best epoch. chunk: how many trials run at once (0: as many as the memory
     holds).
 
-    Raises ValueError for settings, sizes and weights out of range, before anything is compiled.
+    Raises ValueError for settings, sizes and weights out of range: at the call, before anything is
+    compiled.
     """
     sizes = _check(train, val, num_epochs, batch_size, seeds, resamples)
     table = trials.table(
@@ -71,16 +74,18 @@ def epochs(
     held_out = _evaluation_data(data, val, resamples)
     stored = models.class_first(model)
     run = Run(table, num_epochs, stored, train.mean, train.scale, train.label_names)
-    for piece in trials.plan(table, chunk):
-        states = _create(run, piece, loss, train.num_features)
-        yield from _piece_epochs(run, piece, states, data, held_out, best_by)
+    return itertools.chain.from_iterable(
+        _piece_epochs(run, piece, loss, data, held_out, best_by)
+        for piece in trials.plan(table, chunk)
+    )
 
 
-def _piece_epochs(run, piece, states, data, held_out, best_by):
+def _piece_epochs(run, piece, loss, data, held_out, best_by):
     """The epochs of one piece: train, evaluate, keep the best, yield."""
     table, num_examples = run.trials, len(data.y)
     batch_size = int(table.batch_size[piece.trials[0, 0]])
     seeds = table.seed[piece.trials[:, 0]]
+    states = _create(run, piece, loss, math.prod(data.x.shape[1:]))
     best = program.no_best(states)
     order = orders(seeds, 1, num_examples, batch_size)
     for epoch in range(1, run.num_epochs + 1):
@@ -151,7 +156,10 @@ def _real(piece, figures):
     def flat(values):
         return values[:, : piece.num_real].ravel()
 
-    return flat(piece.trials), {name: flat(values) for name, values in figures.items()}
+    losses_first = sorted(
+        figures, key=lambda name: (name.split("_")[0] != "train", "loss" not in name)
+    )
+    return flat(piece.trials), {name: flat(figures[name]) for name in losses_first}
 
 
 def _check(train, val, num_epochs, batch_size, seeds, resamples):

@@ -10,7 +10,7 @@ import numpy as np
 from softmax_jax.classifier import Classifier
 from softmax_jax.models import Model
 from softmax_jax.sweep import selection
-from softmax_jax.sweep.trials import Trials
+from softmax_jax.sweep.trials import Trials, shortest
 
 
 class Run(NamedTuple):
@@ -128,14 +128,18 @@ class Result:
     def _row(self, trial):
         last, best = self._epochs("last")[trial] - 1, self._epochs("best")[trial] - 1
         row = {"trial": trial} | self.run.trials.row(trial)
-        row |= {name: float(values[trial, last]) for name, values in self.metrics.items()}
+        row |= {name: shortest(values[trial, last]) for name, values in self.metrics.items()}
         row |= {"best_epoch": int(best + 1)}
-        row |= {f"best_{name}": float(values[trial, best]) for name, values in self.metrics.items()}
+        row |= {
+            f"best_{name}": shortest(values[trial, best]) for name, values in self.metrics.items()
+        }
         return row | {"diverged": bool(self.diverged[trial])}
 
     def _select(self, trial, epoch, why, hints):
         number = int(self._epochs(epoch)[trial])
-        metrics = {name: float(values[trial, number - 1]) for name, values in self.metrics.items()}
+        metrics = {
+            name: shortest(values[trial, number - 1]) for name, values in self.metrics.items()
+        }
         settings = self.run.trials.row(trial)
         return Selected(trial, number, settings, metrics, why, hints, self.classifier(trial, epoch))
 
@@ -147,7 +151,8 @@ def collect(epochs: Iterable) -> Result:
         run = epoch.run
         shape = (len(run.trials.group), run.num_epochs)
         for name, values in epoch.metrics.items():
-            metrics.setdefault(name, np.full(shape, np.nan))[epoch.trials, epoch.epoch - 1] = values
+            blank = np.full(shape, np.nan, np.float32)
+            metrics.setdefault(name, blank)[epoch.trials, epoch.epoch - 1] = values
         if epoch.epoch == run.num_epochs:
             params, kept = jax.device_get((epoch.states.params, epoch.best))
             last = _place(last, params, epoch, shape[0])

@@ -8,6 +8,8 @@ import numpy as np
 
 from softmax_jax.train import Hyperparameters
 
+NAMES = Hyperparameters._fields
+
 _RULES = {
     "learning_rate": (lambda v: v > 0, "greater than 0"),
     "momentum": (lambda v: (v >= 0) & (v < 1), "in [0, 1)"),

@@ -23,7 +23,7 @@ class Trials(NamedTuple):
 
     def row(self, trial) -> dict:
         """The trial's settings by their config names, as plain numbers."""
-        values = {name: _shortest(column[trial]) for name, column in self.axes().items()}
+        values = {name: shortest(column[trial]) for name, column in self.axes().items()}
         return values | {
             "seed": int(self.seed[trial]),
             "fold": int(self.fold[trial]),
@@ -93,6 +93,6 @@ def _in_order(values):
     return list(dict.fromkeys(values.tolist()))
 
 
-def _shortest(value):
+def shortest(value):
     """0.1, where float(np.float32(0.1)) would be 0.10000000149011612."""
     return float(str(np.float32(value)))

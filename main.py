@@ -1,0 +1,17 @@
+"""Softmax regression from the command line: python main.py --config=configs/default.py"""
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from softmax_jax.job import command_line, experiment
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, or one of yours.")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Folder for the results; '': a new one in runs/.")
+
+
+def main(_):
+    return experiment.main(_CONFIG.value, _WORKDIR.value)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=command_line.parse)

@@ -1,0 +1,62 @@
+"""A grid of images with their labels, as in the book."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from softmax_jax.data.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def show_images(
+    images: Sequence, titles: Sequence[str], num_columns: int = 9, scale: float = 1.5
+) -> "Figure":
+    """Draws images in rows, each under its title.
+
+    `show_images(train.x[:18], train.text_labels(train.y[:18]))` shows the first eighteen.
+
+    Args:
+      images: n images: [H, W] or [H, W, 1] in shades of grey, each from its darkest value to its
+        brightest; or [H, W, 3] in colour, uint8 or floats in 0..1.
+      titles: n texts; a text may have several lines.
+      num_columns: images in a row.
+      scale: width and height of a cell, in inches.
+
+    Returns:
+      A figure; a notebook shows it, and `figure.savefig(path)` writes it.
+
+    Raises:
+      DataError: no images, as many titles as images are not given, or these are no images.
+    """
+    from matplotlib.figure import Figure
+
+    images = np.asarray(images)
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = images[..., 0]
+    if images.ndim != 3 and not (images.ndim == 4 and images.shape[-1] == 3):
+        raise DataError(
+            f"Images of shape [n, H, W] or [n, H, W, 3] can be shown, not {images.shape}. "
+            "Reshape them, as x.reshape(-1, height, width)."
+        )
+    if not 0 < len(images) == len(titles):
+        raise DataError(
+            f"Got {len(images)} images and {len(titles)} titles. Give one title to each image, and "
+            "at least one image."
+        )
+    num_columns = min(num_columns, len(images))
+    num_rows = -(-len(images) // num_columns)
+    lines = max(str(title).count("\n") + 1 for title in titles)
+    height = scale + 0.17 * lines  # inches: an image and its title
+    figure = Figure(figsize=(num_columns * scale, num_rows * height))
+    for index, (image, title) in enumerate(zip(images, titles, strict=True)):
+        row, column = divmod(index, num_columns)
+        left, bottom = (column + 0.05) / num_columns, 1 - (row + 1 - 0.05) / num_rows
+        size = (0.9 / num_columns, 0.9 * scale / height / num_rows)
+        axes = figure.add_axes((left, bottom, *size))
+        axes.imshow(image, cmap="gray")
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=9, pad=3)
+    return figure

@@ -1,0 +1,68 @@
+"""What a job says while it runs: a progress bar on a terminal, a line per epoch in a log."""
+
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+
+def say(text=""):
+    """A line on the standard output, at once (a log that is being followed shows it)."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def warn(text):
+    """A warning that nobody overlooks, on the standard error."""
+    rule = "!" * 88
+    tqdm.write(f"{rule}\nWARNING: {text}\n{rule}", file=sys.stderr)
+    sys.stderr.flush()
+
+
+def watch(epochs, num_examples) -> Iterator:
+    """Passes the epochs of a sweep on, and shows each: the best trial of those that it trained.
+
+    num_examples: of the training split, for the rate. On a terminal a bar, elsewhere a line each.
+    """
+    bar, started, total = None, time.perf_counter(), 0
+    for epoch in epochs:
+        if bar is None:
+            total = sum_of_epochs(epoch.run)
+            bar = tqdm(total=total, unit="trial-epoch", disable=not sys.stderr.isatty())
+        seconds = time.perf_counter() - started
+        figures = _figures(epoch, num_examples * len(epoch.trials) / seconds)
+        if bar.disable:
+            say(f"epoch {epoch.epoch:3d}/{epoch.run.num_epochs}{_which(epoch)}  {figures}")
+        else:
+            bar.set_description(f"epoch {epoch.epoch}/{epoch.run.num_epochs}")
+            bar.set_postfix_str(figures)
+            bar.update(len(epoch.trials))
+        yield epoch
+        started = time.perf_counter()
+    if bar is not None:
+        bar.close()
+
+
+def sum_of_epochs(run):
+    """Trials × epochs: the length of the job."""
+    return len(run.trials.group) * run.num_epochs
+
+
+def _figures(epoch, rate):
+    """'train loss .., val loss .., val accuracy .., examples/s' of the best trial by val loss."""
+    shown = ["train_loss"] + [
+        name for name in ("val_loss", "val_accuracy") if name in epoch.metrics
+    ]
+    by = epoch.metrics[shown[1] if len(shown) > 1 else "train_loss"]
+    best = int(np.nanargmin(by)) if np.isfinite(by).any() else 0
+    texts = [f"{name.replace('_', ' ')} {epoch.metrics[name][best]:.4f}" for name in shown]
+    return "  ".join([*texts, f"{rate:,.0f} examples/s"])
+
+
+def _which(epoch):
+    if len(epoch.run.trials.group) == 1:
+        return ""
+    first, last = epoch.trials.min(), epoch.trials.max()
+    return f"  trials {first}-{last}, best:"

@@ -1,0 +1,11 @@
+"""Errors that end a job, and the exit codes that tell a batch system what happened."""
+
+DONE, USAGE, WORKDIR, DIVERGED, INTERRUPTED = 0, 2, 3, 4, 130
+
+
+class JobError(Exception):
+    """A message for the user and an exit code; shown without a traceback."""
+
+    def __init__(self, message, exit_code=USAGE):
+        super().__init__(message)
+        self.exit_code = exit_code

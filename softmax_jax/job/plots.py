@@ -1,0 +1,109 @@
+"""The pictures of a run: curves, confusion matrix, mistakes and weights. Matplotlib figures."""
+
+import numpy as np
+
+from softmax_jax import data
+
+_TRAIN, _VAL = "tab:blue", "tab:orange"
+MOST_CLASSES = 100  # a confusion matrix of more is not legible
+_CLASSES_WITH_NUMBERS = 20  # in the cells
+
+
+def _figure(**options):
+    # Figure instead of pyplot: no global state, no window system.
+    from matplotlib.figure import Figure
+
+    return Figure(layout="constrained", dpi=110, **options)
+
+
+def curves(result, selected, title):
+    """Loss and accuracy by epoch, train and val: the selected trial in colour, the rest faint."""
+    figure = _figure(figsize=(9, 3.6))
+    figure.suptitle(title, fontsize=11)
+    epochs = np.arange(1, result.run.num_epochs + 1)
+    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for prefix, colour in (("train", _TRAIN), ("val", _VAL)):
+            values = result.curves().get(f"{prefix}_{what}")
+            if values is None:
+                continue
+            others = _sample(np.delete(values, selected.trial, axis=0))
+            axes.plot(epochs, others.T, color=colour, alpha=0.15, linewidth=0.8)
+            label = f"{prefix} {what}"
+            axes.plot(epochs, values[selected.trial], color=colour, marker=".", label=label)
+        _frame(axes, values=result.curves().get(f"val_{what}", values), selected=selected)
+        axes.set(xlabel="epoch", ylabel=what)
+        axes.legend()
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def confusion(labels, predictions, label_names, title):
+    """True labels by rows, predictions by columns; in the cells counts, shaded by row."""
+    num_classes = len(label_names)
+    counts = np.zeros((num_classes, num_classes), int)
+    np.add.at(counts, (labels, predictions), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(3 + 0.42 * num_classes, 14)
+    figure = _figure(figsize=(side, side))
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    ticks = np.arange(num_classes)
+    axes.set_xticks(ticks, label_names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, label_names)
+    if num_classes <= _CLASSES_WITH_NUMBERS:
+        for row, column in np.argwhere(counts):
+            shade = "white" if shares[row, column] > 0.5 else "black"
+            text = f"{counts[row, column]}"
+            axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=8)
+    return figure
+
+
+def mistakes(dataset, probabilities, title, most=36):
+    """Misclassified images, the most confident first: the true label over the predicted one."""
+    labels, predictions = np.asarray(dataset.y), probabilities.argmax(-1)
+    wrong = np.flatnonzero(predictions != labels)
+    confidence = probabilities[wrong, predictions[wrong]]
+    shown = wrong[np.argsort(-confidence, kind="stable")[:most]]
+    if not len(shown):
+        return None
+    names = zip(
+        dataset.text_labels(labels[shown]), dataset.text_labels(predictions[shown]), strict=True
+    )
+    titles = [f"{true}\n{predicted}" for true, predicted in names]
+    figure = data.show_images(np.asarray(dataset.x)[shown], titles)
+    heading = f"{title}: {len(shown)} of {len(wrong)} mistakes (true label over predicted)"
+    figure.suptitle(heading, y=1.0, va="bottom", fontsize=11)
+    return figure
+
+
+def weights(classifier, image_shape, title):
+    """Each class's weights as an image: red raises the class's score, blue lowers it."""
+    num_classes = len(classifier.label_names)
+    columns = min(num_classes, 5)
+    rows = -(-num_classes // columns)
+    figure = _figure(figsize=(1.7 * columns + 0.6, 1.9 * rows + 0.4))
+    figure.suptitle(title, fontsize=11)
+    grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    images = classifier.W.T.reshape(num_classes, *image_shape)
+    images = images.mean(-1) if images.ndim == 4 else images
+    limit = np.abs(images).max() or 1.0
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image, name in zip(grid, images, classifier.label_names, strict=False):
+        shown = axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set_title(name, fontsize=9)
+    figure.colorbar(shown, ax=grid.tolist(), shrink=0.8)
+    return figure
+
+
+def _sample(values, most=200):
+    """At most `most` of the rows, evenly: a thousand faint lines are as good as two hundred."""
+    return values[:: max(1, -(-len(values) // most))]
+
+
+def _frame(axes, values, selected):
+    """Keeps the view on what matters: a trial that blew up must not flatten all the others."""
+    finite = values[np.isfinite(values)]
+    if len(values) > 1 and finite.size and axes.get_ylim()[1] > 10 * np.median(finite):
+        axes.set_ylim(0, 3 * np.nanmax(values[selected.trial]))

@@ -1,0 +1,74 @@
+"""The end of a job in figures: summary.json, and the table that closes the log."""
+
+import math
+
+from softmax_jax.job import console
+
+
+def summary(splits, result, selected, test, seconds) -> dict:
+    """What summary.json holds; `selected` is None where every trial diverged."""
+    roles = {"train": splits.train, "val": splits.val, "test": splits.test}
+    return {
+        "dataset": splits.name,
+        "num_examples": {role: 0 if part is None else len(part.y) for role, part in roles.items()},
+        "val_is_test": splits.val_is_test,
+        "trials": len(result.run.trials.group),
+        "diverged": int((result.diverged > 0).sum()),
+        "selected": None if selected is None else selected_fields(selected),
+        "test": test,
+        "seconds": {phase: round(value, 3) for phase, value in seconds.items()},
+    }
+
+
+def selected_fields(selected) -> dict:
+    """The chosen trial as a plain dictionary."""
+    return {
+        "trial": selected.trial,
+        "hyperparameters": selected.hyperparameters,
+        "epoch": selected.epoch,
+        **selected.metrics,
+        "refit": selected.refit,
+        "why": selected.why,
+        "hints": selected.hints,
+    }
+
+
+def say_result(splits, result, selected, test):
+    """The closing table: the selected trial, its figures, and what to think of them."""
+    console.say()
+    trials = len(result.run.trials.group)
+    if trials > 1:
+        diverged = int((result.diverged > 0).sum())
+        console.say(f"{trials} trials, {diverged} diverged. Selected: {selected.why}")
+        settings = ", ".join(f"{name} {value:g}" for name, value in _swept(result, selected))
+        console.say(f"trial {selected.trial}, epoch {selected.epoch}: {settings}")
+    console.say(f"{'':8}{'loss':>10}{'accuracy':>10}")
+    for role in ("train", "val"):
+        if f"{role}_loss" in selected.metrics:
+            figures = [selected.metrics[f"{role}_{what}"] for what in ("loss", "accuracy")]
+            console.say(f"{role:8}" + "".join(f"{value:10.4f}" for value in figures))
+    if test:
+        console.say(f"{'test':8}{test['loss']:10.4f}{test['accuracy']:10.4f}{_intervals(test)}")
+        if splits.val_is_test:
+            console.say("val and test share examples: the test figures are optimistic.")
+    for hint in selected.hints:
+        console.warn(f"The winner lies at the edge of the grid: {hint}.")
+    if selected.metrics.get("val_loss", 0) > math.log(len(splits.label_names)):
+        console.warn("The validation loss is above that of guessing: try a smaller learning rate.")
+
+
+def _swept(result, selected):
+    axes = result.run.trials.axes() | {
+        "batch_size": result.run.trials.batch_size,
+        "seed": result.run.trials.seed,
+    }
+    return [
+        (name, selected.hyperparameters[name])
+        for name, column in axes.items()
+        if (column != column[0]).any()
+    ]
+
+
+def _intervals(test):
+    spans = [test["loss_interval"], test["accuracy_interval"]]
+    return "  95 %: " + ", ".join(f"[{low:.4f}, {high:.4f}]" for low, high in spans)

@@ -1,0 +1,101 @@
+"""The folder of a job: made, checked and written; every file appears whole or not at all."""
+
+import csv
+import io
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+
+from softmax_jax.data.files import replacing
+from softmax_jax.job.errors import WORKDIR, JobError
+
+
+class Workdir:
+    """A folder for the results of one job. Raises JobError (exit code 3) if it cannot be used."""
+
+    def __init__(self, folder=""):
+        self.path = Path(folder) if folder else _fresh()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if (self.path / "config.json").exists():
+                raise JobError(
+                    f"{self.path} already holds a run. Choose another --workdir, or remove it.",
+                    WORKDIR,
+                )
+            probe = self.path / ".probe"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+
+    def write_bytes(self, name, content: bytes):
+        """A file that appears whole or not at all."""
+        try:
+            with replacing(self.path / name) as file:
+                file.write(content)
+        except OSError as error:
+            raise _unusable(self.path / name, error) from error
+
+    def write_json(self, name, value):
+        """Indented JSON; a number that is not finite becomes null."""
+        self.write_bytes(name, (json.dumps(_plain(value), indent=2) + "\n").encode())
+
+    def write_csv(self, name, rows: list[dict]):
+        """A table with a header, from rows with equal keys."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write_bytes(name, text.getvalue().encode())
+
+    def write_npz(self, name, **arrays):
+        """Arrays by name; strings are stored as fixed-width text, never as pickles."""
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        self.write_bytes(name, content.getvalue())
+
+    def write_figure(self, name, figure):
+        """A picture as PNG."""
+        content = io.BytesIO()
+        figure.savefig(content, format="png")
+        self.write_bytes(name, content.getvalue())
+
+    def append_metrics(self, epoch):
+        """A line per trial of this epoch to metrics.jsonl, readable at once."""
+        lines = []
+        for row, trial in enumerate(epoch.trials):
+            figures = {name: values[row] for name, values in epoch.metrics.items()}
+            line = {"trial": int(trial), "epoch": epoch.epoch} | figures
+            lines.append(json.dumps(_plain(line)) + "\n")
+        try:
+            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write("".join(lines))
+        except OSError as error:
+            raise _unusable(self.path / "metrics.jsonl", error) from error
+
+
+def _fresh():
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    candidates = [Path("runs") / stamp, *(Path("runs") / f"{stamp}_{n}" for n in range(2, 100))]
+    return next(path for path in candidates if not path.exists())
+
+
+def _unusable(path, error):
+    reason = error.strerror or error
+    return JobError(
+        f"{path} cannot be written: {reason}. Choose another --workdir, or mend that.", WORKDIR
+    )
+
+
+def _plain(value):
+    """Only what JSON has: no NumPy types, no tuples, null for what is not finite."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(str(value)) if math.isfinite(value) else None  # np.float32: shortest text
+    return value.item() if isinstance(value, np.generic) else value
