@@ -40,41 +40,84 @@ def product(x, W):
     return jnp.matmul(W.T, x.T, precision=lax.Precision.HIGHEST).T
 
 
-def _scratch_init(key, num_features, num_classes, init_scale=0.01):
-    W = init_scale * jax.random.normal(key, (num_features, num_classes))
-    return {"W": W, "b": jnp.zeros(num_classes)}
+@jax.custom_vjp
+def product_bfloat16(x, W):
+    """XW with the inputs rounded to bfloat16 and float32 sums, forward and backward.
+
+    A derivative of its own, because the default one would leave the gradient's product in float32.
+    """
+    return _rounded_matmul(W.T, x.T).T
 
 
-def _scratch_apply(params, x):
-    return product(_flatten(x), params["W"]) + params["b"]
+def _rounded_matmul(a, b):
+    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
 
 
-scratch = Model(_scratch_init, _scratch_apply, lambda params: (params["W"], params["b"]))
+def _forward(x, W):
+    return product_bfloat16(x, W), (x, W)
 
 
-def _dense(num_classes, init_scale=0.01):
-    def dot_general(x, kernel, *_args, **_kwargs):
-        return product(x, kernel)
-
-    return nn.Dense(
-        num_classes, kernel_init=nn.initializers.normal(init_scale), dot_general=dot_general
-    )
+def _backward(inputs, gradient):
+    x, W = inputs
+    return _rounded_matmul(gradient, W.T), _rounded_matmul(gradient.T, x).T
 
 
-def _concise_init(key, num_features, num_classes, init_scale=0.01):
-    return _dense(num_classes, init_scale).init(key, jnp.zeros((1, num_features)))["params"]
+product_bfloat16.defvjp(_forward, _backward)
 
 
-def _concise_apply(params, x):
-    num_classes = params["bias"].shape[-1]
-    return _dense(num_classes).apply({"params": params}, _flatten(x))
+def make_scratch(product=product) -> Model:
+    """A dictionary of W [D, C] and b [C]; logits = XW + b."""
+
+    def init(key, num_features, num_classes, init_scale=0.01):
+        W = init_scale * jax.random.normal(key, (num_features, num_classes))
+        return {"W": W, "b": jnp.zeros(num_classes)}
+
+    def apply(params, x):
+        return product(_flatten(x), params["W"]) + params["b"]
+
+    return Model(init, apply, lambda params: (params["W"], params["b"]))
 
 
-concise = Model(_concise_init, _concise_apply, lambda params: (params["kernel"], params["bias"]))
+def make_concise(product=product) -> Model:
+    """`flax.linen.Dense` with a normal kernel."""
 
-# What `config.precision` and `config.model` may name.
-PRECISIONS = ("float32",)
+    def dense(num_classes, init_scale=0.01):
+        return nn.Dense(
+            num_classes,
+            kernel_init=nn.initializers.normal(init_scale),
+            dot_general=lambda x, kernel, *_, **__: product(x, kernel),
+        )
+
+    def init(key, num_features, num_classes, init_scale=0.01):
+        return dense(num_classes, init_scale).init(key, jnp.zeros((1, num_features)))["params"]
+
+    def apply(params, x):
+        num_classes = params["bias"].shape[-1]
+        return dense(num_classes).apply({"params": params}, _flatten(x))
+
+    return Model(init, apply, lambda params: (params["kernel"], params["bias"]))
+
+
+scratch = make_scratch()
+concise = make_concise()
+
+# What `config.model` and `config.precision` may name.
 MODELS = {"concise": concise, "scratch": scratch}
+PRECISIONS = ("float32", "bfloat16")
+
+
+@functools.cache
+def get(name, precision="float32") -> Model:
+    """The model of that name with its matrix products in that precision.
+
+    Cached, as is `class_first`: the functions of a model are part of what a compiled program is
+    keyed by, and a new pair of them would compile anew.
+    """
+    if precision == "float32":
+        return MODELS[name]
+    make = {"concise": make_concise, "scratch": make_scratch}[name]
+    return make(product_bfloat16)
 
 
 @functools.cache
@@ -83,8 +126,7 @@ def class_first(model):
 
     A sweep trains its models in this form. With the trials stacked as [T, C, D], the forward
     product, the gradient and the update all read and write the weights in the order in which they
-    lie in memory (measured: 10 to 15 % of a sweep of 64). Cached, because the functions of a model
-    are part of what a compiled program is keyed by.
+    lie in memory (measured: 10 to 15 % of a sweep of 64).
     """
 
     def init(key, num_features, num_classes, init_scale=0.01):

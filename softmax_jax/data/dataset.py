@@ -99,6 +99,6 @@ def fingerprint(splits: Splits) -> str:
         for array in arrays:
             if array is not None:
                 array = np.ascontiguousarray(array)
-                digest.update(f"{role} {array.dtype.str} {array.shape}".encode())
+                digest.update(f"{array.dtype.str} {array.shape}".encode())
                 digest.update(array.data)
     return digest.hexdigest()

@@ -124,7 +124,8 @@ def _receive(
     url: str, patience: float, received: queue.SimpleQueue, given_up: threading.Event
 ) -> None:
     try:
-        with urllib.request.urlopen(url, timeout=patience) as response:
+        opener = urllib.request.build_opener()  # a new one, as urlopen remembers old proxies
+        with opener.open(url, timeout=patience) as response:
             while not given_up.is_set() and (block := response.read(_BLOCK)):
                 received.put(block)
         received.put(b"")

@@ -33,7 +33,25 @@ def show_images(
     """
     from matplotlib.figure import Figure
 
-    images = np.asarray(images)
+    images = _check(np.asarray(images), titles)
+    num_columns = min(num_columns, len(images))
+    num_rows = -(-len(images) // num_columns)
+    lines = max(str(title).count("\n") + 1 for title in titles)
+    height = scale + 0.17 * lines  # inches: an image and its title
+    figure = Figure(figsize=(num_columns * scale, num_rows * height))
+    for index, (image, title) in enumerate(zip(images, titles, strict=True)):
+        row, column = divmod(index, num_columns)
+        left, bottom = (column + 0.05) / num_columns, 1 - (row + 0.95) / num_rows
+        size = (0.9 / num_columns, 0.9 * scale / height / num_rows)
+        axes = figure.add_axes((left, bottom, *size))
+        axes.imshow(image, cmap="gray")
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=9, pad=3)
+    return figure
+
+
+def _check(images: np.ndarray, titles: Sequence[str]) -> np.ndarray:
+    """The images as [n, H, W] or [n, H, W, 3]."""
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]
     if images.ndim != 3 and not (images.ndim == 4 and images.shape[-1] == 3):
@@ -43,20 +61,7 @@ def show_images(
         )
     if not 0 < len(images) == len(titles):
         raise DataError(
-            f"Got {len(images)} images and {len(titles)} titles. Give one title to each image, and "
-            "at least one image."
+            f"Got {len(images)} images and {len(titles)} titles. Give at least one image, and "
+            "one title to each."
         )
-    num_columns = min(num_columns, len(images))
-    num_rows = -(-len(images) // num_columns)
-    lines = max(str(title).count("\n") + 1 for title in titles)
-    height = scale + 0.17 * lines  # inches: an image and its title
-    figure = Figure(figsize=(num_columns * scale, num_rows * height))
-    for index, (image, title) in enumerate(zip(images, titles, strict=True)):
-        row, column = divmod(index, num_columns)
-        left, bottom = (column + 0.05) / num_columns, 1 - (row + 1 - 0.05) / num_rows
-        size = (0.9 / num_columns, 0.9 * scale / height / num_rows)
-        axes = figure.add_axes((left, bottom, *size))
-        axes.imshow(image, cmap="gray")
-        axes.set_axis_off()
-        axes.set_title(title, fontsize=9, pad=3)
-    return figure
+    return images

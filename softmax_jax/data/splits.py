@@ -68,9 +68,9 @@ def _resolve_with_tfds(spec: str, shard_lengths: Mapping[str, Sequence[int]]) ->
     try:
         slices = tfds.core.ReadInstruction.from_spec(spec).to_absolute(infos)
     except (ValueError, NotImplementedError) as error:
-        reason = str(error).splitlines()[-1]
+        reason = str(error).splitlines()[-1].rstrip(".")
         raise DataError(
-            f"The split {spec!r} cannot be read: {reason} Write for example 'train', "
+            f"The split {spec!r} cannot be read: {reason}. Write for example 'train', "
             f"'train[:80%]' or 'train[:50000]+test'; there are {_sizes(shard_lengths)}."
         ) from error
     return [

@@ -1,59 +1,72 @@
 """Flags to a config: every mistake on the command line is one message and exit code 2."""
 
 import difflib
+import re
 import sys
 import traceback
 
 from absl import flags
+from ml_collections import ConfigDict
 
-from softmax_jax.job import config as config_rules
+from softmax_jax.job import config as rules
 from softmax_jax.job.errors import USAGE
 
 
 def parse(argv):
     """Parses the flags, the config file among them; for `absl.app.run(flags_parser=parse)`."""
     try:
+        _check_fields(argv)
         rest = flags.FLAGS(argv)
         if flags.FLAGS.config is None:
             _leave("--config is missing. Give one, as in --config=configs/default.py.")
         if len(rest) > 1:
             _leave(f"{rest[1]!r} is not a flag. Settings are given as --config.FIELD=VALUE.")
+        list(flags.FLAGS.config)  # a file that could not be loaded raises its error here
+        if not isinstance(flags.FLAGS.config, ConfigDict):
+            _leave("The config file's get_config() must return an ml_collections ConfigDict.")
         return rest
     except flags.UnrecognizedFlagError as error:
-        _leave(_unknown_flag(error))
+        _leave(
+            f"There is no flag --{error.flagname}. There are --config, --config.FIELD, --workdir."
+        )
     except flags.Error as error:
         _leave(f"{error}".strip())
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        _leave(f"The config file cannot be read: {error}.")
-    except Exception as error:  # a config file is a program: any error of it is the user's
+    except Exception as error:  # a config file is a program: whatever it raises is the user's
         _leave(_in_config_file(error))
 
 
-def _unknown_flag(error):
-    name = error.flagname
-    if not name.startswith("config."):
-        return f"There is no flag --{name}. Settings are given as --config.FIELD=VALUE."
-    return _no_field(name.removeprefix("config."))
+def _check_fields(argv):
+    """Looks for misspelt fields before a library does: it knows the nearest right name."""
+    fields = [*rules.RULES, *(f"sweep.{name}" for name in rules.AXES)]
+    for argument in argv[1:]:
+        match = re.match(r"--?config\.([\w.]+)", argument)
+        if match and match[1] not in fields:
+            _leave(_no_field(match[1], fields))
 
 
-def _no_field(field):
-    fields = [*config_rules.RULES, *(f"sweep.{name}" for name in config_rules.AXES)]
-    near = difflib.get_close_matches(field, fields, n=1)
-    hint = f"Did you mean --config.{near[0]}?" if near else f"There are: {', '.join(fields)}."
-    return f"The config has no field {field}. {hint}"
+def _no_field(name, fields):
+    near = difflib.get_close_matches(name, fields, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(fields)}."
+    return f"The config has no field {name}. {hint}"
 
 
 def _in_config_file(error):
-    """Where in the config file it went wrong, without the frames of the libraries between."""
+    """What is wrong with the config file, and where, without the frames of the libraries."""
+    error = error.__cause__ or error  # the library wraps what the file raised
+    if isinstance(error, OSError):
+        return f"The config file cannot be read: {str(error).splitlines()[-1].strip()}"
     if isinstance(error, SyntaxError):
-        return f"The config file has an error: {error.filename}, line {error.lineno}: {error.msg}."
+        return f"The config file has an error: {error.filename}, line {error.lineno}: {error.msg}"
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if "get_config" in frame.name or frame.name == "<module>"
+        if frame.name in ("get_config", "<module>") and not frame.filename.endswith("main.py")
     ]
     at = f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+    text = " ".join(str(error).split()) or "no message"
+    locked = re.search(r'Key "(\w+)" does not exist', text)
+    if locked:
+        text = _no_field(locked[1], [*rules.RULES, *rules.AXES])
     return f"The config file has an error: {at}{type(error).__name__}: {text}"
 
 

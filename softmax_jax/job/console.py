@@ -1,9 +1,11 @@
 """What a job says while it runs: a progress bar on a terminal, a line per epoch in a log."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
 
+import absl.logging
 import numpy as np
 from tqdm import tqdm
 
@@ -19,6 +21,14 @@ def warn(text):
     rule = "!" * 88
     tqdm.write(f"{rule}\nWARNING: {text}\n{rule}", file=sys.stderr)
     sys.stderr.flush()
+
+
+def quieten():
+    """Leaves the log to the job: of the libraries only warnings, without absl's prefix."""
+    absl.logging.set_verbosity(absl.logging.WARNING)
+    absl.logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
+    own = logging.getLogger("softmax_jax")
+    own.setLevel(logging.INFO)
 
 
 def watch(epochs, num_examples) -> Iterator:

@@ -12,7 +12,7 @@ import numpy as np
 
 from softmax_jax import data, losses, models, sweep
 from softmax_jax.job import config as rules
-from softmax_jax.job import console, plots, report
+from softmax_jax.job import console, plots, report, sweep_plots
 from softmax_jax.job.errors import DIVERGED, DONE, INTERRUPTED, JobError
 from softmax_jax.job.workdir import Workdir
 
@@ -33,10 +33,11 @@ def run(config, folder="") -> int:
     """The job itself. Raises JobError and data.DataError."""
     seconds = {}
     rules.check(config)
+    console.quieten()
     _use_compilation_cache()
     with _timed(seconds, "data"):
         splits = load(config)
-    epochs = _sweep(config, splits)
+    epochs = start(config, splits)
     workdir = Workdir(folder)
     workdir.write_json("config.json", _provenance(config, splits))
     device = jax.local_devices()[0]
@@ -49,10 +50,10 @@ def run(config, folder="") -> int:
     if (result.diverged > 0).all():
         return _all_diverged(splits, result, workdir, seconds)
     with _timed(seconds, "selection"):
-        selected = result.best(config.select_metric, config.select_epoch, config.select)
+        selected = select(config, splits, result)
         test = None if splits.test is None else selected.classifier.test(splits.test)
     with _timed(seconds, "pictures"):
-        names = _draw(splits, result, selected, workdir)
+        names = _draw(config, splits, result, selected, workdir)
     _write(splits, result, selected, test, workdir, seconds)
     report.say_result(splits, result, selected, test)
     files = ["summary.json", "trials.csv", "metrics.jsonl", "params.npz", "config.json", *names]
@@ -75,24 +76,51 @@ def load(config) -> data.Splits:
         return data.load(config.dataset_fallback, *splits)
 
 
-def _sweep(config, splits):
-    settings = {name: rules.axis(config, name) for name in sweep.settings.NAMES}
+def start(config, splits):
+    """The epochs of the sweep that the config asks for, checked and ready to run."""
+    axes = {name: rules.axis(config, name) for name in sweep.settings.NAMES}
     try:
+        resamples = _resamples(config, splits.train)
         return sweep.epochs(
             splits.train,
-            splits.val,
-            sweep.grid(**settings),
+            splits.val if resamples is None else None,
+            sweep.grid(**axes),
             num_epochs=config.num_epochs,
             batch_size=rules.axis(config, "batch_size"),
             seeds=rules.axis(config, "seed"),
-            model=models.MODELS[config.model],
-            loss=losses.FROM_LOGITS[config.loss],
-            class_weight=config.class_weight,
+            resamples=resamples,
             best_by=config.select_metric,
             chunk=config.chunk,
+            **_objective(config),
         )
     except ValueError as error:
         raise JobError(f"The config cannot be run on {splits.name}: {error}") from error
+
+
+def select(config, splits, result):
+    """The winner; after cross-validation or the bootstrap it is refitted on the train split."""
+    selected = result.best(config.select_metric, config.select_epoch, config.select)
+    if not (config.folds or config.bootstraps):
+        return selected
+    options = _objective(config)
+    return sweep.refit(splits.train, result, selected, config.select_epoch, **options)
+
+
+def _objective(config):
+    """What is trained, apart from the hyperparameters."""
+    return {
+        "model": models.get(config.model, config.precision),
+        "loss": losses.FROM_LOGITS[config.loss],
+        "class_weight": config.class_weight,
+    }
+
+
+def _resamples(config, train):
+    if config.folds:
+        return sweep.resampling.fold_counts(train.y, config.folds, seed=config.seed)
+    if config.bootstraps:
+        return sweep.resampling.bootstrap_counts(len(train.y), config.bootstraps, seed=config.seed)
+    return None
 
 
 def _written(epochs, workdir):
@@ -126,21 +154,16 @@ def _all_diverged(splits, result, workdir, seconds):
     return DIVERGED
 
 
-def _draw(splits, result, selected, workdir):
-    """Writes the pictures that this dataset has, and returns their names."""
-    title, val = f"{splits.name}, trial {selected.trial}, epoch {selected.epoch}", splits.val
-    if len(result.run.trials.group) == 1:
-        title = splits.name
-    probabilities = selected.classifier.predict_proba(val.x)
+def _draw(config, splits, result, selected, workdir):
+    """Writes the pictures that this job and dataset have, and returns their names."""
+    title = splits.name
+    if len(result.run.trials.group) > 1:
+        title += f", trial {selected.trial}, epoch {selected.epoch}"
     figures = {"curves.png": plots.curves(result, selected, title)}
-    if val.num_classes <= plots.MOST_CLASSES:
-        predicted = probabilities.argmax(-1)
-        labels = np.asarray(val.y)
-        figures["confusion.png"] = plots.confusion(labels, predicted, val.label_names, title)
-    if val.is_image:
-        shape = val.x.shape[1:]
-        figures["weights.png"] = plots.weights(selected.classifier, shape, title)
-        figures["mistakes.png"] = plots.mistakes(val, probabilities, title)
+    grid = sweep_plots.lay_out(result, selected, config.select_metric, config.select_epoch)
+    if grid:
+        figures["sweep.png"] = sweep_plots.sweep(grid, splits.name)
+    figures |= plots.of_classifier(selected.classifier, splits.val, title)
     for name, figure in figures.items():
         workdir.write_figure(name, figure)
     return list(figures)

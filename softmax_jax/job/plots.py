@@ -4,8 +4,8 @@ import numpy as np
 
 from softmax_jax import data
 
-_TRAIN, _VAL = "tab:blue", "tab:orange"
-MOST_CLASSES = 100  # a confusion matrix of more is not legible
+_COLOURS = {"train": "tab:blue", "val": "tab:orange"}
+_MOST_CLASSES = 100  # a confusion matrix of more is not legible
 _CLASSES_WITH_NUMBERS = 20  # in the cells
 
 
@@ -17,24 +17,39 @@ def _figure(**options):
 
 
 def curves(result, selected, title):
-    """Loss and accuracy by epoch, train and val: the selected trial in colour, the rest faint."""
+    """Loss and accuracy by epoch: the selected trial bold, the runners-up thin, the rest faint."""
     figure = _figure(figsize=(9, 3.6))
     figure.suptitle(title, fontsize=11)
     epochs = np.arange(1, result.run.num_epochs + 1)
+    near, far = _others(result, selected)
     for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for prefix, colour in (("train", _TRAIN), ("val", _VAL)):
-            values = result.curves().get(f"{prefix}_{what}")
-            if values is None:
+        for name in (f"train_{what}", f"val_{what}"):
+            if name not in result.metrics:
                 continue
-            others = _sample(np.delete(values, selected.trial, axis=0))
-            axes.plot(epochs, others.T, color=colour, alpha=0.15, linewidth=0.8)
-            label = f"{prefix} {what}"
+            values, colour = result.metrics[name], _COLOURS[name.split("_")[0]]
+            axes.plot(epochs, values[far].T, color=colour, alpha=0.12, linewidth=0.7)
+            axes.plot(epochs, values[near].T, color=colour, alpha=0.55, linewidth=0.8)
+            label = name.replace("_", " ")
             axes.plot(epochs, values[selected.trial], color=colour, marker=".", label=label)
-        _frame(axes, values=result.curves().get(f"val_{what}", values), selected=selected)
+        _zoom(axes, result.metrics[f"train_{what}"], selected.trial)
         axes.set(xlabel="epoch", ylabel=what)
         axes.legend()
         axes.grid(alpha=0.3)
     return figure
+
+
+def of_classifier(classifier, dataset, title) -> dict:
+    """{file name: figure} of what the classifier makes of a dataset, as far as its kind allows."""
+    probabilities, labels = classifier.predict_proba(dataset.x), np.asarray(dataset.y)
+    figures = {}
+    if dataset.num_classes <= _MOST_CLASSES:
+        predicted = probabilities.argmax(-1)
+        figures["confusion.png"] = confusion(labels, predicted, dataset.label_names, title)
+    if dataset.is_image:
+        figures["weights.png"] = weights(classifier, dataset.x.shape[1:], title)
+        if (probabilities.argmax(-1) != labels).any():
+            figures["mistakes.png"] = mistakes(dataset, probabilities, title)
+    return figures
 
 
 def confusion(labels, predictions, label_names, title):
@@ -65,8 +80,6 @@ def mistakes(dataset, probabilities, title, most=36):
     wrong = np.flatnonzero(predictions != labels)
     confidence = probabilities[wrong, predictions[wrong]]
     shown = wrong[np.argsort(-confidence, kind="stable")[:most]]
-    if not len(shown):
-        return None
     names = zip(
         dataset.text_labels(labels[shown]), dataset.text_labels(predictions[shown]), strict=True
     )
@@ -97,13 +110,17 @@ def weights(classifier, image_shape, title):
     return figure
 
 
-def _sample(values, most=200):
-    """At most `most` of the rows, evenly: a thousand faint lines are as good as two hundred."""
-    return values[:: max(1, -(-len(values) // most))]
+def _others(result, selected, most_near=4, most_far=200):
+    """The trials next to the selected one by their final loss, and an even sample of the rest."""
+    name = "val_loss" if "val_loss" in result.metrics else "train_loss"
+    order = np.argsort(result.metrics[name][:, -1], kind="stable")  # NaN comes last
+    order = order[order != selected.trial]
+    far = order[most_near:]
+    return order[:most_near], far[:: max(1, -(-len(far) // most_far))]
 
 
-def _frame(axes, values, selected):
+def _zoom(axes, values, trial):
     """Keeps the view on what matters: a trial that blew up must not flatten all the others."""
-    finite = values[np.isfinite(values)]
-    if len(values) > 1 and finite.size and axes.get_ylim()[1] > 10 * np.median(finite):
-        axes.set_ylim(0, 3 * np.nanmax(values[selected.trial]))
+    top = 2.5 * np.nanmax(values[trial])
+    if axes.get_ylim()[1] > top:
+        axes.set_ylim(0, top)

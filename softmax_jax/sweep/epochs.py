@@ -171,7 +171,9 @@ def _check(train, val, num_epochs, batch_size, seeds, resamples):
         problems.append(
             f"batch_size must be from 1 to the {len(train.y)} training examples; it got {sizes}"
         )
-    if len(set(seeds)) < len(seeds) or not seeds or min(seeds) < 0 or max(seeds) >= 2**32:
+    if len(set(sizes)) < len(sizes):
+        problems.append(f"batch_size has a value twice: {sizes}")
+    if len(seeds) == 0 or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
         problems.append(f"seeds must be distinct whole numbers from 0; it got {tuple(seeds)}")
     if val is not None and resamples is not None:
         problems.append("resamples hold out their own examples: val must be None")

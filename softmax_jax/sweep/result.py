@@ -97,7 +97,8 @@ class Result:
 
     def classifier(self, trial, epoch="last") -> Classifier:
         """The trial's model at its last or its best epoch."""
-        stacked = self.params if epoch == "last" else self.best_params
+        kept = self._epochs(epoch)[trial] == self.best_epoch[trial] and epoch == "best"
+        stacked = self.best_params if kept else self.params
         W, b = self.run.model.weights(jax.tree.map(lambda leaf: leaf[trial], stacked))
         return Classifier(
             np.asarray(W), np.asarray(b), self.run.mean, self.run.scale, self.run.label_names

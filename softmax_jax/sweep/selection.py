@@ -25,7 +25,8 @@ def compare(group, figures, diverged) -> Comparison:
         group, return_index=True, return_inverse=True, return_counts=True
     )
     mean = np.bincount(inverse, figures) / count
-    squares = np.bincount(inverse, np.square(figures - mean[inverse]))
+    with np.errstate(invalid="ignore"):  # the figures of diverged trials may be infinite
+        squares = np.bincount(inverse, np.square(figures - mean[inverse]))
     spread = np.sqrt(squares / np.maximum(count - 1, 1))
     return Comparison(mean, spread, count, np.bincount(inverse, diverged) > 0, first)
 

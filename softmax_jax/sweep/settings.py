@@ -71,12 +71,12 @@ def random(n, seed, **axes) -> Hyperparameters:
 
 def as_arrays(settings: Hyperparameters) -> Hyperparameters:
     """The settings as checked float32 arrays of one common length (a number counts for all)."""
-    columns = [np.atleast_1d(np.asarray(column, np.float32)) for column in settings]
+    names = Hyperparameters._fields
+    columns = [_numbers(name, column) for name, column in zip(names, settings, strict=True)]
     lengths = {len(column) for column in columns if len(column) != 1}
     if len(lengths) > 1 or 0 in lengths:
         raise ValueError(f"Settings must have one common length; it got {sorted(lengths)}.")
     n = max(lengths, default=1)
-    names = Hyperparameters._fields
     return Hyperparameters(
         *(
             _check(name, np.broadcast_to(column, n))
@@ -94,12 +94,20 @@ def _complete(axes):
 
 
 def _axis(name, value):
-    values = np.atleast_1d(np.asarray(value, np.float32))
+    values = _numbers(name, value)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"The axis {name} is empty; give it at least one value.")
     if len(np.unique(values)) < len(values):
         raise ValueError(f"The axis {name} has a value twice: {tuple(values.tolist())}.")
     return _check(name, values)
+
+
+def _numbers(name, value):
+    try:
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is reported so
+            return np.atleast_1d(np.asarray(value).astype(np.float32))
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number or numbers; it got {value!r}.") from None
 
 
 def _check(name, values):

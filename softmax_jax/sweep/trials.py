@@ -64,7 +64,8 @@ class Piece(NamedTuple):
 def plan(trials: Trials, chunk: int = 0) -> list[Piece]:
     """The pieces in the order in which they run; each has at most `chunk` trials (0: no limit).
 
-    A piece holds as many seeds as fit, and of each seed the same columns.
+    A piece holds as many seeds as fit (of numbers that divide all seeds, so that the pieces of one
+    batch size have one shape), and of each seed the same columns.
     """
     numbers = np.arange(len(trials.group))
     pieces = []
@@ -73,7 +74,7 @@ def plan(trials: Trials, chunk: int = 0) -> list[Piece]:
         by_seed = of_size.reshape(len(_in_order(trials.seed)), -1)
         limit = chunk or by_seed.size
         columns = _even(by_seed.shape[1], limit)
-        rows = max(1, limit // columns)
+        rows = _divisor(len(by_seed), limit // columns)
         for top in range(0, len(by_seed), rows):
             for left in range(0, by_seed.shape[1], columns):
                 block = by_seed[top : top + rows, left : left + columns]
@@ -87,6 +88,11 @@ def _even(length, limit):
     """The size of the pieces when `length` is cut into as few, as even, as the limit allows."""
     num_pieces = -(-length // max(limit, 1))
     return -(-length // num_pieces)
+
+
+def _divisor(length, limit):
+    """The largest divisor of `length` within the limit, and 1 at least."""
+    return max(n for n in range(1, length + 1) if length % n == 0 and n <= max(limit, 1))
 
 
 def _in_order(values):

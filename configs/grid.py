@@ -1,0 +1,21 @@
+"""A grid of learning rate × l2 with an honest test figure, on a split of its own for each duty.
+
+    python main.py --config=configs/grid.py
+
+Trains 8 × 6 = 48 settings on the first 50,000 training images, chooses on the other 10,000, and
+reads the 10,000 test images once, for the chosen one.
+"""
+
+from configs import default
+
+
+def get_config():
+    """The default config with train, val and test apart, and two axes."""
+    config = default.get_config()
+    config.train_split = "train[:50000]"
+    config.val_split = "train[50000:]"
+    config.test_split = "test"
+    config.num_epochs = 20
+    config.sweep.learning_rate = (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3)
+    config.sweep.l2 = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 1e-2)
+    return config
