@@ -35,7 +35,7 @@ def find(name: str, data_dir: str | os.PathLike | None) -> Source:
     near = difflib.get_close_matches(name, known) or known
     raise DatasetNotFoundError(
         f"There is no dataset {name!r} prepared by TFDS in {', '.join(map(str, folders))}. "
-        f"Near names that are there: {', '.join(near)}. For another one, prepare it with TFDS "
+        f"Names nearest to it here: {', '.join(near)}. For another one, prepare it with TFDS "
         "(file_format='array_record') and set data_dir or TFDS_DATA_DIR to its folder."
     )
 

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 def show_images(
-    images: Sequence, titles: Sequence[str], num_columns: int = 9, scale: float = 1.5
+    images: Sequence,
+    titles: Sequence[str],
+    num_columns: int = 9,
+    scale: float = 1.5,
+    heading: str = "",
 ) -> "Figure":
     """Draws images in rows, each under its title.
 
@@ -24,6 +28,7 @@ def show_images(
       titles: n texts; a text may have several lines.
       num_columns: images in a row.
       scale: width and height of a cell, in inches.
+      heading: a line above them all.
 
     Returns:
       A figure; a notebook shows it, and `figure.savefig(path)` writes it.
@@ -38,12 +43,14 @@ def show_images(
     num_rows = -(-len(images) // num_columns)
     lines = max(str(title).count("\n") + 1 for title in titles)
     height = scale + 0.17 * lines  # inches: an image and its title
-    figure = Figure(figsize=(num_columns * scale, num_rows * height))
+    top = num_rows * height  # where the images end and the heading begins
+    figure = Figure(figsize=(num_columns * scale, top + (0.4 if heading else 0)))
+    width, total = figure.get_size_inches()
+    figure.suptitle(heading, y=1 - 0.1 / total, va="top", fontsize=11)
     for index, (image, title) in enumerate(zip(images, titles, strict=True)):
         row, column = divmod(index, num_columns)
-        left, bottom = (column + 0.05) / num_columns, 1 - (row + 0.95) / num_rows
-        size = (0.9 / num_columns, 0.9 * scale / height / num_rows)
-        axes = figure.add_axes((left, bottom, *size))
+        left, bottom = (column + 0.05) * scale / width, (top - (row + 0.95) * height) / total
+        axes = figure.add_axes((left, bottom, 0.9 * scale / width, 0.9 * scale / total))
         axes.imshow(image, cmap="gray")
         axes.set_axis_off()
         axes.set_title(title, fontsize=9, pad=3)

@@ -30,7 +30,7 @@ def parse(argv):
             f"There is no flag --{error.flagname}. There are --config, --config.FIELD, --workdir."
         )
     except flags.Error as error:
-        _leave(f"{error}".strip())
+        _leave(_in_config_file(error) if "config file" in str(error) else str(error))
     except Exception as error:  # a config file is a program: whatever it raises is the user's
         _leave(_in_config_file(error))
 
@@ -52,22 +52,33 @@ def _no_field(name, fields):
 
 def _in_config_file(error):
     """What is wrong with the config file, and where, without the frames of the libraries."""
-    error = error.__cause__ or error  # the library wraps what the file raised
-    if isinstance(error, OSError):
-        return f"The config file cannot be read: {str(error).splitlines()[-1].strip()}"
-    if isinstance(error, SyntaxError):
-        return f"The config file has an error: {error.filename}, line {error.lineno}: {error.msg}"
+    chain = [error]
+    while chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    for cause in chain:
+        if isinstance(cause, OSError):
+            return f"The config file cannot be read: {str(cause).splitlines()[-1].strip()}"
+        if isinstance(cause, SyntaxError):
+            where = f"{cause.filename}, line {cause.lineno}"
+            return f"The config file has an error: {where}: {cause.msg}"
+    # The library wraps what the file raised: the innermost error that passed through the file.
+    located = [(cause, frame) for cause in chain if (frame := _frame_in_config(cause))]
+    cause, frame = located[-1] if located else (error, None)
+    at = f"{frame.filename}, line {frame.lineno}: " if frame else ""
+    text = " ".join(str(cause).split()) or "no message"
+    locked = re.search(r'Key "(\w+)" does not exist', text)
+    if locked:
+        text = _no_field(locked[1], [*rules.RULES, *rules.AXES])
+    return f"The config file has an error: {at}{type(cause).__name__}: {text}"
+
+
+def _frame_in_config(error):
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if frame.name in ("get_config", "<module>") and not frame.filename.endswith("main.py")
     ]
-    at = f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
-    text = " ".join(str(error).split()) or "no message"
-    locked = re.search(r'Key "(\w+)" does not exist', text)
-    if locked:
-        text = _no_field(locked[1], [*rules.RULES, *rules.AXES])
-    return f"The config file has an error: {at}{type(error).__name__}: {text}"
+    return frames[-1] if frames else None
 
 
 def _leave(message):

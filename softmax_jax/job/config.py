@@ -137,7 +137,7 @@ def _contradictions(config):
     problems = []
     if config.folds and config.bootstraps:
         problems.append("folds and bootstraps exclude each other; set one of them to 0")
-    replicates = len(config.sweep.seed) * max(config.folds, config.bootstraps, 1)
+    replicates = len(axis(config, "seed")) * max(config.folds, config.bootstraps, 1)
     if config.select == "one_se" and replicates < 2:
         problems.append("select = 'one_se' needs a spread: two or more seeds, folds or bootstraps")
     return problems

@@ -84,10 +84,8 @@ def mistakes(dataset, probabilities, title, most=36):
         dataset.text_labels(labels[shown]), dataset.text_labels(predictions[shown]), strict=True
     )
     titles = [f"{true}\n{predicted}" for true, predicted in names]
-    figure = data.show_images(np.asarray(dataset.x)[shown], titles)
-    heading = f"{title}: {len(shown)} of {len(wrong)} mistakes (true label over predicted)"
-    figure.suptitle(heading, y=1.0, va="bottom", fontsize=11)
-    return figure
+    heading = f"{title}: {len(shown)} of {len(wrong)} mistakes, the true label over the predicted"
+    return data.show_images(np.asarray(dataset.x)[shown], titles, heading=heading)
 
 
 def weights(classifier, image_shape, title):

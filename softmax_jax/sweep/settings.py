@@ -65,7 +65,7 @@ def random(n, seed, **axes) -> Hyperparameters:
     columns = {}
     for name, axis in _complete(axes).items():
         column = axis.draw(rng, n) if isinstance(axis, Distribution) else np.full(n, axis)
-        columns[name] = _check(name, np.asarray(column, np.float32))
+        columns[name] = _check(name, _numbers(name, column))
     return Hyperparameters(**columns)
 
 

@@ -1,0 +1,68 @@
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from softmax_jax.data.checks import check, check_alike
+from softmax_jax.data.dataset import Dataset
+from softmax_jax.data.errors import DataError
+
+
+def make(**changes):
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    dataset = Dataset(x, np.array([0, 1, 2, 1], np.int32), 1.0, ("ant", "bee", "cat"), "toy")
+    return dataclasses.replace(dataset, **changes)
+
+
+def changed(array, index, value):
+    array = np.array(array)
+    array[index] = value
+    return array
+
+
+X, Y, ONES = make().x, make().y, np.ones(4, np.float32)
+
+
+def test_good_data_passes():
+    check(make(), "train")
+    check(make(weights=changed(ONES, 0, 0)), "train")
+    check(make(x=np.zeros((4, 2, 2, 3), np.uint8)), "train")
+
+
+@pytest.mark.parametrize(
+    "changes, why",
+    [
+        ({"x": X[:0], "y": Y[:0]}, "no examples"),
+        ({"x": X[:3]}, r"3 examples, and y has shape \(4,\)"),
+        ({"y": np.eye(4, dtype=np.int32)}, r"y has shape \(4, 4\).*one integer label"),
+        ({"x": X[:, 0]}, r"x has shape \(4,\).*reshape\(-1, 1\)"),
+        ({"x": X[:, :0]}, "at least one feature"),
+        ({"y": changed(Y, 2, 3)}, r"label 3 of example 2 is outside 0\.\.2"),
+        ({"y": changed(Y, 1, -1)}, r"label -1 of example 1 is outside 0\.\.2"),
+        ({"x": changed(X, (3, 1), np.nan)}, "feature nan in row 3, column 1"),
+        ({"x": changed(X, (0, 2), -np.inf)}, "feature -inf in row 0, column 2"),
+        ({"weights": ONES[:3]}, r"weights have shape \(3,\)"),
+        ({"weights": changed(ONES, 1, -1)}, "weight -1.0 of example 1"),
+        ({"weights": changed(ONES, 3, np.inf)}, "weight inf of example 3"),
+        ({"weights": 0 * ONES}, "all weights are 0"),
+    ],
+)
+@pytest.mark.parametrize("convert", [np.asarray, jnp.asarray])
+def test_bad_data_is_refused_by_split_place_and_rule(changes, why, convert):
+    changes = {name: convert(array) for name, array in changes.items()}
+    with pytest.raises(DataError, match=f"^train: .*{why}"):
+        check(make(**changes), "train")
+
+
+def test_columns_of_larger_examples_are_counted_flat():
+    x = np.zeros((4, 2, 5), np.float32)
+    with pytest.raises(DataError, match="row 3, column 7"):
+        check(make(x=changed(x, (3, 1, 2), np.nan)), "val")
+
+
+@pytest.mark.parametrize("x", [X[:, :2], X.reshape(4, 3, 1), X.astype(np.uint8)])
+def test_examples_must_be_alike_in_all_splits(x):
+    check_alike({"train": make(), "val": make(x=X[:2])})
+    with pytest.raises(DataError, match="one in val is"):
+        check_alike({"train": make(), "val": make(x=x)})

@@ -1,0 +1,91 @@
+import pytest
+
+from softmax_jax.data.errors import DataError
+from softmax_jax.data.splits import Piece, overlap, resolve
+
+SHARDS = {"train": (400, 603), "test": (101,), "extra-1": (7,)}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "train",
+        "train[:500]",
+        "train[-1:]",
+        "train[:-3]",
+        "train[10:20]+test[-5:]",
+        "train[:33%]",
+        "train[12.5%:]",
+        "train[-10%:]",
+        "test[:50%]",
+        "test[50%:]",
+        "train[:1shard]",
+        "train[1shard]",
+        "train[-1shard:]",
+        "train [:5]+test",
+        "extra-1 + test[3:]",
+        "all",
+        "train[1_000:]",
+        "test+train",
+    ],
+)
+def test_selects_the_examples_that_tfds_selects(spec):
+    import tensorflow_datasets as tfds
+
+    infos = [
+        tfds.core.SplitInfo(
+            name=name,
+            shard_lengths=list(lengths),
+            num_bytes=0,
+            filename_template=tfds.core.ShardedFileTemplate(
+                data_dir="/", dataset_name="d", split=name, filetype_suffix="array_record"
+            ),
+        )
+        for name, lengths in SHARDS.items()
+    ]
+    starts = {
+        f"d-{name}.array_record-{i:05d}-of-{len(lengths):05d}": (name, sum(lengths[:i]))
+        for name, lengths in SHARDS.items()
+        for i in range(len(lengths))
+    }
+    try:
+        files = tfds.core.splits.SplitDict(infos)[spec].file_instructions
+    except ValueError:
+        with pytest.raises(DataError):
+            resolve(spec, SHARDS)
+        return
+    expected = []
+    for file in files:
+        name, start = starts[file.filename.rsplit("/", 1)[-1]]
+        last = file.examples_in_shard if file.take == -1 else file.skip + file.take
+        expected += [(name, start + i) for i in range(file.skip, last)]
+    ours = resolve(spec, SHARDS)
+    assert [(split, i) for split, start, stop in ours for i in range(start, stop)] == expected
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["", "tran", "train[", "train[5]", "train[:2000]", "train[:101%]", "train[a:b]", "train++test"]
+    + ["train[1:2:3]", "all[:5]", "../train"],
+)
+def test_a_split_that_tfds_refuses_is_refused_with_the_choices(spec):
+    with pytest.raises(DataError, match=r"'train' \(1,003\), 'test' \(101\)"):
+        resolve(spec, SHARDS)
+
+
+@pytest.mark.parametrize("spec", ["train[:0]", "train[5:5]", "train[9:5]", "test[:0%]"])
+def test_an_empty_split_is_refused(spec):
+    with pytest.raises(DataError, match="empty"):
+        resolve(spec, SHARDS)
+
+
+def test_neighbours_are_joined_so_that_no_copy_is_needed():
+    assert resolve("train[:5]+train[5:9]", SHARDS) == [Piece("train", 0, 9)]
+    assert len(resolve("train[:5]+train[6:9]", SHARDS)) == 2
+
+
+def test_overlap_is_exact():
+    train, test = resolve("train[:80%]", SHARDS), resolve("test", SHARDS)
+    assert overlap(train, resolve("train[80%:]+test", SHARDS)) == []
+    assert overlap(train, resolve("test+train[801:]", SHARDS)) == [Piece("train", 801, 802)]
+    assert overlap(test, test) == test

@@ -1,0 +1,61 @@
+"""Files appear whole or not at all, and say what they hold in plain JSON and CSV."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from softmax_jax.job.errors import WORKDIR, JobError
+from softmax_jax.job.workdir import Workdir
+
+
+def test_a_fresh_folder_is_new_every_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = [Workdir().path for _ in range(3)]
+    assert len(set(folders)) == 3
+    assert all(folder.parent.name == "runs" and not list(folder.iterdir()) for folder in folders)
+
+
+def test_json_has_null_for_what_is_not_finite_and_short_numbers(tmp_path):
+    workdir = Workdir(tmp_path)
+    value = {"a": np.float32(0.1), "b": float("nan"), "c": (np.int64(3), np.inf), "d": None}
+    workdir.write_json("x.json", value)
+    assert json.loads((tmp_path / "x.json").read_text()) == {
+        "a": 0.1,
+        "b": None,
+        "c": [3, None],
+        "d": None,
+    }
+
+
+def test_csv_and_npz_come_back_as_they_were(tmp_path):
+    workdir = Workdir(tmp_path)
+    workdir.write_csv("t.csv", [{"a": 1, "b": "x,y"}, {"a": 2, "b": "z"}])
+    with open(tmp_path / "t.csv", newline="") as file:
+        assert list(csv.DictReader(file)) == [{"a": "1", "b": "x,y"}, {"a": "2", "b": "z"}]
+    workdir.write_npz("p.npz", W=np.eye(2), label_names=np.array(["ä", "b"]))
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as params:
+        assert params["W"].tolist() == [[1, 0], [0, 1]] and params["label_names"][0] == "ä"
+
+
+def test_a_file_that_cannot_be_written_is_a_job_error_and_leaves_nothing(tmp_path):
+    workdir = Workdir(tmp_path / "w")
+    (tmp_path / "w" / "taken.json").mkdir()
+    with pytest.raises(JobError, match="taken.json cannot be written") as caught:
+        workdir.write_json("taken.json", {})
+    assert caught.value.exit_code == WORKDIR
+    assert [path.name for path in (tmp_path / "w").iterdir()] == ["taken.json"]
+
+
+def test_a_folder_under_a_file_cannot_be_used(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JobError, match="cannot be written") as caught:
+        Workdir(tmp_path / "file" / "w")
+    assert caught.value.exit_code == WORKDIR
+
+
+def test_a_folder_with_a_run_is_refused(tmp_path):
+    Workdir(tmp_path).write_json("config.json", {})
+    with pytest.raises(JobError, match="already holds a run"):
+        Workdir(tmp_path)

@@ -1,0 +1,104 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from softmax_jax import models
+
+EACH_MODEL = pytest.mark.parametrize("name", models.MODELS)
+
+
+def weights(trials=(), seed=0, D=12, C=5):
+    rng = np.random.default_rng(seed)
+    W = rng.normal(size=(*trials, D, C)).astype(np.float32)
+    return W, rng.normal(size=(*trials, C)).astype(np.float32)
+
+
+def inputs(B=7, D=12):
+    return np.random.default_rng(1).uniform(size=(B, D)).astype(np.float32)
+
+
+@EACH_MODEL
+def test_logits_are_xw_plus_b(name):
+    model, x, (W, b) = models.MODELS[name], inputs(), weights()
+    params = {"scratch": {"W": W, "b": b}, "concise": {"kernel": W, "bias": b}}[name]
+    logits = model.apply(params, x)
+    assert logits.dtype == jnp.float32
+    assert_allclose(logits, x.astype(np.float64) @ W + b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jitted"])
+def test_equal_weights_give_equal_logits_bit_for_bit(wrap):
+    x, (W, b) = inputs(), weights()
+    scratch = wrap(models.scratch.apply)({"W": W, "b": b}, x)
+    concise = wrap(models.concise.apply)({"kernel": W, "bias": b}, x)
+    assert_array_equal(scratch, concise)
+
+
+def test_equal_weights_give_equal_logits_bit_for_bit_over_trials():
+    x, (W, b) = inputs(), weights(trials=(3,))
+    scratch = jax.jit(jax.vmap(models.scratch.apply, (0, None)))({"W": W, "b": b}, x)
+    concise = jax.jit(jax.vmap(models.concise.apply, (0, None)))({"kernel": W, "bias": b}, x)
+    assert_array_equal(scratch, concise)
+
+
+@EACH_MODEL
+def test_a_fresh_model_has_normal_weights_and_zero_biases(name):
+    """20,000 draws from N(0, 0.3²): mean and deviation to five standard errors, and the tails."""
+    model = models.MODELS[name]
+    W, b = model.weights(model.init(jax.random.key(0), 2000, 10, 0.3))
+    assert W.shape == (2000, 10) and W.dtype == b.dtype == jnp.float32
+    assert_array_equal(b, np.zeros(10))
+    assert abs(W.mean()) < 5 * 0.3 / np.sqrt(W.size)
+    assert abs(W.std() - 0.3) < 5 * 0.3 / np.sqrt(2 * W.size)
+    assert 0.02 < (abs(W) > 2 * 0.3).mean() < 0.07 and abs(W).max() > 3 * 0.3  # not truncated
+
+
+@EACH_MODEL
+def test_init_scale_defaults_to_the_book_and_may_be_traced(name):
+    model, key = models.MODELS[name], jax.random.key(0)
+    default = model.weights(model.init(key, 12, 5))[0]
+    traced = jax.jit(lambda scale: model.weights(model.init(key, 12, 5, scale))[0])
+    assert_allclose(traced(0.01), default, rtol=1e-6)
+    assert_array_equal(traced(0.0), np.zeros((12, 5)))
+
+
+@EACH_MODEL
+def test_keys_decide_the_weights(name):
+    def W(seed):
+        model = models.MODELS[name]
+        return model.weights(model.init(jax.random.key(seed), 12, 5))[0]
+
+    assert_array_equal(W(1), W(1))
+    assert (W(1) != W(2)).all()
+
+
+@EACH_MODEL
+def test_images_are_flattened_row_by_row(name):
+    model, x = models.MODELS[name], inputs()
+    params = model.init(jax.random.key(0), 12, 5, 1.0)
+    assert_array_equal(model.apply(params, x.reshape(7, 3, 4)), model.apply(params, x))
+
+
+@EACH_MODEL
+def test_class_first_is_the_same_model_with_its_matrices_transposed(name):
+    model, x, key = models.MODELS[name], inputs(), jax.random.key(0)
+    turned = models.class_first(model)
+    params, own = turned.init(key, 12, 5, 1.0), model.init(key, 12, 5, 1.0)
+    assert sorted(leaf.shape for leaf in jax.tree.leaves(params)) == [(5,), (5, 12)]
+    for actual, expected in zip(turned.weights(params), model.weights(own), strict=True):
+        assert_array_equal(actual, expected)
+    assert_array_equal(turned.apply(params, x), model.apply(own, x))
+
+
+@EACH_MODEL
+def test_class_first_is_the_same_object_every_time(name):
+    """A new one would be a new program to compile, run by run."""
+    model = models.MODELS[name]
+    assert models.class_first(model) is models.class_first(model)
+
+
+def test_squared_norm_leaves_out_the_bias():
+    W, b = weights()
+    assert_allclose(models.squared_norm({"W": W, "b": b}), np.square(W).sum(), rtol=1e-6)
