@@ -102,3 +102,31 @@ def test_class_first_is_the_same_object_every_time(name):
 def test_squared_norm_leaves_out_the_bias():
     W, b = weights()
     assert_allclose(models.squared_norm({"W": W, "b": b}), np.square(W).sum(), rtol=1e-6)
+
+
+def rounded(array):
+    """What bfloat16 leaves of it, in float64."""
+    return np.asarray(jnp.asarray(array, jnp.bfloat16), np.float64)
+
+
+@EACH_MODEL
+def test_bfloat16_rounds_the_inputs_of_all_products_and_nothing_else(name):
+    """Value and gradient are the exact products of rounded matrices; sums stay in float32."""
+    model, x = models.get(name, "bfloat16"), inputs()
+    params = model.init(jax.random.key(0), 12, 5, 1.0)
+    W, _ = model.weights(params)
+    logits, pull = jax.vjp(lambda params: model.apply(params, x), params)
+    assert logits.dtype == W.dtype == jnp.float32
+    assert_allclose(logits, rounded(x) @ rounded(W), rtol=1e-5, atol=1e-5)
+    upstream = np.random.default_rng(2).normal(size=(7, 5)).astype(np.float32)
+    gradient_W, gradient_b = model.weights(pull(jnp.asarray(upstream))[0])
+    assert gradient_W.dtype == jnp.float32
+    assert_allclose(gradient_W, rounded(x).T @ rounded(upstream), rtol=1e-5, atol=1e-5)
+    assert_allclose(gradient_b, upstream.sum(0), rtol=1e-5, atol=1e-5)
+
+
+@EACH_MODEL
+def test_a_model_of_a_name_and_a_precision_is_the_same_object_every_time(name):
+    assert models.get(name) is models.MODELS[name]
+    assert models.get(name, "bfloat16") is models.get(name, "bfloat16")
+    assert models.get(name, "bfloat16") is not models.get(name)

@@ -261,3 +261,9 @@ def test_a_fresh_state_has_strong_types():
     assert_array_equal(
         jax.tree.leaves(after.hyperparameters), jax.tree.leaves(state.hyperparameters)
     )
+
+
+def test_states_of_two_runs_are_of_one_kind():
+    """What they are made of is part of what a program is keyed by: the optimiser is one for all."""
+    one, other = fresh(), fresh(learning_rate=0.3, momentum=0.9, resample=1)
+    assert jax.tree.structure(one) == jax.tree.structure(other)

@@ -10,6 +10,9 @@ import numpy as np
 from tqdm import tqdm
 
 
+_BAR = "{desc} |{bar:20}| {percentage:3.0f}%{postfix} [{elapsed}<{remaining}]"
+
+
 def say(text=""):
     """A line on the standard output, at once (a log that is being followed shows it)."""
     tqdm.write(text, file=sys.stdout)
@@ -36,28 +39,24 @@ def watch(epochs, num_examples) -> Iterator:
 
     num_examples: of the training split, for the rate. On a terminal a bar, elsewhere a line each.
     """
-    bar, started, total = None, time.perf_counter(), 0
+    bar, started = None, time.perf_counter()
     for epoch in epochs:
         if bar is None:
-            total = sum_of_epochs(epoch.run)
-            bar = tqdm(total=total, unit="trial-epoch", disable=not sys.stderr.isatty())
+            total = len(epoch.run.trials.group) * epoch.run.num_epochs
+            bar = tqdm(total=total, bar_format=_BAR, disable=not sys.stderr.isatty())
         seconds = time.perf_counter() - started
         figures = _figures(epoch, num_examples * len(epoch.trials) / seconds)
         if bar.disable:
             say(f"epoch {epoch.epoch:3d}/{epoch.run.num_epochs}{_which(epoch)}  {figures}")
         else:
-            bar.set_description(f"epoch {epoch.epoch}/{epoch.run.num_epochs}")
-            bar.set_postfix_str(figures)
+            bar.set_description(f"epoch {epoch.epoch}/{epoch.run.num_epochs}", refresh=False)
+            bar.set_postfix_str(figures, refresh=False)
             bar.update(len(epoch.trials))
+            bar.refresh()
         yield epoch
         started = time.perf_counter()
     if bar is not None:
         bar.close()
-
-
-def sum_of_epochs(run):
-    """Trials × epochs: the length of the job."""
-    return len(run.trials.group) * run.num_epochs
 
 
 def _figures(epoch, rate):

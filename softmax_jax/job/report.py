@@ -1,16 +1,17 @@
-"""The end of a job in figures: summary.json, and the table that closes the log."""
+"""What a job says at its start and at its end, and the same as summary.json."""
 
 import math
 
-from softmax_jax.job import console
+from softmax_jax.job import console, machine
 
 
 def summary(splits, result, selected, test, seconds) -> dict:
     """What summary.json holds; `selected` is None where every trial diverged."""
-    roles = {"train": splits.train, "val": splits.val, "test": splits.test}
     return {
         "dataset": splits.name,
-        "num_examples": {role: 0 if part is None else len(part.y) for role, part in roles.items()},
+        "num_examples": {
+            role: 0 if part is None else len(part.y) for role, part in _roles(splits).items()
+        },
         "val_is_test": splits.val_is_test,
         "trials": len(result.run.trials.group),
         "diverged": int((result.diverged > 0).sum()),
@@ -31,6 +32,30 @@ def selected_fields(selected) -> dict:
         "why": selected.why,
         "hints": selected.hints,
     }
+
+
+def say_start(splits, folder):
+    """The first line: what it runs on, on which data, and where the results go."""
+    where = machine.devices()
+    console.say(
+        f"{where['backend']} · {where['device_count']} × {where['device_kind']} · "
+        f"{splits.name} ({_sizes(splits)}) → {folder}"
+    )
+
+
+def say_files(folder):
+    """The last lines: what was written."""
+    console.say(f"\nWritten to {folder}:")
+    console.say("  " + "  ".join(sorted(path.name for path in folder.iterdir())))
+
+
+def say_diverged(result):
+    """What to do about a job of which every trial diverged."""
+    console.warn(
+        f"Every trial diverged, the first in epoch {result.diverged.min()}: a loss stopped being "
+        "finite. Try a smaller learning_rate (0.1 is safe for pixels), or with momentum m one "
+        "smaller by the factor 1 - m."
+    )
 
 
 def say_result(splits, result, selected, test):
@@ -72,3 +97,13 @@ def _swept(result, selected):
 def _intervals(test):
     spans = [test["loss_interval"], test["accuracy_interval"]]
     return "  95 %: " + ", ".join(f"[{low:.4f}, {high:.4f}]" for low, high in spans)
+
+
+def _roles(splits):
+    return {"train": splits.train, "val": splits.val, "test": splits.test}
+
+
+def _sizes(splits):
+    return ", ".join(
+        f"{len(part.y):,} {role}" for role, part in _roles(splits).items() if part is not None
+    )

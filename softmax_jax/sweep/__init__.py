@@ -4,9 +4,10 @@ settings = sweep.grid(learning_rate=(0.03, 0.1, 0.3), l2=(0.0, 1e-4))
 result = sweep.fit(train, val, settings, num_epochs=10, batch_size=256)
 """
 
+from softmax_jax.sweep.collecting import collect
 from softmax_jax.sweep.cross_validation import bootstrap, cross_validate, interval, refit
 from softmax_jax.sweep.epochs import Epoch, epochs, fit
-from softmax_jax.sweep.result import Result, Selected, collect
+from softmax_jax.sweep.result import Result, Selected
 from softmax_jax.sweep.settings import grid, log_uniform, random, uniform
 
 __all__ = [

@@ -10,8 +10,9 @@ import numpy as np
 
 from softmax_jax import losses, models
 from softmax_jax.sweep import program, resampling, trials
+from softmax_jax.sweep.collecting import collect
 from softmax_jax.sweep.memory import fitting_chunk
-from softmax_jax.sweep.result import Result, Run, collect
+from softmax_jax.sweep.result import Result, Run
 from softmax_jax.sweep.trials import Piece
 from softmax_jax.train import Hyperparameters, State
 

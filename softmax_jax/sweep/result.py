@@ -1,6 +1,5 @@
 """What a sweep leaves: figures of every trial and epoch, parameters, and the choice among them."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from softmax_jax.classifier import Classifier
 from softmax_jax.models import Model
-from softmax_jax.sweep import selection
+from softmax_jax.sweep import selection, tables
 from softmax_jax.sweep.trials import Trials, shortest
 
 
@@ -61,7 +60,11 @@ class Result:
 
     def table(self) -> list[dict]:
         """A row per trial: its settings, its figures at the last and at its best epoch."""
-        return [self._row(trial) for trial in range(len(self.best_epoch))]
+        return tables.by_trial(self)
+
+    def by_setting(self) -> list[dict]:
+        """A row per setting: mean and standard deviation of its figures over seeds and folds."""
+        return tables.by_setting(self)
 
     def curves(self) -> dict:
         """{name: [T, E]}: every figure of every trial by epoch."""
@@ -69,7 +72,7 @@ class Result:
 
     def figures(self, metric="val_loss", epoch="last"):
         """The figure [T] of each trial at its last epoch, or at its best one."""
-        return self.metrics[metric][np.arange(len(self.best_epoch)), self._epochs(epoch) - 1]
+        return self.metrics[metric][np.arange(len(self.best_epoch)), self.epochs(epoch) - 1]
 
     def best(self, metric="val_loss", epoch="last", rule="best") -> Selected:
         """The winning setting by its mean over seeds and folds, as its first trial.
@@ -97,7 +100,7 @@ class Result:
 
     def classifier(self, trial, epoch="last") -> Classifier:
         """The trial's model at its last or its best epoch."""
-        kept = self._epochs(epoch)[trial] == self.best_epoch[trial] and epoch == "best"
+        kept = self.epochs(epoch)[trial] == self.best_epoch[trial] and epoch == "best"
         stacked = self.best_params if kept else self.params
         W, b = self.run.model.weights(jax.tree.map(lambda leaf: leaf[trial], stacked))
         return Classifier(
@@ -120,61 +123,20 @@ class Result:
     def _selected(self):
         return self.refit or self.best()
 
-    def _epochs(self, epoch):
+    def epochs(self, epoch):
+        """The number [T] of the epoch meant by 'last' or 'best', for each trial."""
         if epoch not in ("last", "best"):
             raise ValueError(f"The epoch must be 'last' or 'best'; it got {epoch!r}.")
         last = np.full_like(self.best_epoch, self.run.num_epochs)
         return last if epoch == "last" else np.where(self.best_epoch > 0, self.best_epoch, last)
 
-    def _row(self, trial):
-        last, best = self._epochs("last")[trial] - 1, self._epochs("best")[trial] - 1
-        row = {"trial": trial} | self.run.trials.row(trial)
-        row |= {name: shortest(values[trial, last]) for name, values in self.metrics.items()}
-        row |= {"best_epoch": int(best + 1)}
-        row |= {
-            f"best_{name}": shortest(values[trial, best]) for name, values in self.metrics.items()
-        }
-        return row | {"diverged": bool(self.diverged[trial])}
-
     def _select(self, trial, epoch, why, hints):
-        number = int(self._epochs(epoch)[trial])
+        number = int(self.epochs(epoch)[trial])
         metrics = {
             name: shortest(values[trial, number - 1]) for name, values in self.metrics.items()
         }
         settings = self.run.trials.row(trial)
         return Selected(trial, number, settings, metrics, why, hints, self.classifier(trial, epoch))
-
-
-def collect(epochs: Iterable) -> Result:
-    """Drains the generator `sweep.epochs` (or one that passes its epochs on) into a `Result`."""
-    metrics, last, best, best_epoch = {}, None, None, None
-    for epoch in epochs:
-        run = epoch.run
-        shape = (len(run.trials.group), run.num_epochs)
-        for name, values in epoch.metrics.items():
-            blank = np.full(shape, np.nan, np.float32)
-            metrics.setdefault(name, blank)[epoch.trials, epoch.epoch - 1] = values
-        if epoch.epoch == run.num_epochs:
-            params, kept = jax.device_get((epoch.states.params, epoch.best))
-            last = _place(last, params, epoch, shape[0])
-            best = _place(best, kept.params, epoch, shape[0])
-            best_epoch = _place(best_epoch, kept.epoch, epoch, shape[0])
-    return Result(run, metrics, last, best, best_epoch)
-
-
-def _place(collected, piece, epoch, num_trials):
-    """Writes the piece's arrays [S, K, ...] into the rows of its trials of arrays [T, ...]."""
-    numbers = epoch.piece.trials
-    if collected is None:
-        collected = jax.tree.map(
-            lambda leaf: np.zeros((num_trials, *leaf.shape[2:]), leaf.dtype), piece
-        )
-
-    def write(whole, part):
-        whole[numbers] = part
-        return whole
-
-    return jax.tree.map(write, collected, piece)
 
 
 def _why(metric, epoch, rule, groups, chosen):

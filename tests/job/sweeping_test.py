@@ -1,0 +1,85 @@
+"""Every field of a config that concerns the sweep reaches it."""
+
+import numpy as np
+import pytest
+
+from softmax_jax import sweep
+from softmax_jax.job import sweeping
+from softmax_jax.job.errors import JobError
+
+
+def test_the_axes_of_the_config_become_trials(config, splits):
+    config.sweep.learning_rate = (0.1, 0.3)
+    config.sweep.batch_size = (64, 128)
+    config.sweep.seed = (3, 4, 5)
+    result = sweep.collect(sweeping.start(config, splits))
+    rows = {(row["learning_rate"], row["batch_size"], row["seed"]) for row in result.table()}
+    assert len(result.table()) == len(rows) == 12
+    assert result.run.num_epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("learning_rate", 0.2),
+        ("momentum", 0.5),
+        ("l2", 0.5),
+        ("init_scale", 0.5),
+        ("batch_size", 100),
+        ("num_epochs", 3),
+        ("seed", 1),
+        ("model", "scratch"),
+        ("precision", "bfloat16"),
+        ("class_weight", "balanced"),
+        ("class_weight", tuple(range(1, 11))),
+        ("folds", 2),
+        ("bootstraps", 2),
+    ],
+)
+def test_a_field_changes_the_weights(config, splits, field, value):
+    plain = sweep.collect(sweeping.start(config, splits)).classifier(0).W
+    config[field] = value
+    changed = sweep.collect(sweeping.start(config, splits)).classifier(0).W
+    assert np.abs(plain - changed).max() > 0
+
+
+def test_the_losses_agree_where_all_of_them_are_accurate(config, splits):
+    weights = []
+    for loss in ("cross_entropy", "cross_entropy_from_probabilities"):
+        config.loss = loss
+        weights.append(sweep.collect(sweeping.start(config, splits)).classifier(0).W)
+    np.testing.assert_allclose(*weights, atol=1e-5)
+
+
+def test_a_chunk_of_any_size_gives_the_same_results(config, splits):
+    config.sweep.l2 = (0.0, 1e-3, 1e-2)
+    whole = sweep.collect(sweeping.start(config, splits))
+    config.chunk = 2
+    cut = sweep.collect(sweeping.start(config, splits))
+    np.testing.assert_allclose(whole.metrics["val_loss"], cut.metrics["val_loss"], rtol=1e-6)
+
+
+def test_folds_end_in_a_refit_of_the_winner(config, splits):
+    config.folds = 3
+    config.sweep.learning_rate = (0.01, 0.3)
+    result = sweep.collect(sweeping.start(config, splits))
+    selected = sweeping.select(config, splits, result)
+    assert selected.refit and selected.hyperparameters["learning_rate"] == 0.3
+    alone = sweep.fit(
+        splits.train, None, sweep.grid(learning_rate=0.3), num_epochs=2, batch_size=256
+    )
+    np.testing.assert_array_equal(selected.classifier.W, alone.classifier(0).W)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"batch_size": 2000}, "batch_size must be from 1 to the 1437"),
+        ({"class_weight": (1.0, 2.0)}, "class_weight needs 10"),
+        ({"folds": 500}, "folds must be from 2 to the"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_a_job_error(config, splits, fields, text):
+    config.update(fields)
+    with pytest.raises(JobError, match=text):
+        sweeping.start(config, splits)
