@@ -9,7 +9,6 @@ import absl.logging
 import numpy as np
 from tqdm import tqdm
 
-
 _BAR = "{desc} |{bar:20}| {percentage:3.0f}%{postfix} [{elapsed}<{remaining}]"
 
 
