@@ -53,7 +53,7 @@ def cross_entropy_from_probabilities(probabilities, labels, axis=-1):
     Indexing instead of the sum of the definition: the other C - 1 terms are zero.
 
     >>> p = jnp.array([[0.25, 0.75]])
-    >>> cross_entropy_from_probabilities(p, jnp.array([1])).round(4).tolist()
+    >>> print(cross_entropy_from_probabilities(p, jnp.array([1])).round(4))
     [0.2877]
     """
     return -jnp.log(_pick(probabilities, labels, axis))
@@ -65,7 +65,7 @@ def cross_entropy_by_definition(probabilities, labels, axis=-1):
     Labels are integers [...], which stand for their one-hot vectors, or soft labels [..., C].
 
     >>> p = jnp.array([[0.5, 0.5, 0.0]])
-    >>> cross_entropy_by_definition(p, jnp.array([[0.5, 0.5, 0.0]])).round(4).tolist()
+    >>> print(cross_entropy_by_definition(p, jnp.array([[0.5, 0.5, 0.0]])).round(4))
     [0.6931]
     """
     y = _distribution(labels, probabilities, axis)
@@ -80,7 +80,7 @@ def cross_entropy(logits, labels, axis=-1):
     value and the gradient are finite for all finite logits. Labels are integers [...] in
     0..C-1, or soft labels [..., C].
 
-    >>> cross_entropy(jnp.zeros((1, 10)), jnp.array([3])).round(4).tolist()   # log 10
+    >>> print(cross_entropy(jnp.zeros((1, 10)), jnp.array([3])).round(4))  # log 10
     [2.3026]
     """
     log_probabilities = log_softmax(logits, axis)

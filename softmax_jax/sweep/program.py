@@ -91,7 +91,7 @@ def no_best(states) -> Best:
     """Before the first epoch: epoch 0, an infinite value, the initial parameters (a copy)."""
     shape = states.step.shape
     params = jax.tree.map(jnp.copy, states.params)
-    return Best(jnp.zeros(shape, jnp.int32), jnp.full(shape, jnp.inf), params)
+    return Best(jnp.zeros(shape, jnp.int32), jnp.full(shape, jnp.inf, jnp.float32), params)
 
 
 @functools.partial(jax.jit, donate_argnames="best")

@@ -1,0 +1,1 @@
+"""What is measured, side by side with what: see book_run.py and sweep.py."""

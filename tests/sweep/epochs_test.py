@@ -1,0 +1,256 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from softmax_jax import models, sweep
+from softmax_jax.sweep import resampling
+from softmax_jax.sweep.epochs import orders
+from softmax_jax.train import Hyperparameters
+
+
+def alone(settings, trial):
+    return Hyperparameters(*(column[trial] for column in settings))
+
+
+def assert_same_bits(one, other):
+    jax.tree.map(assert_array_equal, (one.params, one.metrics), (other.params, other.metrics))
+
+
+# One program for many trials, or one for each.
+
+
+def test_a_sweep_equals_its_single_runs(fit, result, settings, distance):
+    for trial in range(3):
+        single = fit(alone(settings, trial))
+        assert distance(result.classifier(trial), single.classifier(0)) <= 1e-6
+        for name, values in result.metrics.items():
+            assert_allclose(values[trial], single.metrics[name][0], rtol=1e-6)
+
+
+def test_a_sweep_equals_training_by_hand(result, digits, settings, by_hand, distance):
+    """In NumPy float64, with momentum, l2 and initial scales of each trial's own."""
+    for trial in range(3):
+        expected = by_hand(digits.train, alone(settings, trial))
+        assert distance(result.classifier(trial), expected) <= 1e-6
+
+
+def test_at_rates_that_amplify_rounding_one_step_agrees(fit, distance):
+    settings = sweep.grid(learning_rate=(1.0, 10.0, 100.0))
+    one_step = {"num_epochs": 1, "batch_size": 500}
+    together = fit(settings, **one_step)
+    for trial in range(3):
+        single = fit(alone(settings, trial), **one_step)
+        assert distance(together.classifier(trial), single.classifier(0)) <= 1e-6
+
+
+def test_a_grid_of_one_is_a_plain_run(fit):
+    """Bit for bit."""
+    assert_same_bits(fit(sweep.grid(learning_rate=0.1)), fit())
+
+
+def test_permuting_the_settings_permutes_the_results(fit, result, settings):
+    """Bit for bit."""
+    order = [2, 0, 1]
+    permuted = fit(Hyperparameters(*(column[order] for column in settings)))
+    jax.tree.map(
+        lambda p, r: assert_array_equal(p, r[order]),
+        (permuted.params, permuted.best_params, permuted.metrics),
+        (result.params, result.best_params, result.metrics),
+    )
+
+
+def test_running_in_chunks_changes_nothing(fit, result, settings, distance):
+    """Of two (the last one padded), and to 1e-6."""
+    chunked = fit(settings, chunk=2)
+    for trial in range(3):
+        for epoch in "last", "best":
+            expected = result.classifier(trial, epoch)
+            assert distance(chunked.classifier(trial, epoch), expected) <= 1e-6
+    for name, values in result.metrics.items():
+        assert_allclose(chunked.metrics[name], values, rtol=1e-6)
+
+
+def test_seeds_at_once_equal_each_alone(fit, result, settings, distance):
+    together = fit(settings, seeds=(0, 1))
+    second = fit(settings, seeds=(1,))
+    assert_array_equal(together.run.trials.seed, [0, 0, 0, 1, 1, 1])
+    for trial in range(3):
+        assert distance(together.classifier(trial), result.classifier(trial)) <= 1e-6
+        assert distance(together.classifier(3 + trial), second.classifier(trial)) <= 1e-6
+        assert distance(result.classifier(trial), second.classifier(trial)) > 0.01
+
+
+def test_same_seed_same_bits(fit, result, settings):
+    assert_same_bits(fit(settings), result)
+
+
+def test_batch_sizes_run_one_after_the_other_into_one_table(
+    fit, digits, settings, by_hand, distance
+):
+    both = fit(settings, batch_size=(64, 500))
+    assert_array_equal(both.run.trials.batch_size, [64] * 3 + [500] * 3)
+    for trial, batch_size in enumerate([64] * 3 + [500] * 3):
+        h = alone(settings, trial % 3)
+        expected = by_hand(digits.train, h, batch_size=batch_size)
+        assert distance(both.classifier(trial), expected) <= 1e-6
+
+
+# The order of the data.
+
+
+def test_an_order_is_a_permutation_with_its_padding_last():
+    order = orders([3, 4], 1, num_examples=10, batch_size=4)
+    assert order.shape == (2, 3, 4) and order.dtype == np.int32
+    for seed in range(2):
+        assert_array_equal(np.sort(order[seed].ravel()[:10]), np.arange(10))
+        assert_array_equal(order[seed, 2, 2:], [-1, -1])
+
+
+def test_an_order_depends_on_seed_and_epoch_alone():
+    def order(seed, epoch):
+        return orders([seed], epoch, num_examples=20, batch_size=20).ravel().tolist()
+
+    assert orders([7, 2], 5, 20, 20)[1].ravel().tolist() == order(2, 5)
+    different = {tuple(order(seed, epoch)) for seed in range(4) for epoch in range(1, 5)}
+    assert len(different) == 16
+
+
+# What is compiled.
+
+
+def counting_model():
+    """The concise model, with a list that grows by one with every trace of it."""
+    traces = []
+
+    def apply(params, x):
+        traces.append(x.shape)
+        return models.concise.apply(params, x)
+
+    return models.concise._replace(apply=apply), traces
+
+
+def test_one_trace_of_the_train_step_per_batch_size_and_number_of_trials(digits):
+    small = dataclasses.replace(digits.train, x=digits.train.x[:40], y=digits.train.y[:40])
+    model, traces = counting_model()
+    options = {"num_epochs": 3, "seeds": (0,), "model": model}
+    for rates, batch_sizes in [((0.1,), (8,)), ((0.1, 0.2), (8, 16)), ((0.3, 0.4), (16, 8))]:
+        settings = sweep.grid(learning_rate=rates)
+        sweep.fit(small, None, settings, batch_size=batch_sizes, **options)
+    assert traces == [(8, 8, 8), (8, 8, 8), (16, 8, 8)]
+
+
+def test_a_second_sweep_of_the_same_shape_compiles_nothing(fit, settings, compilations):
+    fit(settings)
+    compilations.clear()
+    other = sweep.grid(learning_rate=(0.03, 0.06, 0.09), l2=1e-5)
+    fit(other, seeds=(3,), num_epochs=5).best()
+    assert not compilations
+
+
+# Weights: folds, classes.
+
+
+@pytest.fixture(scope="module")
+def folded(fit, digits):
+    counts = resampling.fold_counts(digits.train.y, 3, seed=0)
+    return fit(sweep.grid(learning_rate=0.1, l2=1e-2), val=None, resamples=counts), counts
+
+
+def test_a_fold_trains_as_if_the_held_out_examples_were_not_there(
+    folded, digits, by_hand, distance
+):
+    """On the same minibatches without them, each with the mean over what is left."""
+    result, counts = folded
+    h = alone(sweep.grid(learning_rate=0.1, l2=1e-2), 0)
+    assert_array_equal(result.run.trials.fold, [0, 1, 2])
+    for fold in range(3):
+        expected = by_hand(digits.train, h, weights=counts[:, fold])
+        assert distance(result.classifier(fold), expected) <= 1e-6
+
+
+def test_a_fold_is_evaluated_on_what_it_held_out(folded, digits):
+    result, counts = folded
+    for fold in range(3):
+        held_out = dataclasses.replace(
+            digits.train,
+            x=digits.train.x[counts[:, fold] == 0],
+            y=digits.train.y[counts[:, fold] == 0],
+        )
+        figures = result.classifier(fold).test(held_out)
+        assert result.metrics["val_loss"][fold, -1] == pytest.approx(figures["loss"], rel=1e-5)
+        assert result.metrics["val_accuracy"][fold, -1] == pytest.approx(figures["accuracy"])
+
+
+def test_weights_of_classes_and_examples_weigh_the_objective(digits, by_hand, distance):
+    """But not the validation figures."""
+    own = np.random.default_rng(0).uniform(0.5, 2, 500).astype(np.float32)
+    train = dataclasses.replace(digits.train, weights=own)
+    class_weight = np.arange(1.0, 11)
+    h = Hyperparameters(l2=1e-2)
+    options = {"num_epochs": 3, "batch_size": 64}
+    result = sweep.fit(train, digits.val, h, class_weight=class_weight, **options)
+    weights = own * class_weight[digits.train.y]
+    expected = by_hand(digits.train, h, weights=weights)
+    assert distance(result.classifier(0), expected) <= 1e-6
+    figures = result.classifier(0).test(digits.val)
+    assert result.metrics["val_loss"][0, -1] == pytest.approx(figures["loss"], rel=1e-5)
+
+
+# The generator, and what it refuses.
+
+
+def test_epochs_come_one_by_one_with_figures_and_states(digits, settings, result):
+    seen = []
+    for epoch in sweep.epochs(digits.train, digits.val, settings, num_epochs=3, batch_size=64):
+        seen.append(epoch.epoch)
+        assert_array_equal(epoch.trials, [0, 1, 2])
+        for name, values in epoch.metrics.items():
+            assert_array_equal(values, result.metrics[name][:, epoch.epoch - 1])
+        W, _ = epoch.run.model.weights(jax.tree.map(lambda leaf: leaf[0, 1], epoch.states.params))
+    assert seen == [1, 2, 3]
+    assert_array_equal(W, result.classifier(1).W)
+
+
+def test_all_problems_are_in_one_message_before_anything_is_compiled(digits, compilations):
+    with pytest.raises(ValueError) as error:
+        sweep.epochs(
+            digits.train,
+            digits.val,
+            num_epochs=0,
+            batch_size=(64, 501, 64),
+            seeds=(1, 1),
+            resamples=np.ones((499, 2), np.uint8),
+        )
+    for part in (
+        "num_epochs must be 1 or more; it got 0",
+        "batch_size must be from 1 to the 500 training examples; it got (64, 501, 64)",
+        "batch_size has a value twice",
+        "seeds must be distinct",
+        "val must be None",
+        "a row for each of the 500",
+    ):
+        assert part in str(error.value)
+    assert not compilations
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"seeds": ()}, "seeds must be"),
+        ({"seeds": (-1,)}, "seeds must be"),
+        ({"class_weight": "even"}, "'balanced'"),
+        ({"settings": Hyperparameters(learning_rate=-1.0)}, "learning_rate must be"),
+    ],
+)
+def test_a_bad_option_is_named(fit, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(**options)
+
+
+def test_seeds_and_batch_sizes_may_be_arrays(fit, result, settings):
+    again = fit(settings, seeds=np.arange(1), batch_size=np.array([64]))
+    assert_same_bits(again, result)

@@ -1,0 +1,79 @@
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from softmax_jax import losses, models, sweep
+from softmax_jax.data import Dataset
+from softmax_jax.sweep import memory, program, trials
+
+
+def wide(num_features, num_classes):
+    """A dataset of any width in one byte of memory."""
+    x = np.broadcast_to(np.uint8(0), (10, num_features))
+    names = ("",) * num_classes
+    return Dataset(x, np.zeros(10, np.int32), 255.0, names, "wide")
+
+
+def table(num_settings, **options):
+    rates = np.linspace(0.01, 0.1, num_settings)
+    return trials.table(sweep.grid(learning_rate=rates), **options)
+
+
+def test_a_stated_chunk_is_kept():
+    assert memory.fitting_chunk(table(4), wide(784, 10), chunk=3) == 3
+
+
+def test_the_chosen_chunk_fills_the_budget_and_no_more():
+    chunk, budget = memory.fitting_chunk(table(1), wide(784, 10)), 0.6 * memory.device_bytes()
+    each = memory.bytes_per_trial(784, 10, 256)
+    assert chunk * each <= budget < (chunk + 1) * each
+
+
+def test_larger_models_and_batches_make_smaller_chunks():
+    base = memory.fitting_chunk(table(1), wide(784, 10))
+    assert memory.fitting_chunk(table(1), wide(7840, 10)) < base
+    assert memory.fitting_chunk(table(1), wide(784, 100)) < base
+    assert memory.fitting_chunk(table(1, batch_sizes=(8, 60_000)), wide(784, 10)) < base
+
+
+def test_what_cannot_be_had_is_said_with_its_bytes():
+    """A model of terabytes, and results of terabytes; nothing is allocated to find out."""
+    with pytest.raises(ValueError, match=r"1 trials of 1000000000 × 1000 .* GiB, more than the .*"):
+        memory.fitting_chunk(table(1), wide(10**9, 1000))
+    with pytest.raises(ValueError, match=r"90,000 trials .* GiB that can be had: take fewer"):
+        memory.fitting_chunk(table(90_000), wide(10**6, 10))
+
+
+def test_an_epoch_loop_refuses_before_it_compiles(compilations):
+    with pytest.raises(ValueError, match="GiB"):
+        sweep.epochs(wide(10**9, 1000), None, num_epochs=1, batch_size=1)
+    assert not compilations
+
+
+def test_the_memory_of_a_cpu_is_that_of_its_machine():
+    if jax.default_backend() != "cpu":
+        pytest.skip("an accelerator has its own")
+    assert memory.device_bytes() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_the_bytes_per_trial_are_enough_for_what_the_compiler_takes(digits):
+    """Arguments, results and temporaries of an epoch, by what three more trials add to them."""
+
+    def bytes_of(K):
+        h = sweep.grid(learning_rate=np.linspace(0.01, 0.1, K))
+        fixed = {"loss": losses.cross_entropy, "num_features": 64, "num_classes": 10}
+        model = models.class_first(models.concise)
+        states = program.create(np.uint32([0]), h, np.zeros(K, np.int32), model=model, **fixed)
+        orders = np.zeros((1, 1, 500), np.int32)
+        data = program.device_data(digits.train)
+        used = program.train_epoch.lower(states, data, orders).compile().memory_analysis()
+        return (
+            used.argument_size_in_bytes
+            + used.output_size_in_bytes
+            - used.alias_size_in_bytes
+            + used.temp_size_in_bytes
+        )
+
+    assert (bytes_of(4) - bytes_of(1)) / 3 <= memory.bytes_per_trial(64, 10, 500)

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import kstest
+
+from softmax_jax import sweep
+from softmax_jax.sweep.settings import as_arrays
+from softmax_jax.train import Hyperparameters
+
+
+def test_a_grid_is_the_product_with_the_last_axis_fastest():
+    grid = sweep.grid(learning_rate=(0.1, 0.3), momentum=0.9, l2=(0.0, 1e-4, 1e-2))
+    assert_array_equal(grid.learning_rate, np.float32([0.1, 0.1, 0.1, 0.3, 0.3, 0.3]))
+    assert_array_equal(grid.l2, np.float32([0, 1e-4, 1e-2] * 2))
+    assert_array_equal(grid.momentum, np.full(6, 0.9, np.float32))
+
+
+def test_what_is_not_named_keeps_its_default():
+    assert [column.tolist() for column in sweep.grid()] == [
+        [np.float32(default)] for default in Hyperparameters()
+    ]
+
+
+def test_axes_keep_the_order_in_which_they_were_given():
+    grid = sweep.grid(l2=(1.0, 0.0), learning_rate=(0.3, 0.1))
+    assert_array_equal(grid.learning_rate, np.float32([0.3, 0.3, 0.1, 0.1]))
+    assert_array_equal(grid.l2, np.float32([1, 0, 1, 0]))
+
+
+@pytest.mark.parametrize(
+    "axes, message",
+    [
+        ({"learning_rate": ()}, "learning_rate is empty"),
+        ({"learning_rate": 0.0}, "learning_rate must be finite and greater than 0; it got 0"),
+        ({"learning_rate": (0.1, -0.1)}, "learning_rate must be .* it got -0.1"),
+        ({"learning_rate": float("nan")}, "learning_rate must be finite .* it got nan"),
+        ({"learning_rate": 1e39}, "learning_rate must be finite .* it got inf"),
+        ({"learning_rate": "abc"}, "learning_rate must be a number .* it got 'abc'"),
+        ({"learning_rate": (0.1, "")}, "learning_rate must be a number"),
+        ({"learning_rate": (0.1, 0.3, 0.1)}, "learning_rate has a value twice"),
+        ({"learning_rate": (0.1, 0.1 + 1e-12)}, "learning_rate has a value twice"),  # in float32
+        ({"momentum": 1.0}, r"momentum must be finite and in \[0, 1\); it got 1"),
+        ({"momentum": -0.1}, "momentum must be"),
+        ({"l2": -1e-4}, "l2 must be finite and 0 or greater; it got -0.0001"),
+        ({"l2": float("inf")}, "l2 must be finite .* it got inf"),
+        ({"init_scale": -1.0}, "init_scale must be finite and 0 or greater"),
+        ({"learning_rat": 0.1}, "'learning_rat'; there are: learning_rate, momentum, l2"),
+    ],
+)
+def test_a_bad_axis_is_named_with_its_rule_and_what_it_got(axes, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.grid(**axes)
+    numbers = [value for value in axes.values() if isinstance(value, float)]
+    if numbers:  # a random search has the same rules
+        with pytest.raises(ValueError, match=message):
+            sweep.random(3, seed=0, **axes)
+
+
+def test_a_random_search_is_distributed_as_told():
+    drawn = sweep.random(
+        20_000,
+        seed=0,
+        learning_rate=sweep.log_uniform(1e-3, 1),
+        momentum=sweep.uniform(0.2, 0.9),
+        l2=1e-4,
+    )
+    exponents = np.log10(drawn.learning_rate)
+    assert exponents.min() >= -3.001 and exponents.max() <= 0
+    assert kstest(exponents, "uniform", (-3, 3)).pvalue > 0.01
+    assert kstest(drawn.momentum, "uniform", (0.2, 0.7)).pvalue > 0.01
+    assert abs(np.corrcoef(exponents, drawn.momentum)[0, 1]) < 0.1
+    assert_array_equal(drawn.l2, np.full(20_000, 1e-4, np.float32))
+
+
+def test_a_random_search_depends_on_its_seed_alone():
+    def drawn(seed):
+        return sweep.random(5, seed, learning_rate=sweep.log_uniform(1e-3, 1)).learning_rate
+
+    assert_array_equal(drawn(1), drawn(1))
+    assert (drawn(1) != drawn(2)).all()
+
+
+def test_a_random_search_is_checked():
+    with pytest.raises(ValueError, match="at least 1 .* got 0"):
+        sweep.random(0, seed=0)
+    with pytest.raises(ValueError, match="low < high; it got 0 and 1"):
+        sweep.log_uniform(0, 1)
+    with pytest.raises(ValueError, match="momentum must be"):
+        sweep.random(50, seed=0, momentum=sweep.uniform(0, 2))
+    with pytest.raises(ValueError, match="'rate'"):
+        sweep.random(3, seed=0, rate=0.1)
+
+
+def test_numbers_count_for_every_setting():
+    settings = as_arrays(Hyperparameters(learning_rate=[0.1, 0.2], l2=1e-3))
+    assert all(column.dtype == np.float32 and column.shape == (2,) for column in settings)
+    assert_allclose(settings.l2, [1e-3, 1e-3])
+
+
+def test_settings_of_two_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"one common length; it got \[2, 3\]"):
+        as_arrays(Hyperparameters(learning_rate=[0.1, 0.2], l2=[0.0, 1.0, 2.0]))
+    with pytest.raises(ValueError, match="learning_rate must be"):
+        as_arrays(Hyperparameters(learning_rate=[0.1, -0.2]))
