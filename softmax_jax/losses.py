@@ -16,8 +16,9 @@ import jax.numpy as jnp
 def naive_softmax(logits, axis=-1):
     """exp(o) / Σ exp(o), as the definition has it: [..., C] -> [..., C].
 
-    In float32 the sum overflows once a logit passes 88, and is zero once all of them are below
-    -103; before either gives NaN, the results are silently wrong. Use `softmax`.
+    In float32 the sum overflows once a logit passes 88, and every exponential is zero below -103
+    (on XLA's CPU, which flushes subnormal numbers, below -87); before either gives NaN, the
+    results are silently wrong. Use `softmax`.
 
     >>> naive_softmax(jnp.array([0.0, jnp.log(3.0)])).round(2).tolist()
     [0.25, 0.75]
@@ -83,10 +84,12 @@ def cross_entropy(logits, labels, axis=-1):
     >>> print(cross_entropy(jnp.zeros((1, 10)), jnp.array([3])).round(4))  # log 10
     [2.3026]
     """
-    log_probabilities = log_softmax(logits, axis)
     if labels.ndim == logits.ndim:
-        return -(labels * jnp.where(labels > 0, log_probabilities, 0)).sum(axis)
-    return -_pick(log_probabilities, labels, axis)
+        return -(labels * jnp.where(labels > 0, log_softmax(logits, axis), 0)).sum(axis)
+    largest = _constant_max(logits, axis)
+    log_sum = jnp.log(jnp.exp(logits - largest).sum(axis))
+    # The small difference first: LogSumExp alone has the rounding error of the largest logit.
+    return log_sum + (largest.squeeze(axis) - _pick(logits, labels, axis))
 
 
 def _on_naive_softmax(loss):

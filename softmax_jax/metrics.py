@@ -22,14 +22,29 @@ def mean_of(per_example):
     """The weighted mean Σ w·f / Σ w of a function f(scores, labels, axis) -> [B]."""
 
     def sums(scores, labels, weights, axis=-1):
-        # A weight of zero means that the example is not there, whatever its value (inf · 0 is NaN).
-        values = jnp.where(weights > 0, per_example(scores, labels, axis), 0)
+        # A weight of zero means that the example is not there. Its scores are replaced, not its
+        # value: an infinite loss times zero is NaN, and so would be its gradient.
+        there = jnp.expand_dims(weights > 0, axis)
+        values = per_example(jnp.where(there, scores, 0), labels, axis)
         return {"sum": (weights * values).sum(), "weight": weights.sum()}
 
     def value(sums):
         return _ratio(sums["sum"], sums["weight"])
 
     return Metric(sums, value)
+
+
+def accuracy(scores, labels, axis=-1):
+    """1 where the largest score is the label's, else 0: [..., C] and integers [...] -> [...].
+
+    Of equal scores the first counts, as in argmax; NaN is never right.
+    """
+    # argmax as two plain reductions: the compiler vectorises these, and not argmax itself (which
+    # took 12 % of a sweep of 64). float32 numbers 16 million classes exactly.
+    classes = jax.lax.broadcasted_iota(jnp.float32, scores.shape, axis % scores.ndim)
+    largest = scores == scores.max(axis, keepdims=True)
+    first = jnp.where(largest, classes, jnp.inf).min(axis)
+    return (first == labels).astype(jnp.float32)
 
 
 def rank(scores, labels, axis=-1):
@@ -56,7 +71,7 @@ def top(k):
 
 def _by_class_sums(scores, labels, weights, axis=-1):
     members = jax.nn.one_hot(labels, scores.shape[axis], axis=0) * weights
-    return {"correct": members @ top(1)(scores, labels, axis), "weight": members.sum(1)}
+    return {"correct": members @ accuracy(scores, labels, axis), "weight": members.sum(1)}
 
 
 def _balanced_value(sums):
@@ -68,7 +83,7 @@ def _balanced_value(sums):
 # The balanced accuracy is the mean over the classes of their recalls (classes without examples
 # are left out), as in scikit-learn's balanced_accuracy_score.
 METRICS = {
-    "accuracy": mean_of(top(1)),
+    "accuracy": mean_of(accuracy),
     "balanced_accuracy": Metric(_by_class_sums, _balanced_value),
     "top5": mean_of(top(5)),
 }

@@ -34,7 +34,7 @@ class State(TrainState):
 
 
 class Batch(NamedTuple):
-    """A minibatch: x [B, ...] float32, y [B] int32, weights [B] float32 (0: not there)."""
+    """A minibatch: x [B, D] float32, y [B] int32, weights [B] float32 (0: not there)."""
 
     x: jax.Array
     y: jax.Array
@@ -44,22 +44,24 @@ class Batch(NamedTuple):
 class Data(NamedTuple):
     """A dataset on the device; a batch takes its features as (x - mean) / scale.
 
-    x [N, ...] uint8 or float32 · y [N] int32 · weights [N] float32 · mean, scale: scalars or
-    shaped like one example · resamples: None, or [N, R] uint8: how often each example counts in
+    x [N, ...] uint8 or float32 · y [N] int32 · weights [N] float32 · mean, scale: scalars or [D]
+    (mean None: 0) · resamples: None, or [N, R] uint8: how often each example counts in
     resample r. A state reads the column that its field `resample` names.
     """
 
     x: jax.Array
     y: jax.Array
     weights: jax.Array
-    mean: jax.Array
+    mean: jax.Array | None
     scale: jax.Array
     resamples: jax.Array | None = None
 
 
-# One transformation for all runs: it is part of what a compiled program is keyed by, so a new one
-# per run would compile anew. The zeros are placeholders for the traced values of `create_state`.
-SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0, momentum=0.0)
+# Made once for all runs: a transformation is part of what a compiled program is keyed by, and a new
+# one per run would compile anew. The zeros are placeholders for the traced values of
+# `create_state`. Without momentum there is no buffer to keep, to read and to write.
+SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0)
+MOMENTUM_SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0, momentum=0.0)
 
 
 def create_state(
@@ -70,19 +72,25 @@ def create_state(
     num_classes: int,
     *,
     loss=losses.cross_entropy,
+    tx=MOMENTUM_SGD,
     resample=0,
 ) -> State:
-    """A fresh model: weights from N(0, init_scale²), biases zero, no momentum gathered."""
+    """A fresh model: weights from N(0, init_scale²), biases zero, no momentum gathered.
+
+    tx: `SGD` where the momentum is known to be zero, else `MOMENTUM_SGD`.
+    """
     h = Hyperparameters(*(jnp.asarray(value, jnp.float32) for value in hyperparameters))
     state = State.create(
         apply_fn=model.apply,
         params=model.init(key, num_features, num_classes, h.init_scale),
-        tx=SGD,
+        tx=tx,
         hyperparameters=h,
         resample=jnp.asarray(resample, jnp.int32),
         loss=loss,
     )
-    opt_state = optax.tree.set(state.opt_state, learning_rate=h.learning_rate, momentum=h.momentum)
+    traced = {"learning_rate": h.learning_rate, "momentum": h.momentum}
+    own = {name: traced[name] for name in state.opt_state.hyperparams}
+    opt_state = optax.tree.set(state.opt_state, **own)
     return state.replace(step=jnp.zeros((), jnp.int32), opt_state=opt_state)
 
 
@@ -119,7 +127,8 @@ def train_epoch(state: State, data: Data, order):
 def evaluate(state: State, data: Data, *, batch_size: int = 1000):
     """Sums of every metric over the data, scanned in blocks: memory does not grow with N."""
     num_examples = data.y.shape[0]
-    block = min(batch_size, num_examples)
+    num_blocks = -(-num_examples // batch_size)
+    block = -(-num_examples // num_blocks)  # as even as can be
 
     def one_block(start):
         # The last block starts early enough to be full; what it repeats gets weight zero.
@@ -185,4 +194,7 @@ def _slice(state, data, first, size):
 
 
 def _normalise(data, x):
-    return (x.astype(jnp.float32) - data.mean) / data.scale
+    features = x.reshape(len(x), -1).astype(jnp.float32)
+    if data.mean is not None:
+        features = features - data.mean
+    return features * (1 / data.scale)  # one division, not one per pixel

@@ -32,10 +32,10 @@ def batch_of(x, y, weights=None):
     return train.Batch(jnp.asarray(x), jnp.asarray(y), jnp.asarray(weights, jnp.float32))
 
 
-def fresh(loss=losses.cross_entropy, resample=0, **hyperparameters):
+def fresh(loss=losses.cross_entropy, resample=0, tx=train.MOMENTUM_SGD, **hyperparameters):
     h = train.Hyperparameters(**hyperparameters)
     key = jax.random.key(0)
-    return train.create_state(key, models.scratch, h, D, C, loss=loss, resample=resample)
+    return train.create_state(key, models.scratch, h, D, C, loss=loss, tx=tx, resample=resample)
 
 
 def weights_of(state):
@@ -215,7 +215,7 @@ def test_pixels_are_normalised_on_the_way_as_x_minus_mean_over_scale():
     rng, (_, y) = np.random.default_rng(1), examples()
     pixels = rng.integers(256, size=(N, 2, 3)).astype(np.uint8)
     mean, scale = rng.uniform(0, 200, (2, 3)), rng.uniform(50, 255, (2, 3))
-    raw = data_of(pixels, y, mean=np.float32(mean), scale=np.float32(scale))
+    raw = data_of(pixels, y, mean=np.float32(mean).ravel(), scale=np.float32(scale).ravel())
     ready = data_of(((pixels - mean) / scale).astype(np.float32).reshape(N, D), y)
     state, order = fresh(init_scale=0.5), order_of(4)
     assert raw.x.dtype == jnp.uint8
@@ -267,3 +267,11 @@ def test_states_of_two_runs_are_of_one_kind():
     """What they are made of is part of what a program is keyed by: the optimiser is one for all."""
     one, other = fresh(), fresh(learning_rate=0.3, momentum=0.9, resample=1)
     assert jax.tree.structure(one) == jax.tree.structure(other)
+
+
+def test_without_momentum_the_buffer_changes_nothing():
+    x, y = examples()
+    data, order = data_of(x, y), order_of(4)
+    states = [fresh(init_scale=1.0, tx=tx) for tx in (train.SGD, train.MOMENTUM_SGD)]
+    without, with_buffer = (epoch(state, data, order)[0].params for state in states)
+    jax.tree.map(np.testing.assert_array_equal, without, with_buffer)

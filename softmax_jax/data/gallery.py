@@ -31,7 +31,8 @@ def show_images(
       heading: a line above them all.
 
     Returns:
-      A figure; a notebook shows it, and `figure.savefig(path)` writes it.
+      A figure; `figure.savefig(path)` writes it, and a notebook shows it after
+      `%matplotlib inline`.
 
     Raises:
       DataError: no images, as many titles as images are not given, or these are no images.

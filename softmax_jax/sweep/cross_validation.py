@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from softmax_jax.sweep import resampling
-from softmax_jax.sweep.epochs import fit
+from softmax_jax.sweep.loop import fit
 from softmax_jax.sweep.result import Result, Selected
 from softmax_jax.sweep.settings import grid
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from softmax_jax import train
 
-_STATIC = ("model", "loss", "num_features", "num_classes")
+_STATIC = ("model", "loss", "tx", "num_features", "num_classes")
 
 
 class Best(NamedTuple):
@@ -33,14 +33,14 @@ def device_data(dataset, weights=None, resamples=None) -> train.Data:
         x=jnp.asarray(dataset.x),
         y=jnp.asarray(dataset.y),
         weights=jnp.asarray(weights, jnp.float32),
-        mean=jnp.asarray(dataset.mean, jnp.float32),
+        mean=jnp.asarray(dataset.mean, jnp.float32) if np.any(dataset.mean) else None,
         scale=jnp.asarray(dataset.scale, jnp.float32),
         resamples=None if resamples is None else jnp.asarray(resamples, jnp.uint8),
     )
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC)
-def create(seeds, hyperparameters, resample, *, model, loss, num_features, num_classes):
+def create(seeds, hyperparameters, resample, *, model, loss, tx, num_features, num_classes):
     """Fresh states [S, K] for seeds [S], hyperparameters [K] and columns of the resamples [K]."""
 
     def one(seed, hyperparameters, resample):
@@ -51,6 +51,7 @@ def create(seeds, hyperparameters, resample, *, model, loss, num_features, num_c
             num_features,
             num_classes,
             loss=loss,
+            tx=tx,
             resample=resample,
         )
 

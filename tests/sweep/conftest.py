@@ -9,7 +9,7 @@ from scipy.special import softmax
 from sklearn.datasets import load_digits
 
 from softmax_jax import data, models, sweep, train
-from softmax_jax.sweep.epochs import orders
+from softmax_jax.sweep.loop import orders
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from softmax_jax import losses, models, sweep
+from softmax_jax import losses, models, sweep, train
 from softmax_jax.data import Dataset
 from softmax_jax.sweep import memory, program, trials
 
@@ -64,6 +64,7 @@ def test_the_bytes_per_trial_are_enough_for_what_the_compiler_takes(digits):
     def bytes_of(K):
         h = sweep.grid(learning_rate=np.linspace(0.01, 0.1, K))
         fixed = {"loss": losses.cross_entropy, "num_features": 64, "num_classes": 10}
+        fixed["tx"] = train.MOMENTUM_SGD
         model = models.class_first(models.concise)
         states = program.create(np.uint32([0]), h, np.zeros(K, np.int32), model=model, **fixed)
         orders = np.zeros((1, 1, 500), np.int32)

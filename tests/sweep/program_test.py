@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from softmax_jax import losses, models, sweep, train
 from softmax_jax.sweep import program
-from softmax_jax.sweep.epochs import orders
+from softmax_jax.sweep.loop import orders
 
 MODEL = models.class_first(models.concise)
 
@@ -19,6 +19,7 @@ def create(seeds=(0,), settings=None, num_features=64):
         np.zeros(len(settings.l2), np.int32),
         model=MODEL,
         loss=losses.cross_entropy,
+        tx=train.MOMENTUM_SGD,
         num_features=num_features,
         num_classes=10,
     )

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from softmax_jax import losses, models
+from softmax_jax import losses, metrics, models
 from softmax_jax.sweep import program, resampling, trials
 from softmax_jax.sweep.collecting import collect
 from softmax_jax.sweep.memory import fitting_chunk
 from softmax_jax.sweep.result import Result, Run
 from softmax_jax.sweep.trials import Piece
-from softmax_jax.train import Hyperparameters, State
+from softmax_jax.train import MOMENTUM_SGD, SGD, Hyperparameters, State
 
 
 class Epoch(NamedTuple):
@@ -62,7 +62,7 @@ def epochs(
     Raises ValueError for settings, sizes and weights out of range: at the call, before anything is
     compiled.
     """
-    sizes = _check(train, val, num_epochs, batch_size, seeds, resamples)
+    sizes = _check(train, val, num_epochs, batch_size, seeds, resamples, best_by, chunk)
     table = trials.table(
         Hyperparameters() if settings is None else settings,
         seeds=seeds,
@@ -129,6 +129,7 @@ def _create(run, piece, loss, num_features):
         np.maximum(table.fold[columns], 0).astype(np.int32),
         model=run.model,
         loss=loss,
+        tx=MOMENTUM_SGD if table.hyperparameters.momentum.any() else SGD,
         num_features=num_features,
         num_classes=len(run.label_names),
     )
@@ -163,12 +164,17 @@ def _real(piece, figures):
     return flat(piece.trials), {name: flat(figures[name]) for name in losses_first}
 
 
-def _check(train, val, num_epochs, batch_size, seeds, resamples):
+def _check(train, val, num_epochs, batch_size, seeds, resamples, best_by, chunk):
     sizes = tuple(np.atleast_1d(batch_size).tolist())
     problems = []
+    figures = [f"val_{name}" for name in ("loss", *metrics.METRICS)]
+    if best_by not in figures:
+        problems.append(f"best_by must be one of {', '.join(figures)}; it got {best_by!r}")
+    if chunk < 0:
+        problems.append(f"chunk must be 0 or more; it got {chunk}")
     if num_epochs < 1:
         problems.append(f"num_epochs must be 1 or more; it got {num_epochs}")
-    if not sizes or any(not 1 <= size <= len(train.y) for size in sizes):
+    if not sizes or any(size != int(size) or not 1 <= size <= len(train.y) for size in sizes):
         problems.append(
             f"batch_size must be from 1 to the {len(train.y)} training examples; it got {sizes}"
         )

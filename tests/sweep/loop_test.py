@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from softmax_jax import models, sweep
 from softmax_jax.sweep import resampling
-from softmax_jax.sweep.epochs import orders
+from softmax_jax.sweep.loop import orders
 from softmax_jax.train import Hyperparameters
 
 
@@ -139,13 +139,14 @@ def test_one_trace_of_the_train_step_per_batch_size_and_number_of_trials(digits)
     for rates, batch_sizes in [((0.1,), (8,)), ((0.1, 0.2), (8, 16)), ((0.3, 0.4), (16, 8))]:
         settings = sweep.grid(learning_rate=rates)
         sweep.fit(small, None, settings, batch_size=batch_sizes, **options)
-    assert traces == [(8, 8, 8), (8, 8, 8), (16, 8, 8)]
+    assert traces == [(8, 64), (8, 64), (16, 64)]
 
 
-def test_a_second_sweep_of_the_same_shape_compiles_nothing(fit, settings, compilations):
-    fit(settings)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_second_sweep_of_the_same_shape_compiles_nothing(fit, compilations, momentum):
+    fit(sweep.grid(learning_rate=(0.01, 0.02, 0.03), momentum=momentum))
     compilations.clear()
-    other = sweep.grid(learning_rate=(0.03, 0.06, 0.09), l2=1e-5)
+    other = sweep.grid(learning_rate=(0.03, 0.06, 0.09), l2=1e-5, momentum=momentum / 2)
     fit(other, seeds=(3,), num_epochs=5).best()
     assert not compilations
 

@@ -1,0 +1,74 @@
+"""Cross-validation judges every setting on what it did not see; the winner is refitted on all."""
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from softmax_jax import sweep
+from softmax_jax.sweep import resampling
+
+OPTIONS = {"num_epochs": 4, "batch_size": 64}
+SETTINGS = sweep.grid(learning_rate=(0.001, 0.1))
+
+
+@pytest.fixture(scope="module")
+def validated(digits):
+    return sweep.cross_validate(digits.train, SETTINGS, folds=4, seed=5, **OPTIONS)
+
+
+def test_each_trial_is_judged_on_its_own_fold(validated, digits):
+    counts = resampling.fold_counts(digits.train.y, 4, seed=5)
+    for trial, row in enumerate(validated.table()):
+        held_out = counts[:, row["fold"]] == 0
+        classifier = validated.classifier(trial)
+        x = digits.train.x[held_out].reshape(held_out.sum(), -1) / digits.train.scale
+        log_p = log_softmax(x @ classifier.W + classifier.b, -1)
+        labels = digits.train.y[held_out]
+        loss = -log_p[np.arange(len(labels)), labels].mean()
+        assert row["val_loss"] == pytest.approx(loss, rel=1e-4)
+        assert row["val_accuracy"] == pytest.approx((log_p.argmax(-1) == labels).mean())
+
+
+def test_the_winner_by_the_mean_is_refitted_on_the_whole_dataset(validated, digits):
+    refit = validated.refit
+    assert refit.refit and refit.hyperparameters["learning_rate"] == 0.1
+    assert "500 training examples" in refit.why
+    alone = sweep.fit(digits.train, None, sweep.grid(learning_rate=0.1), **OPTIONS)
+    np.testing.assert_array_equal(refit.classifier.W, alone.classifier(0).W)
+    np.testing.assert_array_equal(
+        validated.predict(digits.test.x), alone.classifier(0).predict(digits.test.x)
+    )
+    assert validated.test(digits.test)["accuracy"] > 0.7
+
+
+def test_the_refit_of_best_epochs_takes_their_mean(digits):
+    result = sweep.cross_validate(digits.train, SETTINGS, folds=3, epoch="best", **OPTIONS)
+    group = result.run.trials.group
+    own = result.best_epoch[group == group[result.refit.trial]]
+    assert result.refit.epoch == round(own.mean())
+
+
+def test_groups_stay_together(digits):
+    groups = np.arange(500) % 5
+    result = sweep.cross_validate(digits.train, SETTINGS, folds=groups, **OPTIONS)
+    assert len(result.table()) == 10
+
+
+def test_the_bootstrap_interval_covers_the_figure_on_new_data(digits):
+    result = sweep.bootstrap(
+        digits.train, sweep.grid(learning_rate=0.1), draws=40, num_epochs=8, batch_size=64
+    )
+    figures = result.figures("val_accuracy")
+    low, high = sweep.interval(result, "val_accuracy")
+    assert low == pytest.approx(np.quantile(figures, 0.025))
+    assert ((figures >= low) & (figures <= high)).mean() >= 0.94
+    assert low - 0.03 <= result.test(digits.test)["accuracy"] <= high + 0.03
+
+
+def test_class_weights_reach_the_refit(digits):
+    heavy = (20.0,) + (1.0,) * 9
+    options = OPTIONS | {"folds": 3, "class_weight": heavy}
+    result = sweep.cross_validate(digits.train, SETTINGS, **options)
+    plain = sweep.cross_validate(digits.train, SETTINGS, folds=3, **OPTIONS)
+    x = digits.test.x
+    assert (result.predict(x) == 0).sum() > (plain.predict(x) == 0).sum()
