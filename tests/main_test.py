@@ -191,6 +191,10 @@ def test_resampling_ends_in_a_refit_on_all_of_train(main, tmp_path, field):
     summary = _summary(tmp_path)
     assert summary["selected"]["refit"] is True
     assert summary["trials"] == 2 * int(field[-1])
+    spread = summary["resampled"]
+    assert spread["resamples"] == int(field[-1])
+    low, high = spread["val_accuracy"]["interval"]
+    assert low <= spread["val_accuracy"]["mean"] <= high and "resamples, 95 %" in done.stdout
     splits = data.load("digits", test="test")
     with np.load(tmp_path / "params.npz") as params:
         x = splits.test.x.reshape(len(splits.test.y), -1) / params["scale"]

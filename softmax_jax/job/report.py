@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from softmax_jax.job import console, machine
 
 
@@ -16,6 +18,7 @@ def summary(splits, result, selected, test, seconds) -> dict:
         "trials": len(result.run.trials.group),
         "diverged": int((result.diverged > 0).sum()),
         "selected": None if selected is None else selected_fields(selected),
+        "resampled": None if selected is None else resampled(result, selected),
         "test": test,
         "seconds": {phase: round(value, 3) for phase, value in seconds.items()},
     }
@@ -32,6 +35,23 @@ def selected_fields(selected) -> dict:
         "why": selected.why,
         "hints": selected.hints,
     }
+
+
+def resampled(result, selected):
+    """The selected setting over its folds or bootstrap draws: the spread of loss and accuracy."""
+    trials = result.run.trials
+    own = trials.group == trials.group[selected.trial]
+    if trials.fold[selected.trial] < 0:
+        return None
+    figures = {}
+    for name in ("val_loss", "val_accuracy"):
+        values = result.figures(name)[own].astype(np.float64)
+        figures[name] = {
+            "mean": values.mean(),
+            "sd": values.std(ddof=1),
+            "interval": np.quantile(values, (0.025, 0.975)),
+        }
+    return {"resamples": len(np.unique(trials.fold)), **figures}
 
 
 def say_start(splits, folder):
@@ -67,6 +87,12 @@ def say_result(splits, result, selected, test):
         console.say(f"{trials} trials, {diverged} diverged. Selected: {selected.why}")
         settings = ", ".join(f"{name} {value:g}" for name, value in _swept(result, selected))
         console.say(f"trial {selected.trial}, epoch {selected.epoch}: {settings}")
+    spread = resampled(result, selected)
+    if spread:
+        loss, accuracy = (_interval(spread[name]) for name in ("val_loss", "val_accuracy"))
+        console.say(
+            f"over {spread['resamples']} resamples, 95 % between: loss {loss}, accuracy {accuracy}"
+        )
     console.say(f"{'':8}{'loss':>10}{'accuracy':>10}")
     for role in ("train", "val"):
         if f"{role}_loss" in selected.metrics:
@@ -95,8 +121,13 @@ def _swept(result, selected):
 
 
 def _intervals(test):
-    spans = [test["loss_interval"], test["accuracy_interval"]]
-    return "  95 %: " + ", ".join(f"[{low:.4f}, {high:.4f}]" for low, high in spans)
+    spans = [{"interval": test[f"{name}_interval"]} for name in ("loss", "accuracy")]
+    return "  95 %: " + ", ".join(map(_interval, spans))
+
+
+def _interval(figure):
+    low, high = figure["interval"]
+    return f"[{low:.4f}, {high:.4f}]"
 
 
 def _roles(splits):

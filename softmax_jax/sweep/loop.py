@@ -13,6 +13,7 @@ from softmax_jax.sweep import program, resampling, trials
 from softmax_jax.sweep.collecting import collect
 from softmax_jax.sweep.memory import fitting_chunk
 from softmax_jax.sweep.result import Result, Run
+from softmax_jax.sweep.settings import as_arrays
 from softmax_jax.sweep.trials import Piece
 from softmax_jax.train import MOMENTUM_SGD, SGD, Hyperparameters, State
 
@@ -63,13 +64,11 @@ def epochs(
     compiled.
     """
     sizes = _check(train, val, num_epochs, batch_size, seeds, resamples, best_by, chunk)
-    table = trials.table(
-        Hyperparameters() if settings is None else settings,
-        seeds=seeds,
-        batch_sizes=sizes,
-        num_resamples=0 if resamples is None else resamples.shape[1],
-    )
-    chunk = fitting_chunk(table, train, chunk)
+    settings = as_arrays(Hyperparameters() if settings is None else settings)
+    num_resamples = 0 if resamples is None else resamples.shape[1]
+    num_trials = len(settings.l2) * len(seeds) * len(sizes) * max(num_resamples, 1)
+    chunk = fitting_chunk(num_trials, train.num_features, train.num_classes, max(sizes), chunk)
+    table = trials.table(settings, seeds=seeds, batch_sizes=sizes, num_resamples=num_resamples)
     weights = resampling.objective_weights(train, class_weight)
     data = program.device_data(train, weights, resamples)
     held_out = _evaluation_data(data, val, resamples)

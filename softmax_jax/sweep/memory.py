@@ -8,6 +8,7 @@ _ITEM = 4  # bytes of a float32
 _PARAMETER_COPIES = 5  # parameters, momentum, gradient, best so far, and the update in flight
 _SCORE_COPIES = 6  # logits and what the losses and metrics make of them
 _EVALUATION_BLOCK = 1000
+_TABLE_ROW = 100  # bytes of a trial in the table of trials
 _SHARE = 0.6  # of the memory: the rest is for the data, the compiler and the neighbours
 
 
@@ -21,23 +22,34 @@ def bytes_per_trial(num_features, num_classes, batch_size):
 def device_bytes():
     """The memory of the device: of an accelerator as it reports it, else of the machine."""
     stats = jax.local_devices()[0].memory_stats() or {}
-    return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return stats.get("bytes_limit") or _machine_bytes()
 
 
-def fitting_chunk(table, dataset, chunk=0):
+def check_table(num_trials):
+    """Raises ValueError where so many trials cannot even be listed: before any list is made."""
+    _require(num_trials * _TABLE_ROW, _machine_bytes(), f"A table of {num_trials:,} trials needs")
+
+
+def fitting_chunk(num_trials, num_features, num_classes, batch_size, chunk=0):
     """The number of trials to run at once: `chunk`, or as many as fit if that is 0.
 
-    Raises ValueError, with the bytes, where the results of all trials cannot be held at all.
+    Raises ValueError, with the bytes, where not even one fits, or where the results of all (their
+    last and their best parameters) cannot be held.
     """
-    features, classes = dataset.num_features, dataset.num_classes
-    budget = _SHARE * device_bytes()
-    each = bytes_per_trial(features, classes, int(table.batch_size.max()))
-    num_trials = len(table.group)
-    kept = 2 * _ITEM * (features + 1) * classes * num_trials
-    if each > budget or kept > budget:
+    what = f"{num_trials:,} trials of {num_features} × {num_classes} parameters need"
+    each = bytes_per_trial(num_features, num_classes, batch_size)
+    _require(each * max(chunk, 1), device_bytes(), what)
+    _require(2 * _ITEM * (num_features + 1) * num_classes * num_trials, _machine_bytes(), what)
+    return chunk or max(1, int(_SHARE * device_bytes() // each))
+
+
+def _machine_bytes():
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _require(needed, there, what):
+    if needed > _SHARE * there:
         raise ValueError(
-            f"{num_trials:,} trials of {features} × {classes} parameters need "
-            f"{max(each, kept) / 2**30:,.1f} GiB, more than the {budget / 2**30:,.1f} GiB that "
-            "can be had: take fewer settings, seeds or folds."
+            f"{what} {needed / 2**30:,.1f} GiB, more than the {_SHARE * there / 2**30:,.1f} GiB "
+            "that can be had: take fewer settings, seeds or folds, or a smaller chunk."
         )
-    return chunk or max(1, int(budget // each))

@@ -1,11 +1,12 @@
 """Settings: the choices of hyperparameters that a sweep compares, as arrays [T]."""
 
-import itertools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from softmax_jax.sweep import memory
 from softmax_jax.train import Hyperparameters
 
 NAMES = Hyperparameters._fields
@@ -23,14 +24,14 @@ def grid(**axes) -> Hyperparameters:
 
     Axes are named after the fields of `Hyperparameters`, each a number or a sequence of distinct
     numbers; a hyperparameter that is not named keeps its default. Raises ValueError for an unknown
-    axis, an empty one, a value twice and a value out of range.
+    axis, an empty one, a value twice, a value out of range, and a grid too large to be listed.
 
     >>> print(grid(learning_rate=(0.1, 0.3), l2=(0.0, 1e-4)).learning_rate)
     [0.1 0.1 0.3 0.3]
     """
     values = {name: _axis(name, value) for name, value in _complete(axes).items()}
-    product = itertools.product(*values.values())
-    columns = np.array(list(product), np.float32).T
+    memory.check_table(math.prod(len(axis) for axis in values.values()))
+    columns = (column.ravel() for column in np.meshgrid(*values.values(), indexing="ij"))
     return Hyperparameters(**dict(zip(values, columns, strict=True)))
 
 

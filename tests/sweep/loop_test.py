@@ -255,3 +255,17 @@ def test_a_bad_option_is_named(fit, options, message):
 def test_seeds_and_batch_sizes_may_be_arrays(fit, result, settings):
     again = fit(settings, seeds=np.arange(1), batch_size=np.array([64]))
     assert_same_bits(again, result)
+
+
+def test_bfloat16_products_select_the_same_setting(digits):
+    settings = sweep.grid(learning_rate=(0.01, 0.03, 0.1), l2=(0.0, 1e-2, 1e-1))
+    options = {"num_epochs": 10, "batch_size": 50}
+    chosen = [
+        sweep.fit(
+            digits.train, digits.val, settings, model=models.get("concise", precision), **options
+        ).best()
+        for precision in models.PRECISIONS
+    ]
+    assert chosen[0].trial == chosen[1].trial
+    losses_ = [selected.metrics["val_loss"] for selected in chosen]
+    assert 0 < abs(losses_[0] - losses_[1]) / losses_[0] < 4e-3

@@ -6,7 +6,7 @@ import pytest
 
 from softmax_jax import losses, models, sweep, train
 from softmax_jax.data import Dataset
-from softmax_jax.sweep import memory, program, trials
+from softmax_jax.sweep import memory, program
 
 
 def wide(num_features, num_classes):
@@ -16,34 +16,37 @@ def wide(num_features, num_classes):
     return Dataset(x, np.zeros(10, np.int32), 255.0, names, "wide")
 
 
-def table(num_settings, **options):
-    rates = np.linspace(0.01, 0.1, num_settings)
-    return trials.table(sweep.grid(learning_rate=rates), **options)
-
-
 def test_a_stated_chunk_is_kept():
-    assert memory.fitting_chunk(table(4), wide(784, 10), chunk=3) == 3
+    assert memory.fitting_chunk(4, 784, 10, 256, chunk=3) == 3
 
 
 def test_the_chosen_chunk_fills_the_budget_and_no_more():
-    chunk, budget = memory.fitting_chunk(table(1), wide(784, 10)), 0.6 * memory.device_bytes()
+    chunk, budget = memory.fitting_chunk(1, 784, 10, 256), 0.6 * memory.device_bytes()
     each = memory.bytes_per_trial(784, 10, 256)
     assert chunk * each <= budget < (chunk + 1) * each
 
 
 def test_larger_models_and_batches_make_smaller_chunks():
-    base = memory.fitting_chunk(table(1), wide(784, 10))
-    assert memory.fitting_chunk(table(1), wide(7840, 10)) < base
-    assert memory.fitting_chunk(table(1), wide(784, 100)) < base
-    assert memory.fitting_chunk(table(1, batch_sizes=(8, 60_000)), wide(784, 10)) < base
+    base = memory.fitting_chunk(1, 784, 10, 256)
+    assert memory.fitting_chunk(1, 7840, 10, 256) < base
+    assert memory.fitting_chunk(1, 784, 100, 256) < base
+    assert memory.fitting_chunk(1, 784, 10, 60_000) < base
 
 
 def test_what_cannot_be_had_is_said_with_its_bytes():
-    """A model of terabytes, and results of terabytes; nothing is allocated to find out."""
+    """A model of terabytes, a chunk of terabytes, results of terabytes; nothing is allocated."""
     with pytest.raises(ValueError, match=r"1 trials of 1000000000 × 1000 .* GiB, more than the .*"):
-        memory.fitting_chunk(table(1), wide(10**9, 1000))
+        memory.fitting_chunk(1, 10**9, 1000, 256)
+    with pytest.raises(ValueError, match=r"GiB that can be had: take fewer .* smaller chunk"):
+        memory.fitting_chunk(10**6, 784, 10, 256, chunk=10**6)
     with pytest.raises(ValueError, match=r"90,000 trials .* GiB that can be had: take fewer"):
-        memory.fitting_chunk(table(90_000), wide(10**6, 10))
+        memory.fitting_chunk(90_000, 10**6, 10, 256)
+
+
+def test_a_grid_of_a_billion_is_refused_before_it_is_made():
+    axis = tuple(np.linspace(0.001, 0.9, 178).tolist())
+    with pytest.raises(ValueError, match=r"A table of 1,003,875,856 trials needs .* GiB"):
+        sweep.grid(learning_rate=axis, momentum=axis, l2=axis, init_scale=axis)
 
 
 def test_an_epoch_loop_refuses_before_it_compiles(compilations):
