@@ -28,14 +28,16 @@ class Best(NamedTuple):
 def device_data(dataset, weights=None, resamples=None) -> train.Data:
     """A `data.Dataset` on the device; arrays that are there already stay where they are."""
     if weights is None:
-        weights = np.ones(len(dataset.y), np.float32)
-    return train.Data(
-        x=jnp.asarray(dataset.x),
-        y=jnp.asarray(dataset.y),
-        weights=jnp.asarray(weights, jnp.float32),
-        mean=jnp.asarray(dataset.mean, jnp.float32) if np.any(dataset.mean) else None,
-        scale=jnp.asarray(dataset.scale, jnp.float32),
-        resamples=None if resamples is None else jnp.asarray(resamples, jnp.uint8),
+        weights = np.ones(len(dataset.y))
+    return jax.device_put(
+        train.Data(
+            x=dataset.x,
+            y=dataset.y,
+            weights=np.asarray(weights, np.float32),
+            mean=np.asarray(dataset.mean, np.float32) if np.any(dataset.mean) else None,
+            scale=np.asarray(dataset.scale, np.float32),
+            resamples=None if resamples is None else np.asarray(resamples, np.uint8),
+        )
     )
 
 
