@@ -155,7 +155,8 @@ class _Images(Dataset):
     """
 
     def __init__(self, part):
-        self.x, self.y, self.scale = torch.from_numpy(part.x), torch.from_numpy(part.y), part.scale
+        self.x, self.y = torch.from_numpy(np.array(part.x)), torch.from_numpy(np.array(part.y))
+        self.scale = part.scale
 
     def __len__(self):
         return len(self.y)
@@ -230,8 +231,8 @@ def _tensors(dataset):
     splits = _splits(dataset)
     parts = [
         (
-            torch.from_numpy(part.x).float().flatten(1).div(part.scale),
-            torch.from_numpy(part.y).long(),
+            torch.from_numpy(np.array(part.x)).float().flatten(1).div(part.scale),
+            torch.from_numpy(np.array(part.y)).long(),
         )
         for part in (splits.train, splits.val)
     ]

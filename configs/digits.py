@@ -2,8 +2,8 @@
 
     python main.py --config=configs/digits.py
 
-Takes 2 to 3 s on 2 CPU cores, most of it imports and pictures. Expect a validation accuracy of
-.95 on the 360 held-out images.
+Takes 2 to 3 s on 2 CPU cores, most of it imports and pictures. Expect a validation loss of 0.13
+and a validation accuracy of .96 on the 360 held-out images.
 """
 
 from configs import default

@@ -2,8 +2,10 @@
 
     python main.py --config=configs/grid.py
 
-Trains 8 × 6 = 48 settings on the first 50,000 training images, chooses on the other 10,000, and
-reads the 10,000 test images once, for the chosen one.
+Trains 8 × 6 = 48 settings for 20 epochs on the first 50,000 training images, chooses on the other
+10,000, and reads the 10,000 test images once, for the chosen one: 10 s on 2 CPU cores. Expect rate
+0.2 without l2 (any l2 up to 1e-4 is as good), a validation loss of 0.43, and on the test images an
+accuracy of .838, 95 % interval [.831, .845], and a loss of 0.459.
 """
 
 from configs import default

@@ -13,7 +13,8 @@ from flax import struct
 from flax.training.train_state import TrainState
 from jax import lax
 
-from softmax_jax import losses, metrics, models
+from softmax_jax import batches, losses, metrics, models
+from softmax_jax.batches import Batch, Data
 
 
 class Hyperparameters(NamedTuple):
@@ -31,30 +32,6 @@ class State(TrainState):
     hyperparameters: Hyperparameters
     resample: jax.Array
     loss: Callable = struct.field(pytree_node=False)
-
-
-class Batch(NamedTuple):
-    """A minibatch: x [B, D] float32, y [B] int32, weights [B] float32 (0: not there)."""
-
-    x: jax.Array
-    y: jax.Array
-    weights: jax.Array
-
-
-class Data(NamedTuple):
-    """A dataset on the device; a batch takes its features as (x - mean) / scale.
-
-    x [N, ...] uint8 or float32 · y [N] int32 · weights [N] float32 · mean, scale: scalars or [D]
-    (mean None: 0) · resamples: None, or [N, R] uint8: how often each example counts in
-    resample r. A state reads the column that its field `resample` names.
-    """
-
-    x: jax.Array
-    y: jax.Array
-    weights: jax.Array
-    mean: jax.Array | None
-    scale: jax.Array
-    resamples: jax.Array | None = None
 
 
 # Made once for all runs: a transformation is part of what a compiled program is keyed by, and a new
@@ -97,8 +74,8 @@ def create_state(
 def train_step(state: State, batch: Batch):
     """One step of SGD on Σ w·loss / Σ w + l2/2 · ‖W‖²: (state, batch) -> (state, sums).
 
-    The sums are those of loss and accuracy over the batch, before the update. A batch whose
-    weights are all zero has a data gradient of zero.
+    The sums are those of loss and accuracy over the batch, before the update, with the weights of
+    the objective. A batch whose weights are all zero has a data gradient of zero.
     """
 
     def objective(params):
@@ -118,7 +95,7 @@ def train_epoch(state: State, data: Data, order):
     """
 
     def step(state, rows):
-        return train_step(state, _take(state, data, rows))
+        return train_step(state, batches.take(data, rows, state.resample))
 
     state, sums = lax.scan(step, state, order)
     return state, jax.tree.map(lambda leaf: leaf.sum(0), sums)
@@ -127,15 +104,10 @@ def train_epoch(state: State, data: Data, order):
 def evaluate(state: State, data: Data, *, batch_size: int = 1000):
     """Sums of every metric over the data, scanned in blocks: memory does not grow with N."""
     num_examples = data.y.shape[0]
-    num_blocks = -(-num_examples // batch_size)
-    block = -(-num_examples // num_blocks)  # as even as can be
+    size = -(-num_examples // -(-num_examples // batch_size))  # blocks as even as can be
 
     def one_block(start):
-        # The last block starts early enough to be full; what it repeats gets weight zero.
-        first = jnp.minimum(start, num_examples - block)
-        batch = _slice(state, data, first, block)
-        fresh = first + jnp.arange(block) >= start
-        batch = batch._replace(weights=batch.weights * fresh)
+        batch = batches.block(data, start, size, state.resample)
         scores = state.apply_fn(state.params, batch.x).T
         return _measure(state.loss, _EVALUATION_METRICS, scores, batch)
 
@@ -145,7 +117,7 @@ def evaluate(state: State, data: Data, *, batch_size: int = 1000):
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one_block, 0)
     )
-    return lax.scan(add, zeros, jnp.arange(0, num_examples, block))[0]
+    return lax.scan(add, zeros, jnp.arange(0, num_examples, size))[0]
 
 
 def values(state: State, sums):
@@ -172,29 +144,3 @@ def _measure(loss, names, scores, batch):
         name: metric.sums(scores, batch.y, batch.weights, axis=0)
         for name, metric in _metrics(loss, names).items()
     }
-
-
-def _take(state, data, rows):
-    there = rows >= 0
-    rows = jnp.maximum(rows, 0)
-    weights = jnp.where(there, data.weights[rows], 0)
-    if data.resamples is not None:
-        weights = weights * data.resamples[rows, state.resample]
-    return Batch(_normalise(data, data.x[rows]), data.y[rows], weights)
-
-
-def _slice(state, data, first, size):
-    def part(leaf):
-        return lax.dynamic_slice_in_dim(leaf, first, size)
-
-    weights = part(data.weights)
-    if data.resamples is not None:
-        weights = weights * part(data.resamples)[:, state.resample]
-    return Batch(_normalise(data, part(data.x)), part(data.y), weights)
-
-
-def _normalise(data, x):
-    features = x.reshape(len(x), -1).astype(jnp.float32)
-    if data.mean is not None:
-        features = features - data.mean
-    return features * (1 / data.scale)  # one division, not one per pixel

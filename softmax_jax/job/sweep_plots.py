@@ -99,7 +99,7 @@ def _panel(axes, grid, name):
         zorder=5,
     )
     _scale(axes, name, grid.axes[name])
-    _zoom(axes, grid)
+    _scale_loss(axes, grid)
     axes.set_ylabel(grid.metric.removeprefix("val_") + " (val solid, train dashed)")
     _legend(axes)
     axes.grid(alpha=0.3)
@@ -136,12 +136,14 @@ def _scale(axes, name, values):
     axes.set_xlabel(name)
 
 
-def _zoom(axes, grid):
-    """Losses that blew up leave the picture: its top is where guessing, or the start, would be."""
+def _scale_loss(axes, grid):
+    """A loss that blows up within the sweep is shown on a logarithmic scale, up to a limit."""
     finite = np.concatenate([g[np.isfinite(g)] for g in (grid.val, grid.train)])
     best = grid.val[grid.winner]
-    if grid.metric.endswith("loss") and finite.size and finite.max() > 5 * best:
-        axes.set_ylim(min(finite.min(), best) * 0.9, 5 * best)
+    if grid.metric.endswith("loss") and finite.size and finite.max() > 5 * best > 0:
+        axes.set_yscale("log")
+        axes.set_ylim(min(finite.min(), best) * 0.8, min(finite.max() * 1.2, 100 * best))
+        axes.yaxis.set_major_formatter("{x:g}")
 
 
 def _heat_map(figure, axes, grid):

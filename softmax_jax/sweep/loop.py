@@ -135,12 +135,11 @@ def _create(run, piece, loss, num_features):
 
 
 def _evaluation_data(on_device, val, resamples):
-    if resamples is not None:
-        return on_device._replace(
-            weights=np.ones(len(on_device.y), np.float32),
-            resamples=(np.asarray(resamples) == 0).astype(np.uint8),
-        )
-    return None if val is None else program.device_data(val)
+    if resamples is None:
+        return None if val is None else program.device_data(val)
+    held_out = (np.asarray(resamples) == 0).astype(np.uint8)
+    weights = np.ones(len(held_out), np.float32)
+    return on_device._replace(weights=jax.device_put(weights), resamples=jax.device_put(held_out))
 
 
 def _named(prefix, figures):

@@ -1,0 +1,63 @@
+"""From a dataset on the device to a minibatch: gathered, normalised, weighted. Pure."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class Batch(NamedTuple):
+    """A minibatch: x [B, D] float32, y [B] int32, weights [B] float32 (0: not there)."""
+
+    x: jax.Array
+    y: jax.Array
+    weights: jax.Array
+
+
+class Data(NamedTuple):
+    """A dataset on the device; a batch takes its features as (x - mean) / scale.
+
+    x [N, ...] uint8 or float32 · y [N] int32 · weights [N] float32 · mean, scale: scalars or [D]
+    (mean None: 0) · resamples: None, or [N, R] uint8: how often each example counts in resample r.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    weights: jax.Array
+    mean: jax.Array | None
+    scale: jax.Array
+    resamples: jax.Array | None = None
+
+
+def take(data: Data, rows, resample) -> Batch:
+    """The examples of the given rows [B]; a row of -1 is padding and weighs nothing."""
+    there = rows >= 0
+    rows = jnp.maximum(rows, 0)
+    weights = jnp.where(there, data.weights[rows], 0)
+    if data.resamples is not None:
+        weights = weights * data.resamples[rows, resample]
+    return Batch(_normalise(data, data.x[rows]), data.y[rows], weights)
+
+
+def block(data: Data, start, size, resample) -> Batch:
+    """`size` examples from row `start` on.
+
+    Where fewer are left, it begins earlier; what it repeats of the block before weighs nothing.
+    """
+    first = jnp.minimum(start, data.y.shape[0] - size)
+
+    def part(leaf):
+        return lax.dynamic_slice_in_dim(leaf, first, size)
+
+    weights = part(data.weights) * (first + jnp.arange(size) >= start)
+    if data.resamples is not None:
+        weights = weights * part(data.resamples)[:, resample]
+    return Batch(_normalise(data, part(data.x)), part(data.y), weights)
+
+
+def _normalise(data, x):
+    features = x.reshape(len(x), -1).astype(jnp.float32)
+    if data.mean is not None:
+        features = features - data.mean
+    return features * (1 / data.scale)  # one division, not one per pixel
