@@ -144,6 +144,7 @@ def _scale_loss(axes, grid):
         axes.set_yscale("log")
         axes.set_ylim(min(finite.min(), best) * 0.8, min(finite.max() * 1.2, 100 * best))
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
 
 
 def _heat_map(figure, axes, grid):
