@@ -33,7 +33,9 @@ def get_config():
     # 'cross_entropy_from_probabilities' (indexing) and 'cross_entropy_by_definition'.
     config.loss = "cross_entropy"
     config.init_scale = 0.01  # standard deviation of the initial weights; biases start at 0
-    config.precision = "float32"  # of the matrix products: 'float32' or 'bfloat16'
+    # Of the matrix products in training and validation: 'float32' or 'bfloat16' (with float32
+    # sums). The test figures are those of params.npz in float32.
+    config.precision = "float32"
 
     # Training.
     config.batch_size = 256  # examples in a minibatch
@@ -54,8 +56,10 @@ def get_config():
     config.sweep.init_scale = ()
     config.sweep.batch_size = ()
     config.sweep.seed = ()
-    config.folds = 0  # K: cross-validation on the train split (val_split is not read); 0: none
-    config.bootstraps = 0  # R: bootstrap draws of the train split, evaluated out of bag; 0: none
+    # Both judge settings within the train split (val_split then serves the pictures only), and end
+    # in a refit of the chosen setting on the whole train split.
+    config.folds = 0  # K of K-fold cross-validation; 0: none
+    config.bootstraps = 0  # R bootstrap draws, evaluated out of bag; 0: none
     config.chunk = 0  # trials at once on the device; 0: as many as its memory holds
 
     # Selection among the settings.

@@ -2,7 +2,8 @@
 
     python main.py --config=configs/scratch.py
 
-As fast as the default config. Expect a validation accuracy of .83, within .01 of the concise run.
+Takes 2 to 3 s on 2 CPU cores, as the default config. Expect a validation accuracy of .83, within
+.01 of the concise run.
 """
 
 from configs import default

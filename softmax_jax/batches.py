@@ -8,18 +8,24 @@ from jax import lax
 
 
 class Batch(NamedTuple):
-    """A minibatch: x [B, D] float32, y [B] int32, weights [B] float32 (0: not there)."""
+    """A minibatch: x [B, D] float32, y [B] int32, and two kinds of weights, float32 [B].
+
+    weights say how often an example counts (0: not there), in the objective and in every figure;
+    importance, None or of mean 1 over the dataset, weighs it in the objective alone.
+    """
 
     x: jax.Array
     y: jax.Array
     weights: jax.Array
+    importance: jax.Array | None = None
 
 
 class Data(NamedTuple):
     """A dataset on the device; a batch takes its features as (x - mean) / scale.
 
     x [N, ...] uint8 or float32 · y [N] int32 · weights [N] float32 · mean, scale: scalars or [D]
-    (mean None: 0) · resamples: None, or [N, R] uint8: how often each example counts in resample r.
+    (mean None: 0) · resamples: None, or [N, R] uint8: how often each example counts in resample r ·
+    importance: None, or [N] float32: see `Batch`.
     """
 
     x: jax.Array
@@ -28,6 +34,7 @@ class Data(NamedTuple):
     mean: jax.Array | None
     scale: jax.Array
     resamples: jax.Array | None = None
+    importance: jax.Array | None = None
 
 
 def take(data: Data, rows, resample) -> Batch:
@@ -37,7 +44,8 @@ def take(data: Data, rows, resample) -> Batch:
     weights = jnp.where(there, data.weights[rows], 0)
     if data.resamples is not None:
         weights = weights * data.resamples[rows, resample]
-    return Batch(_normalise(data, data.x[rows]), data.y[rows], weights)
+    importance = None if data.importance is None else data.importance[rows]
+    return Batch(_normalise(data, data.x[rows]), data.y[rows], weights, importance)
 
 
 def block(data: Data, start, size, resample) -> Batch:

@@ -1,6 +1,5 @@
 """A trained model put to work: weights, and what they need to know about their input."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -63,7 +62,7 @@ class Classifier(NamedTuple):
             )
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _logits(classifier, x):
     def one(example):
         features = (example.reshape(-1).astype(jnp.float32) - classifier.mean) / classifier.scale

@@ -72,16 +72,17 @@ def create_state(
 
 
 def train_step(state: State, batch: Batch):
-    """One step of SGD on Σ w·loss / Σ w + l2/2 · ‖W‖²: (state, batch) -> (state, sums).
+    """One step of SGD on Σ w·v·loss / Σ w + l2/2 · ‖W‖²: (state, batch) -> (state, sums).
 
-    The sums are those of loss and accuracy over the batch, before the update, with the weights of
-    the objective. A batch whose weights are all zero has a data gradient of zero.
+    w are the weights of the batch and v its importance (1 where that is None). The sums are those
+    of loss and accuracy over the batch, before the update, weighted by w alone. A batch whose
+    weights are all zero has a data gradient of zero.
     """
 
     def objective(params):
         scores = state.apply_fn(params, batch.x).T  # [C, B]: see models.product
         sums = _measure(state.loss, _TRAIN_METRICS, scores, batch)
-        value = _metrics(state.loss, ())["loss"].value(sums["loss"])
+        value = _mean_loss(state.loss, scores, batch, sums)
         return value + state.hyperparameters.l2 / 2 * models.squared_norm(params), sums
 
     gradient, sums = jax.grad(objective, has_aux=True)(state.params)
@@ -137,6 +138,18 @@ _EVALUATION_METRICS = ("loss", *metrics.METRICS)
 def _metrics(loss, names):
     chosen = {name: metrics.METRICS[name] for name in names if name != "loss"}
     return {"loss": metrics.mean_of(loss), **chosen}
+
+
+def _mean_loss(loss, scores, batch, sums):
+    """The data part of the objective; without importance it is the loss already measured."""
+    if batch.importance is None:
+        return metrics.mean_of(loss).value(sums["loss"])
+
+    def weighted(scores, labels, axis):
+        return batch.importance * loss(scores, labels, axis)
+
+    metric = metrics.mean_of(weighted)
+    return metric.value(metric.sums(scores, batch.y, batch.weights, axis=0))
 
 
 def _measure(loss, names, scores, batch):

@@ -72,6 +72,7 @@ def test_digits_reach_what_their_note_claims(main, tmp_path):
     done = main("--config=configs/digits.py", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     selected = json.loads((tmp_path / "summary.json").read_text())["selected"]
+    assert selected["val_loss"] == pytest.approx(0.13, abs=0.015)
     assert selected["val_accuracy"] == pytest.approx(0.96, abs=0.01)
 
 
@@ -84,6 +85,9 @@ def test_the_best_learning_rate_is_an_inner_one(main, environment, fashion_mnist
     assert loss["0.1"] == pytest.approx(0.483, abs=0.01)
     assert loss["0.001"] == pytest.approx(1.03, abs=0.01)
     assert 0.5 < loss["0.2"] < loss["0.3"] < loss["1.0"]
+    accuracy = _means(tmp_path, "learning_rate", "val_accuracy")
+    assert accuracy["0.1"] == pytest.approx(0.83, abs=0.01)
+    assert accuracy["1.0"] > 0.7
 
 
 @pytest.mark.slow
@@ -109,5 +113,7 @@ def test_the_grid_reaches_the_test_figures_it_claims(
     assert summary["test"]["accuracy"] == pytest.approx(0.838, abs=0.005)
     assert summary["selected"]["val_loss"] == pytest.approx(0.43, abs=0.01)
     assert summary["test"]["loss"] == pytest.approx(0.459, abs=0.015)
+    assert summary["selected"]["hyperparameters"]["learning_rate"] == pytest.approx(0.2)
+    assert summary["selected"]["hyperparameters"]["l2"] <= 1e-4
     low, high = summary["test"]["accuracy_interval"]
     assert low < summary["test"]["accuracy"] < high and high - low < 0.02

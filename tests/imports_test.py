@@ -57,7 +57,7 @@ def uses_of_the_world(source):
 
 def test_the_rooms_are_there():
     rooms = {room_of(module_of(path)) for path in HOME.rglob("*.py") if path.parent != HOME}
-    assert rooms == {"data", "sweep", "job"}
+    assert rooms - {"the mathematics"} == {"data", "sweep", "job"}
 
 
 @FILES

@@ -157,6 +157,21 @@ def test_divergence_is_exit_4_with_the_rows_kept(main, tmp_path):
     assert "True" in (tmp_path / "trials.csv").read_text()
 
 
+def test_seeds_of_which_one_diverges_everywhere_are_exit_4(main, tmp_path):
+    """The naive loss near the largest rate that it bears: some seeds diverge, some do not."""
+    done = main(
+        "--config=configs/scratch.py",
+        "--config.dataset=digits",
+        "--config.learning_rate=9",
+        "--config.sweep.seed=0,1,2,3,4,5",
+        f"--workdir={tmp_path}",
+        *SHORT,
+    )
+    assert done.returncode == 4 and "Traceback" not in done.stderr
+    assert "Every setting has a diverged trial" in done.stderr
+    assert 0 < _summary(tmp_path)["diverged"] <= 6 and _summary(tmp_path)["selected"] is None
+
+
 def test_any_config_is_sweepable_from_the_shell(main, tmp_path):
     done = main(
         "--config=configs/digits.py",
@@ -193,8 +208,12 @@ def test_resampling_ends_in_a_refit_on_all_of_train(main, tmp_path, field):
     assert summary["trials"] == 2 * int(field[-1])
     spread = summary["resampled"]
     assert spread["resamples"] == int(field[-1])
-    low, high = spread["val_accuracy"]["interval"]
-    assert low <= spread["val_accuracy"]["mean"] <= high and "resamples, 95 %" in done.stdout
+    mean = spread["val_accuracy"]["mean"]
+    assert summary["selected"]["val_accuracy"] == pytest.approx(mean)
+    assert f"over {field[-1]} resamples: loss" in done.stdout and "optimistic" not in done.stdout
+    if field.startswith("bootstraps"):
+        low, high = spread["val_accuracy"]["interval"]
+        assert low <= mean <= high and "95 % in [" in done.stdout
     splits = data.load("digits", test="test")
     with np.load(tmp_path / "params.npz") as params:
         x = splits.test.x.reshape(len(splits.test.y), -1) / params["scale"]

@@ -64,7 +64,7 @@ RULES = {
     "class_weight": Rule(_class_weight, "None, 'balanced' or a number of 0 or more per class"),
     "seed": _whole(0, 2**32 - 1),
     "folds": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
-    "bootstraps": _whole(0, 10_000),
+    "bootstraps": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
     "chunk": _whole(0),
     "select": _one_of(("best", "one_se")),
     "select_metric": _one_of(("val_loss", "val_accuracy", "val_balanced_accuracy", "val_top5")),

@@ -41,9 +41,9 @@ def run(config, folder="") -> int:
     with _timed(seconds, "training"):
         shown = console.watch(epochs, len(splits.train.y))
         result = sweep.collect(outputs.recorded(shown, workdir))
-    outputs.write_tables(workdir, result)
-    if (result.diverged > 0).all():
-        outputs.write_summary(workdir, splits, result, None, None, seconds)
+    outputs.write_tables(workdir, config, result)
+    if not result.has_winner:
+        outputs.write_summary(workdir, config, splits, result, None, None, seconds)
         report.say_diverged(result)
         return DIVERGED
     with _timed(seconds, "selection"):
@@ -52,8 +52,8 @@ def run(config, folder="") -> int:
     outputs.write_params(workdir, selected.classifier)
     with _timed(seconds, "pictures"):
         outputs.draw(workdir, config, splits, result, selected)
-    outputs.write_summary(workdir, splits, result, selected, test, seconds)
-    report.say_result(splits, result, selected, test)
+    outputs.write_summary(workdir, config, splits, result, selected, test, seconds)
+    report.say_result(config, splits, result, selected, test)
     report.say_files(workdir.path)
     return DONE
 

@@ -1,10 +1,10 @@
 """The machine that a job runs on: its devices, its software, its cache of compiled programs."""
 
 import importlib.metadata
-import os
-from pathlib import Path
 
 import jax
+
+from softmax_jax.data.source import user_cache
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -15,8 +15,7 @@ def use_compilation_cache():
     They are kept under $XDG_CACHE_HOME/softmax_jax (default ~/.cache), unless JAX was told a place.
     """
     if jax.config.jax_compilation_cache_dir is None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(base / "softmax_jax" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(user_cache() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 

@@ -40,11 +40,11 @@ def draw(workdir, config, splits, result, selected):
         workdir.write_figure(name, figure)
 
 
-def write_tables(workdir, result):
+def write_tables(workdir, config, result):
     """trials.csv, and for a sweep settings.csv."""
     workdir.write_csv("trials.csv", result.table())
     if len(result.run.trials.group) > 1:
-        workdir.write_csv("settings.csv", result.by_setting())
+        workdir.write_csv("settings.csv", result.by_setting(config.select_epoch))
 
 
 def write_params(workdir, classifier):
@@ -59,6 +59,7 @@ def write_params(workdir, classifier):
     )
 
 
-def write_summary(workdir, splits, result, selected, test, seconds):
+def write_summary(workdir, config, splits, result, selected, test, seconds):
     """summary.json, the last file of a job: where it stands, the job is done."""
-    workdir.write_json("summary.json", report.summary(splits, result, selected, test, seconds))
+    summary = report.summary(config, splits, result, selected, test, seconds)
+    workdir.write_json("summary.json", summary)

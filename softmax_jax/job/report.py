@@ -2,12 +2,11 @@
 
 import math
 
-import numpy as np
-
+from softmax_jax import sweep
 from softmax_jax.job import console, machine
 
 
-def summary(splits, result, selected, test, seconds) -> dict:
+def summary(config, splits, result, selected, test, seconds) -> dict:
     """What summary.json holds; `selected` is None where every trial diverged."""
     return {
         "dataset": splits.name,
@@ -18,7 +17,7 @@ def summary(splits, result, selected, test, seconds) -> dict:
         "trials": len(result.run.trials.group),
         "diverged": int((result.diverged > 0).sum()),
         "selected": None if selected is None else selected_fields(selected),
-        "resampled": None if selected is None else resampled(result, selected),
+        "resampled": None if selected is None else resampled(config, result, selected),
         "test": test,
         "seconds": {phase: round(value, 3) for phase, value in seconds.items()},
     }
@@ -37,21 +36,21 @@ def selected_fields(selected) -> dict:
     }
 
 
-def resampled(result, selected):
-    """The selected setting over its folds or bootstrap draws: the spread of loss and accuracy."""
-    trials = result.run.trials
-    own = trials.group == trials.group[selected.trial]
-    if trials.fold[selected.trial] < 0:
+def resampled(config, result, selected):
+    """Loss and accuracy of the selected setting over its folds or bootstrap draws, if it has any.
+
+    For each mean and standard deviation, and for the bootstrap the 95 % percentile interval.
+    """
+    if not (config.folds or config.bootstraps):
         return None
-    figures = {}
-    for name in ("val_loss", "val_accuracy"):
-        values = result.figures(name)[own].astype(np.float64)
-        figures[name] = {
-            "mean": values.mean(),
-            "sd": values.std(ddof=1),
-            "interval": np.quantile(values, (0.025, 0.975)),
-        }
-    return {"resamples": len(np.unique(trials.fold)), **figures}
+    figures = {
+        name: sweep.spread(result, selected, name, config.select_epoch)
+        for name in ("val_loss", "val_accuracy")
+    }
+    if config.folds:
+        for spread in figures.values():
+            del spread["interval"]
+    return {"resamples": config.folds or config.bootstraps, **figures}
 
 
 def say_start(splits, folder):
@@ -70,29 +69,28 @@ def say_files(folder):
 
 
 def say_diverged(result):
-    """What to do about a job of which every trial diverged."""
+    """What to do about a job of which every setting diverged."""
+    first = result.diverged[result.diverged > 0].min()
     console.warn(
-        f"Every trial diverged, the first in epoch {result.diverged.min()}: a loss stopped being "
+        f"Every setting has a diverged trial, the first in epoch {first}: a loss stopped being "
         "finite. Try a smaller learning_rate (0.1 is safe for pixels), or with momentum m one "
         "smaller by the factor 1 - m."
     )
 
 
-def say_result(splits, result, selected, test):
+def say_result(config, splits, result, selected, test):
     """The closing table: the selected trial, its figures, and what to think of them."""
     console.say()
     trials = len(result.run.trials.group)
     if trials > 1:
         diverged = int((result.diverged > 0).sum())
         console.say(f"{trials} trials, {diverged} diverged. Selected: {selected.why}")
-        settings = ", ".join(f"{name} {value:g}" for name, value in _swept(result, selected))
-        console.say(f"trial {selected.trial}, epoch {selected.epoch}: {settings}")
-    spread = resampled(result, selected)
+        swept = [f"{name} {value:g}" for name, value in _swept(result, selected)]
+        console.say(", ".join([f"trial {selected.trial}", f"epoch {selected.epoch}", *swept]))
+    spread = resampled(config, result, selected)
     if spread:
-        loss, accuracy = (_interval(spread[name]) for name in ("val_loss", "val_accuracy"))
-        console.say(
-            f"over {spread['resamples']} resamples, 95 % between: loss {loss}, accuracy {accuracy}"
-        )
+        texts = [f"{name} {_spread(spread[f'val_{name}'])}" for name in ("loss", "accuracy")]
+        console.say(f"over {spread['resamples']} resamples: {', '.join(texts)}")
     console.say(f"{'':8}{'loss':>10}{'accuracy':>10}")
     for role in ("train", "val"):
         if f"{role}_loss" in selected.metrics:
@@ -100,7 +98,7 @@ def say_result(splits, result, selected, test):
             console.say(f"{role:8}" + "".join(f"{value:10.4f}" for value in figures))
     if test:
         console.say(f"{'test':8}{test['loss']:10.4f}{test['accuracy']:10.4f}{_intervals(test)}")
-        if splits.val_is_test:
+        if splits.val_is_test and not selected.refit:
             console.say("val and test share examples: the test figures are optimistic.")
     for hint in selected.hints:
         console.warn(f"The winner lies at the edge of the grid: {hint}.")
@@ -123,6 +121,11 @@ def _swept(result, selected):
 def _intervals(test):
     spans = [{"interval": test[f"{name}_interval"]} for name in ("loss", "accuracy")]
     return "  95 %: " + ", ".join(map(_interval, spans))
+
+
+def _spread(figure):
+    text = f"{figure['mean']:.4f} ± {figure['sd']:.4f}"
+    return f"{text}, 95 % in {_interval(figure)}" if "interval" in figure else text
 
 
 def _interval(figure):

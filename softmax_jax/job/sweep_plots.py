@@ -64,7 +64,8 @@ def _average(figures, index, shape):
     np.add.at(count, index, 1)
     np.add.at(total, index, figures)
     mean = total / count
-    np.add.at(squares, index, np.square(figures - mean[index]))
+    with np.errstate(invalid="ignore"):  # the figures of diverged trials may be infinite
+        np.add.at(squares, index, np.square(figures - mean[index]))
     return mean, np.sqrt(squares / np.maximum(count - 1, 1))
 
 
@@ -138,13 +139,16 @@ def _scale(axes, name, values):
 
 def _scale_loss(axes, grid):
     """A loss that blows up within the sweep is shown on a logarithmic scale, up to a limit."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     finite = np.concatenate([g[np.isfinite(g)] for g in (grid.val, grid.train)])
     best = grid.val[grid.winner]
     if grid.metric.endswith("loss") and finite.size and finite.max() > 5 * best > 0:
         axes.set_yscale("log")
         axes.set_ylim(min(finite.min(), best) * 0.8, min(finite.max() * 1.2, 100 * best))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _heat_map(figure, axes, grid):

@@ -2,7 +2,7 @@
 
 from softmax_jax import losses, models, sweep
 from softmax_jax.job import config as rules
-from softmax_jax.job.errors import JobError
+from softmax_jax.job.errors import DIVERGED, JobError
 
 
 def start(config, splits):
@@ -32,7 +32,10 @@ def select(config, splits, result):
     if not (config.folds or config.bootstraps):
         return selected
     options = _objective(config)
-    return sweep.refit(splits.train, result, selected, config.select_epoch, **options)
+    try:
+        return sweep.refit(splits.train, result, selected, config.select_epoch, **options)
+    except ValueError as error:
+        raise JobError(str(error), DIVERGED) from error
 
 
 def _objective(config):

@@ -1,5 +1,6 @@
 """The folder of a job: made, checked and written; every file appears whole or not at all."""
 
+import contextlib
 import csv
 import io
 import json
@@ -17,9 +18,11 @@ class Workdir:
     """A folder for the results of one job. Raises JobError (exit code 3) if it cannot be used."""
 
     def __init__(self, folder=""):
-        self.path = Path(folder) if folder else _fresh()
+        self.path = Path(folder) if folder else Path("runs")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if not folder:
+                self.path = _fresh(self.path)
             if (self.path / "config.json").exists():
                 raise JobError(
                     f"{self.path} already holds a run. Choose another --workdir, or remove it.",
@@ -77,10 +80,14 @@ class Workdir:
             raise _unusable(self.path / "metrics.jsonl", error) from error
 
 
-def _fresh():
+def _fresh(parent):
+    """A new folder named after the time; two jobs that start at once get one each."""
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    candidates = [Path("runs") / stamp, *(Path("runs") / f"{stamp}_{n}" for n in range(2, 100))]
-    return next(path for path in candidates if not path.exists())
+    for name in (stamp, *(f"{stamp}_{n}" for n in range(2, 1000))):
+        with contextlib.suppress(FileExistsError):
+            (parent / name).mkdir()
+            return parent / name
+    raise FileExistsError(f"{parent} has a thousand runs of this second")
 
 
 def _unusable(path, error):

@@ -5,10 +5,11 @@ result = sweep.fit(train, val, settings, num_epochs=10, batch_size=256)
 """
 
 from softmax_jax.sweep.collecting import collect
-from softmax_jax.sweep.cross_validation import bootstrap, cross_validate, interval, refit
+from softmax_jax.sweep.cross_validation import bootstrap, cross_validate, refit
 from softmax_jax.sweep.loop import Epoch, epochs, fit
 from softmax_jax.sweep.result import Result, Selected
 from softmax_jax.sweep.settings import grid, log_uniform, random, uniform
+from softmax_jax.sweep.tables import spread
 
 __all__ = [
     "Epoch",
@@ -20,9 +21,9 @@ __all__ = [
     "epochs",
     "fit",
     "grid",
-    "interval",
     "log_uniform",
     "random",
     "refit",
+    "spread",
     "uniform",
 ]

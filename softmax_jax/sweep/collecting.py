@@ -27,14 +27,15 @@ def collect(epochs: Iterable) -> Result:
 
 def _place(collected, piece, epoch, num_trials):
     """Writes the piece's arrays [S, K, ...] into the rows of its trials of arrays [T, ...]."""
-    numbers = epoch.piece.trials
+    real = slice(epoch.piece.num_real)  # the padding goes no further
+    numbers = epoch.piece.trials[:, real]
     if collected is None:
         collected = jax.tree.map(
             lambda leaf: np.zeros((num_trials, *leaf.shape[2:]), leaf.dtype), piece
         )
 
     def write(whole, part):
-        whole[numbers] = part
+        whole[numbers] = part[:, real]
         return whole
 
     return jax.tree.map(write, collected, piece)

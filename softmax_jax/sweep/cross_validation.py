@@ -7,9 +7,7 @@ examples.
 
 import dataclasses
 
-import numpy as np
-
-from softmax_jax.sweep import resampling
+from softmax_jax.sweep import checks, resampling, tables
 from softmax_jax.sweep.loop import fit
 from softmax_jax.sweep.result import Result, Selected
 from softmax_jax.sweep.settings import grid
@@ -31,35 +29,23 @@ def cross_validate(
 def bootstrap(dataset, settings=None, *, draws=100, seed=0, **options) -> Result:
     """`draws` bootstrap draws of every setting, evaluated out of bag, then the refit.
 
-    `interval(result, metric)` gives the spread of a figure over the draws. Options as in
-    `cross_validate`.
+    `tables.spread(result, result.refit, metric)` gives the interval of a figure over the draws.
+    Options as in `cross_validate`.
     """
     counts = resampling.bootstrap_counts(len(dataset.y), draws, seed=seed)
     return _fit_and_refit(dataset, settings, counts, **options)
-
-
-def interval(result: Result, metric="val_accuracy", epoch="last", confidence=0.95):
-    """The central interval [lo, hi] of the selected setting's figure over its resamples.
-
-    For the bootstrap this is the percentile interval of the out-of-bag figure. Source: Efron and
-    Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13.
-    """
-    selected = result.refit or result.best()
-    group = result.run.trials.group
-    own = result.figures(metric, epoch)[group == group[selected.trial]]
-    tail = (1 - confidence) / 2
-    return [float(bound) for bound in np.quantile(own, [tail, 1 - tail])]
 
 
 def refit(dataset, result: Result, selected: Selected, epoch="last", **options) -> Selected:
     """The selected setting, trained anew on the whole dataset.
 
     It takes all epochs (epoch='last') or, where each trial was judged at its own best epoch
-    (epoch='best'), the mean of those over the setting's trials. options: model, loss and
-    class_weight, as in `sweep.fit`.
+    (epoch='best'), the mean of those over the setting's trials. Its figures are the means over
+    these trials, by which it was chosen. options: model, loss and class_weight, as in `sweep.fit`.
+    Raises ValueError if the refit diverges.
     """
     group = result.run.trials.group
-    settings = selected.hyperparameters
+    settings = {name: value for name, value in selected.hyperparameters.items() if name != "fold"}
     best_epochs = result.best_epoch[group == group[selected.trial]]
     num_epochs = round(best_epochs.mean()) if epoch == "best" else result.run.num_epochs
     names = result.run.trials.axes()
@@ -72,13 +58,23 @@ def refit(dataset, result: Result, selected: Selected, epoch="last", **options) 
         seeds=(settings["seed"],),
         **options,
     )
-    why = f"{selected.why}; refitted on all {len(dataset.y):,} training examples"
-    return selected._replace(classifier=again.classifier(0), epoch=num_epochs, refit=True, why=why)
+    if again.diverged[0]:
+        raise ValueError("The refit on all training examples diverged: try a smaller rate.")
+    means = {n: tables.spread(result, selected, n, epoch)["mean"] for n in result.metrics}
+    return selected._replace(
+        classifier=again.classifier(0),
+        epoch=num_epochs,
+        hyperparameters=settings,
+        metrics=means,
+        refit=True,
+        why=f"{selected.why}; refitted on all {len(dataset.y):,} training examples",
+    )
 
 
 def _fit_and_refit(
     dataset, settings, counts, *, metric="val_loss", epoch="last", rule="best", **options
 ):
+    checks.choice(metric, epoch, rule)
     result = fit(dataset, None, settings, resamples=counts, best_by=metric, **options)
     kept = {name: options[name] for name in ("model", "loss", "class_weight") if name in options}
     selected = result.best(metric, epoch, rule)

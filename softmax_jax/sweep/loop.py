@@ -8,8 +8,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from softmax_jax import losses, metrics, models
-from softmax_jax.sweep import program, resampling, trials
+from softmax_jax import losses, models
+from softmax_jax.sweep import checks, program, resampling, trials
 from softmax_jax.sweep.collecting import collect
 from softmax_jax.sweep.memory import fitting_chunk
 from softmax_jax.sweep.result import Result, Run
@@ -63,24 +63,24 @@ def epochs(
     Raises ValueError for settings, sizes and weights out of range: at the call, before anything is
     compiled.
     """
-    sizes = _check(train, val, num_epochs, batch_size, seeds, resamples, best_by, chunk)
+    sizes = np.atleast_1d(batch_size).tolist()
+    checks.options(train, val, num_epochs, sizes, seeds, resamples, best_by, chunk)
     settings = as_arrays(Hyperparameters() if settings is None else settings)
     num_resamples = 0 if resamples is None else resamples.shape[1]
     num_trials = len(settings.l2) * len(seeds) * len(sizes) * max(num_resamples, 1)
     chunk = fitting_chunk(num_trials, train.num_features, train.num_classes, max(sizes), chunk)
     table = trials.table(settings, seeds=seeds, batch_sizes=sizes, num_resamples=num_resamples)
-    weights = resampling.objective_weights(train, class_weight)
-    data = program.device_data(train, weights, resamples)
+    importance = resampling.importance(train, class_weight)
+    data = program.device_data(train, importance, resamples)
     held_out = _evaluation_data(data, val, resamples)
     stored = models.class_first(model)
-    run = Run(table, num_epochs, stored, train.mean, train.scale, train.label_names)
+    run = Run(table, num_epochs, stored, best_by, len(train.y), *_input(train))
     return itertools.chain.from_iterable(
-        _piece_epochs(run, piece, loss, data, held_out, best_by)
-        for piece in trials.plan(table, chunk)
+        _piece_epochs(run, piece, loss, data, held_out) for piece in trials.plan(table, chunk)
     )
 
 
-def _piece_epochs(run, piece, loss, data, held_out, best_by):
+def _piece_epochs(run, piece, loss, data, held_out):
     """The epochs of one piece: train, evaluate, keep the best, yield."""
     table, num_examples = run.trials, len(data.y)
     batch_size = int(table.batch_size[piece.trials[0, 0]])
@@ -93,9 +93,9 @@ def _piece_epochs(run, piece, loss, data, held_out, best_by):
         figures = _named("train", program.values(states, sums))
         if held_out is not None:
             figures |= _named("val", program.evaluate(states, held_out))
-            best = program.keep_best(best, states, _cost(figures, best_by), epoch)
-        # The device is at work: time to shuffle for the next epoch.
-        order = orders(seeds, epoch + 1, num_examples, batch_size)
+            best = program.keep_best(best, states, _cost(figures, run.best_by), epoch)
+        if epoch < run.num_epochs:  # the device is at work: time to shuffle for the next epoch
+            order = orders(seeds, epoch + 1, num_examples, batch_size)
         numbers, metrics = _real(piece, jax.device_get(figures))
         yield Epoch(epoch, numbers, metrics, states, best, piece, run)
 
@@ -134,12 +134,15 @@ def _create(run, piece, loss, num_features):
     )
 
 
+def _input(train):
+    return train.mean, train.scale, train.label_names
+
+
 def _evaluation_data(on_device, val, resamples):
     if resamples is None:
         return None if val is None else program.device_data(val)
     held_out = (np.asarray(resamples) == 0).astype(np.uint8)
-    weights = np.ones(len(held_out), np.float32)
-    return on_device._replace(weights=jax.device_put(weights), resamples=jax.device_put(held_out))
+    return on_device._replace(resamples=jax.device_put(held_out))
 
 
 def _named(prefix, figures):
@@ -160,30 +163,3 @@ def _real(piece, figures):
         figures, key=lambda name: (name.split("_")[0] != "train", "loss" not in name)
     )
     return flat(piece.trials), {name: flat(figures[name]) for name in losses_first}
-
-
-def _check(train, val, num_epochs, batch_size, seeds, resamples, best_by, chunk):
-    sizes = tuple(np.atleast_1d(batch_size).tolist())
-    problems = []
-    figures = [f"val_{name}" for name in ("loss", *metrics.METRICS)]
-    if best_by not in figures:
-        problems.append(f"best_by must be one of {', '.join(figures)}; it got {best_by!r}")
-    if chunk < 0:
-        problems.append(f"chunk must be 0 or more; it got {chunk}")
-    if num_epochs < 1:
-        problems.append(f"num_epochs must be 1 or more; it got {num_epochs}")
-    if not sizes or any(size != int(size) or not 1 <= size <= len(train.y) for size in sizes):
-        problems.append(
-            f"batch_size must be from 1 to the {len(train.y)} training examples; it got {sizes}"
-        )
-    if len(set(sizes)) < len(sizes):
-        problems.append(f"batch_size has a value twice: {sizes}")
-    if len(seeds) == 0 or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
-        problems.append(f"seeds must be distinct whole numbers from 0; it got {tuple(seeds)}")
-    if val is not None and resamples is not None:
-        problems.append("resamples hold out their own examples: val must be None")
-    if resamples is not None and resamples.shape[0] != len(train.y):
-        problems.append(f"resamples need a row for each of the {len(train.y)} training examples")
-    if problems:
-        raise ValueError("; ".join(problems) + ".")
-    return sizes

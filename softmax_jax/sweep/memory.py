@@ -30,6 +30,12 @@ def check_table(num_trials):
     _require(num_trials * _TABLE_ROW, _machine_bytes(), f"A table of {num_trials:,} trials needs")
 
 
+def check_counts(num_examples, num_resamples):
+    """Raises ValueError where so many resamples cannot be held: here, and twice on the device."""
+    what = f"{num_resamples:,} resamples of {num_examples:,} examples need"
+    _require(3 * num_examples * num_resamples, _machine_bytes(), what)
+
+
 def fitting_chunk(num_trials, num_features, num_classes, batch_size, chunk=0):
     """The number of trials to run at once: `chunk`, or as many as fit if that is 0.
 
@@ -38,7 +44,8 @@ def fitting_chunk(num_trials, num_features, num_classes, batch_size, chunk=0):
     """
     what = f"{num_trials:,} trials of {num_features} × {num_classes} parameters need"
     each = bytes_per_trial(num_features, num_classes, batch_size)
-    _require(each * max(chunk, 1), device_bytes(), what)
+    chunk = min(chunk, num_trials)
+    _require(each * max(chunk, 1), device_bytes(), f"{max(chunk, 1):,} at once of {what}")
     _require(2 * _ITEM * (num_features + 1) * num_classes * num_trials, _machine_bytes(), what)
     return chunk or max(1, int(_SHARE * device_bytes() // each))
 

@@ -25,18 +25,17 @@ class Best(NamedTuple):
     params: dict
 
 
-def device_data(dataset, weights=None, resamples=None) -> train.Data:
+def device_data(dataset, importance=None, resamples=None) -> train.Data:
     """A `data.Dataset` on the device; arrays that are there already stay where they are."""
-    if weights is None:
-        weights = np.ones(len(dataset.y))
     return jax.device_put(
         train.Data(
             x=dataset.x,
             y=dataset.y,
-            weights=np.asarray(weights, np.float32),
+            weights=np.ones(len(dataset.y), np.float32),
             mean=np.asarray(dataset.mean, np.float32) if np.any(dataset.mean) else None,
             scale=np.asarray(dataset.scale, np.float32),
             resamples=None if resamples is None else np.asarray(resamples, np.uint8),
+            importance=importance,
         )
     )
 

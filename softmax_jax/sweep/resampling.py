@@ -7,6 +7,8 @@ trials.
 
 import numpy as np
 
+from softmax_jax.sweep import memory
+
 _MOST = 255  # of a uint8
 
 
@@ -25,28 +27,51 @@ def fold_counts(labels, folds=5, *, stratified=True, seed=0):
         member = _assign(labels, int(folds), stratified, seed)
     else:
         member = _given(folds, len(labels))
+    memory.check_counts(len(labels), member.max() + 1)
     return (member[:, None] != np.arange(member.max() + 1)).astype(np.uint8)
+
+
+def check(resamples, num_examples):
+    """Raises ValueError for counts that no resample can have.
+
+    They are whole numbers [N, R] from 0 to 255, and every column leaves something in and
+    something out.
+    """
+    counts = np.asarray(resamples)
+    if counts.ndim != 2 or counts.shape[0] != num_examples or not counts.shape[1]:
+        raise ValueError(f"resamples need a row for each of the {num_examples} training examples.")
+    if not ((counts >= 0) & (counts <= _MOST) & (counts == np.floor(counts))).all():
+        raise ValueError(f"resamples are counts: whole numbers from 0 to {_MOST}.")
+    useless = ~((counts > 0).any(0) & (counts == 0).any(0))
+    if useless.any():
+        raise ValueError(
+            f"Column {useless.argmax()} of the resamples leaves no example to train on, or none "
+            "to evaluate on."
+        )
 
 
 def bootstrap_counts(num_examples, draws, *, seed=0):
     """Counts [N, R] of R bootstrap draws: each column sums to N, about 37 % of it is zero."""
-    if draws < 1:
-        raise ValueError(f"A bootstrap needs at least 1 draw; it got {draws}.")
+    if draws < 2:
+        raise ValueError(f"A bootstrap needs at least 2 draws; it got {draws}.")
+    memory.check_counts(num_examples, draws)
     rng = np.random.default_rng(seed)
-    columns = [
-        np.bincount(rng.integers(num_examples, size=num_examples), minlength=num_examples)
-        for _ in range(draws)
-    ]
-    return np.minimum(np.stack(columns, 1), _MOST).astype(np.uint8)
+    counts = np.empty((num_examples, draws), np.uint8)
+    for column in counts.T:
+        drawn = rng.integers(num_examples, size=num_examples)
+        column[:] = np.minimum(np.bincount(drawn, minlength=num_examples), _MOST)
+    return counts
 
 
-def objective_weights(dataset, class_weight=None):
-    """What each training example weighs in the objective, float32 [N] of mean 1.
+def importance(dataset, class_weight=None):
+    """What each training example weighs in the objective, float32 [N] of mean 1; None: the same.
 
     The product of the dataset's own weights and the weight of the example's class: 'balanced'
     (N / (C · count of the class)) or C numbers. With mean 1, l2 keeps its meaning. Raises
     ValueError for class weights that do not fit.
     """
+    if dataset.weights is None and class_weight is None:
+        return None
     labels, num_classes = np.asarray(dataset.y), dataset.num_classes
     own = np.ones(len(labels)) if dataset.weights is None else np.asarray(dataset.weights)
     weights = own * _class_weights(labels, num_classes, class_weight)[labels]

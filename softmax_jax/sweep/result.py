@@ -13,11 +13,17 @@ from softmax_jax.sweep.trials import Trials, shortest
 
 
 class Run(NamedTuple):
-    """What stays the same throughout a sweep: its trials, its length, its model, its input."""
+    """What stays the same throughout a sweep.
+
+    Its trials, its length, its model; the figure that decides a trial's best epoch; the number of
+    training examples, and how an input is normalised and its classes are called.
+    """
 
     trials: Trials
     num_epochs: int
     model: Model
+    best_by: str
+    num_examples: int
     mean: np.ndarray
     scale: np.ndarray
     label_names: tuple
@@ -62,9 +68,9 @@ class Result:
         """A row per trial: its settings, its figures at the last and at its best epoch."""
         return tables.by_trial(self)
 
-    def by_setting(self) -> list[dict]:
+    def by_setting(self, epoch="last") -> list[dict]:
         """A row per setting: mean and standard deviation of its figures over seeds and folds."""
-        return tables.by_setting(self)
+        return tables.by_setting(self, epoch)
 
     def curves(self) -> dict:
         """{name: [T, E]}: every figure of every trial by epoch."""
@@ -74,18 +80,30 @@ class Result:
         """The figure [T] of each trial at its last epoch, or at its best one."""
         return self.metrics[metric][np.arange(len(self.best_epoch)), self.epochs(epoch) - 1]
 
+    @property
+    def has_winner(self):
+        """Whether there is a setting of which no trial diverged."""
+        group = self.run.trials.group
+        return len(np.unique(group[self.diverged > 0])) < len(np.unique(group))
+
     def best(self, metric="val_loss", epoch="last", rule="best") -> Selected:
         """The winning setting by its mean over seeds and folds, as its first trial.
 
         metric: any name in `curves()`; epoch: 'last', or 'best' (each trial at its own best
-        epoch); rule: 'best' or 'one_se', see `selection.winner`. Raises ValueError for an unknown
-        metric, and where every setting diverged.
+        epoch, by the `best_by` of the sweep); rule: 'best' or 'one_se', see `selection.winner`.
+        Raises ValueError for a metric that was not measured, or by which no best epoch was kept,
+        and where every setting has a diverged trial.
         """
         if metric not in self.metrics:
             raise ValueError(f"No metric {metric!r}; there are: {', '.join(self.metrics)}.")
+        if epoch == "best" and metric != self.run.best_by and self.best_epoch.any():
+            raise ValueError(
+                f"The best epochs were kept by {self.run.best_by}: run with best_by={metric!r}."
+            )
         trials, figures = self.run.trials, self.figures(metric, epoch)
         groups = selection.compare(trials.group, figures, self.diverged > 0)
-        axes = {name: column[groups.first] for name, column in trials.axes().items()}
+        columns = trials.axes() | {"batch_size": trials.batch_size}
+        axes = {name: column[groups.first] for name, column in columns.items()}
         chosen = selection.winner(
             groups,
             axes["l2"],
@@ -94,9 +112,10 @@ class Result:
             rule=rule,
         )
         if chosen is None:
-            raise ValueError("Every trial diverged: try a smaller learning rate.")
+            raise ValueError("Every setting has a diverged trial: try a smaller learning rate.")
         why = _why(metric, epoch, rule, groups, chosen)
-        return self._select(int(groups.first[chosen]), epoch, why, selection.edges(axes, chosen))
+        hints = selection.edges(axes, chosen, {"batch_size": (1, self.run.num_examples)})
+        return self._select(int(groups.first[chosen]), epoch, why, hints)
 
     def classifier(self, trial, epoch="last") -> Classifier:
         """The trial's model at its last or its best epoch."""
@@ -108,19 +127,24 @@ class Result:
         )
 
     def predict(self, x):
-        """Classes [N] by the selected model: the refitted one if there is one, else `best()`."""
+        """Classes [N] by the refitted model if there is one, else by `best()` with its defaults.
+
+        For another choice: `best('val_accuracy').classifier.predict(x)`.
+        """
         return self._selected.classifier.predict(x)
 
     def predict_proba(self, x):
-        """Probabilities [N, C] by the selected model."""
+        """Probabilities [N, C] by the same model as `predict`."""
         return self._selected.classifier.predict_proba(x)
 
     def test(self, test) -> dict:
-        """Loss and accuracy of the selected model on a test set, with their intervals."""
+        """Loss and accuracy on a test set, with intervals, of the same model as `predict`."""
         return self._selected.classifier.test(test)
 
     @property
     def _selected(self):
+        if not self.refit and "val_loss" not in self.metrics:
+            raise ValueError("Nothing was validated, so nothing is selected: classifier(trial).")
         return self.refit or self.best()
 
     def epochs(self, epoch):

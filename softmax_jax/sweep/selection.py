@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+RULES = ("best", "one_se")
+
 
 class Comparison(NamedTuple):
     """The settings (groups of trials that differ in seed and fold only), in order of their number.
@@ -41,8 +43,8 @@ def winner(comparison: Comparison, l2, learning_rate, *, larger_wins=False, rule
 
     Source of one_se: Breiman et al., *Classification and Regression Trees* (1984), section 3.4.3.
     """
-    if rule not in ("best", "one_se"):
-        raise ValueError(f"The rule must be 'best' or 'one_se'; it got {rule!r}.")
+    if rule not in RULES:
+        raise ValueError(f"The rule must be one of {RULES}; it is {rule!r}.")
     cost = np.where(
         comparison.diverged, np.inf, -comparison.mean if larger_wins else comparison.mean
     )
@@ -59,19 +61,20 @@ def winner(comparison: Comparison, l2, learning_rate, *, larger_wins=False, rule
     return int(within[simplest])
 
 
-def edges(axes, chosen):
+def edges(axes, chosen, limits=None):
     """Hints where the winner lies at the end of a swept axis: the optimum may be beyond.
 
-    axes: {name: array [G]}; chosen: the winning group. An end that the hyperparameter cannot pass
-    (l2 = 0, momentum = 0) is none.
+    axes: {name: array [G]}; chosen: the winning group; limits: {name: (low, high)}, ends that
+    cannot be passed and are no hint (0 is one without saying).
     """
     hints = []
     for name, values in axes.items():
         tried = np.unique(values)
+        low, high = (limits or {}).get(name, (0, np.inf))
         if len(tried) < 2:
             continue
-        if values[chosen] == tried[-1]:
+        if values[chosen] == tried[-1] < high:
             hints.append(f"{name} = {tried[-1]:g} is the largest tried: extend {name} upwards")
-        elif values[chosen] == tried[0] and tried[0] > 0:
+        elif values[chosen] == tried[0] > low:
             hints.append(f"{name} = {tried[0]:g} is the smallest tried: extend {name} downwards")
     return hints

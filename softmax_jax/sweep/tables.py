@@ -2,12 +2,23 @@
 
 import numpy as np
 
+from softmax_jax.sweep import selection
 from softmax_jax.sweep.trials import shortest
 
 
 def by_trial(result) -> list[dict]:
     """A row per trial: its settings, its figures at the last and at its best epoch."""
-    return [_trial_row(result, trial) for trial in range(len(result.best_epoch))]
+    best_epoch, diverged = result.epochs("best"), result.diverged > 0
+    figures = {name: result.figures(name, "last") for name in result.metrics}
+    figures["best_epoch"] = best_epoch
+    figures |= {f"best_{name}": result.figures(name, "best") for name in result.metrics}
+    return [
+        {"trial": trial}
+        | result.run.trials.row(trial)
+        | {name: shortest(values[trial]) for name, values in figures.items()}
+        | {"best_epoch": int(best_epoch[trial]), "diverged": bool(diverged[trial])}
+        for trial in range(len(best_epoch))
+    ]
 
 
 def by_setting(result, epoch="last") -> list[dict]:
@@ -16,29 +27,35 @@ def by_setting(result, epoch="last") -> list[dict]:
     They run over the setting's trials, which differ in seed and fold only; `epoch` as in
     `Result.figures`.
     """
-    group = result.run.trials.group
-    figures = {name: result.figures(name, epoch).astype(np.float64) for name in result.metrics}
+    trials, diverged = result.run.trials, result.diverged > 0
+    compared = {
+        name: selection.compare(trials.group, result.figures(name, epoch), diverged)
+        for name in result.metrics
+    }
+    groups = next(iter(compared.values()))
+    number_diverged = np.bincount(trials.group, diverged)
     rows = []
-    for number in np.unique(group):
-        own = np.flatnonzero(group == number)
-        row = {"setting": int(number)} | result.run.trials.row(own[0])
+    for group, first in enumerate(groups.first):
+        row = {"setting": group} | trials.row(first)
         del row["seed"], row["fold"]
-        row |= {"trials": len(own), "diverged": int((result.diverged[own] > 0).sum())}
-        for name, values in figures.items():
-            row[f"{name}_mean"] = round(float(values[own].mean()), 6)
-            row[f"{name}_sd"] = round(float(values[own].std(ddof=len(own) > 1)), 6)
+        row |= {"trials": int(groups.count[group]), "diverged": int(number_diverged[group])}
+        for name, figures in compared.items():
+            row[f"{name}_mean"] = round(float(figures.mean[group]), 6)
+            row[f"{name}_sd"] = round(float(figures.spread[group]), 6)
         rows.append(row)
     return rows
 
 
-def _trial_row(result, trial):
-    row = {"trial": trial} | result.run.trials.row(trial)
-    for prefix, epoch in (("", "last"), ("best_", "best")):
-        number = result.epochs(epoch)[trial]
-        if prefix:
-            row["best_epoch"] = int(number)
-        row |= {
-            f"{prefix}{name}": shortest(values[trial, number - 1])
-            for name, values in result.metrics.items()
-        }
-    return row | {"diverged": bool(result.diverged[trial])}
+def spread(result, selected, metric="val_loss", epoch="last") -> dict:
+    """A figure of the selected setting over its trials: mean, sd, and central 95 % interval.
+
+    For bootstrap draws the interval is the percentile interval of the out-of-bag figure. Source:
+    Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13.
+    """
+    group = result.run.trials.group
+    own = result.figures(metric, epoch)[group == group[selected.trial]].astype(np.float64)
+    return {
+        "mean": float(own.mean()),
+        "sd": float(own.std(ddof=len(own) > 1)),
+        "interval": [float(bound) for bound in np.quantile(own, (0.025, 0.975))],
+    }

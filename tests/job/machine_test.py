@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from softmax_jax.job import machine
 
@@ -16,6 +17,7 @@ def test_versions_and_devices_are_those_in_use():
     }
 
 
+@pytest.mark.slow
 def test_a_run_leaves_compiled_programs_for_the_next(main, environment, tmp_path):
     cache = tmp_path / "cache"
     arguments = ("--config=configs/digits.py", "--config.num_epochs=1")

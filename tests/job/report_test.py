@@ -7,11 +7,11 @@ import numpy as np
 from softmax_jax.job import report
 
 
-def test_the_summary_counts_examples_trials_and_divergence(result, splits):
+def test_the_summary_counts_examples_trials_and_divergence(config, result, splits):
     metrics = {name: values.copy() for name, values in result.metrics.items()}
     metrics["train_loss"][3, 1:] = np.nan
     broken = dataclasses.replace(result, metrics=metrics)
-    summary = report.summary(splits, broken, broken.best(), None, {"data": 1.23456})
+    summary = report.summary(config, splits, broken, broken.best(), None, {"data": 1.23456})
     assert summary["num_examples"] == {"train": 1437, "val": 360, "test": 360}
     assert (summary["trials"], summary["diverged"], summary["val_is_test"]) == (8, 1, True)
     assert summary["seconds"] == {"data": 1.235}
@@ -19,26 +19,28 @@ def test_the_summary_counts_examples_trials_and_divergence(result, splits):
     assert summary["selected"]["val_loss"] == broken.best().metrics["val_loss"]
 
 
-def test_an_optimistic_test_figure_is_called_so(result, splits, capsys):
+def test_an_optimistic_test_figure_is_called_so(config, result, splits, capsys):
     selected = result.best()
     test = selected.classifier.test(splits.test)
-    report.say_result(splits, result, selected, test)
+    report.say_result(config, splits, result, selected, test)
     said = capsys.readouterr().out
     assert "optimistic" in said and f"{test['accuracy']:.4f}" in said
+    report.say_result(config, splits, result, selected._replace(refit=True), test)
+    assert "optimistic" not in capsys.readouterr().out  # it was not chosen on val
     apart = dataclasses.replace(splits, val_is_test=False)
-    report.say_result(apart, result, selected, test)
+    report.say_result(config, apart, result, selected, test)
     assert "optimistic" not in capsys.readouterr().out
 
 
-def test_the_edge_of_the_grid_and_a_loss_above_guessing_are_warnings(result, splits, capsys):
+def test_edges_and_losses_above_guessing_are_warnings(config, result, splits, capsys):
     selected = result.best()
     worse = selected._replace(
         metrics=selected.metrics | {"val_loss": 2.4}, hints=["learning_rate = 1 is the largest"]
     )
-    report.say_result(splits, result, worse, None)
+    report.say_result(config, splits, result, worse, None)
     warnings = capsys.readouterr().err
     assert "edge of the grid: learning_rate = 1" in warnings and "guessing" in warnings
-    report.say_result(splits, result, selected._replace(hints=[]), None)
+    report.say_result(config, splits, result, selected._replace(hints=[]), None)
     assert capsys.readouterr().err == ""
 
 

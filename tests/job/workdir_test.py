@@ -2,6 +2,7 @@
 
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,6 +16,13 @@ def test_a_fresh_folder_is_new_every_time(tmp_path, monkeypatch):
     folders = [Workdir().path for _ in range(3)]
     assert len(set(folders)) == 3
     assert all(folder.parent.name == "runs" and not list(folder.iterdir()) for folder in folders)
+
+
+def test_two_jobs_that_start_at_once_get_a_folder_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: Workdir().path, range(32)))
+    assert len(set(folders)) == 32
 
 
 def test_json_has_null_for_what_is_not_finite_and_short_numbers(tmp_path):

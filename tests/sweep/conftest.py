@@ -57,9 +57,10 @@ def result(fit, settings):
 def by_hand():
     """Training in NumPy float64, from the same initial weights and in the same order."""
 
-    def run(dataset, h, *, num_epochs=3, batch_size=64, seed=0, weights=None):
+    def run(dataset, h, *, num_epochs=3, batch_size=64, seed=0, weights=None, importance=1.0):
         """The final W and b; examples of weight zero are taken out of their minibatches."""
         weights = np.ones(len(dataset.y)) if weights is None else np.asarray(weights, np.float64)
+        importance = np.broadcast_to(importance, weights.shape)
         x = np.asarray(dataset.x, np.float64).reshape(len(dataset.y), -1) / dataset.scale
         y = np.eye(dataset.num_classes)[dataset.y]
         key, shape = jax.random.key(seed), (dataset.num_features, dataset.num_classes)
@@ -70,7 +71,7 @@ def by_hand():
             for rows in orders([seed], epoch, len(y), batch_size)[0]:
                 rows = rows[rows >= 0]
                 rows = rows[weights[rows] > 0]
-                w = weights[rows, None] / weights[rows].sum()
+                w = (importance * weights)[rows, None] / weights[rows].sum()
                 error = (softmax(x[rows] @ W + b, -1) - y[rows]) * w
                 W_velocity = h.momentum * W_velocity + x[rows].T @ error + h.l2 * W
                 b_velocity = h.momentum * b_velocity + error.sum(0)

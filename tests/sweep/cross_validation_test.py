@@ -44,8 +44,26 @@ def test_the_winner_by_the_mean_is_refitted_on_the_whole_dataset(validated, digi
 def test_the_refit_of_best_epochs_takes_their_mean(digits):
     result = sweep.cross_validate(digits.train, SETTINGS, folds=3, epoch="best", **OPTIONS)
     group = result.run.trials.group
-    own = result.best_epoch[group == group[result.refit.trial]]
-    assert result.refit.epoch == round(own.mean())
+    own = group == group[result.refit.trial]
+    assert result.refit.epoch == round(result.best_epoch[own].mean())
+    means = result.figures("val_loss", "best")[own].mean()
+    assert result.refit.metrics["val_loss"] == pytest.approx(means)
+    assert "fold" not in result.refit.hyperparameters
+
+
+@pytest.mark.parametrize("option", [{"rule": "onese"}, {"epoch": "first"}, {"metric": "val_los"}])
+def test_a_misspelt_choice_is_refused_before_the_training(digits, compilations, option):
+    with pytest.raises(ValueError):
+        sweep.cross_validate(digits.train, num_epochs=1, batch_size=499, **option)
+    assert not compilations
+
+
+def test_a_refit_that_diverges_is_an_error(digits):
+    result = sweep.cross_validate(digits.train, SETTINGS, folds=2, **OPTIONS)
+    wild = {"learning_rate": 1e38, "momentum": 0.0, "l2": 0.0, "init_scale": 0.01}
+    selected = result.refit._replace(hyperparameters=wild | {"seed": 0, "batch_size": 64})
+    with pytest.raises(ValueError, match="diverged"):
+        sweep.refit(digits.train, result, selected)
 
 
 def test_groups_stay_together(digits):
@@ -59,7 +77,7 @@ def test_the_bootstrap_interval_covers_the_figure_on_new_data(digits):
         digits.train, sweep.grid(learning_rate=0.1), draws=40, num_epochs=8, batch_size=64
     )
     figures = result.figures("val_accuracy")
-    low, high = sweep.interval(result, "val_accuracy")
+    low, high = sweep.spread(result, result.refit, "val_accuracy")["interval"]
     assert low == pytest.approx(np.quantile(figures, 0.025))
     assert ((figures >= low) & (figures <= high)).mean() >= 0.94
     assert low - 0.03 <= result.test(digits.test)["accuracy"] <= high + 0.03

@@ -186,7 +186,7 @@ def test_a_fold_is_evaluated_on_what_it_held_out(folded, digits):
 
 
 def test_weights_of_classes_and_examples_weigh_the_objective(digits, by_hand, distance):
-    """But not the validation figures."""
+    """In every minibatch by their share in the whole, but not the figures."""
     own = np.random.default_rng(0).uniform(0.5, 2, 500).astype(np.float32)
     train = dataclasses.replace(digits.train, weights=own)
     class_weight = np.arange(1.0, 11)
@@ -194,8 +194,9 @@ def test_weights_of_classes_and_examples_weigh_the_objective(digits, by_hand, di
     options = {"num_epochs": 3, "batch_size": 64}
     result = sweep.fit(train, digits.val, h, class_weight=class_weight, **options)
     weights = own * class_weight[digits.train.y]
-    expected = by_hand(digits.train, h, weights=weights)
+    expected = by_hand(digits.train, h, importance=weights / weights.mean())
     assert distance(result.classifier(0), expected) <= 1e-6
+    assert result.metrics["train_loss"][0, 0] == pytest.approx(np.log(10), abs=0.3)
     figures = result.classifier(0).test(digits.val)
     assert result.metrics["val_loss"][0, -1] == pytest.approx(figures["loss"], rel=1e-5)
 
@@ -223,15 +224,18 @@ def test_all_problems_are_in_one_message_before_anything_is_compiled(digits, com
             num_epochs=0,
             batch_size=(64, 501, 64),
             seeds=(1, 1),
-            resamples=np.ones((499, 2), np.uint8),
+            resamples=np.ones((500, 2), np.uint8),
+            best_by="val_los",
+            chunk=-1,
         )
     for part in (
-        "num_epochs must be 1 or more; it got 0",
-        "batch_size must be from 1 to the 500 training examples; it got (64, 501, 64)",
+        "num_epochs must be a whole number from 1; it is 0",
+        "batch_size must be from 1 to the 500 training examples; it is [64, 501, 64]",
         "batch_size has a value twice",
         "seeds must be distinct",
         "val must be None",
-        "a row for each of the 500",
+        "best_by must be one of val_loss",
+        "chunk must be a whole number from 0; it is -1",
     ):
         assert part in str(error.value)
     assert not compilations

@@ -83,8 +83,25 @@ def test_bootstrap_draws_have_the_counts_that_theory_says():
         assert abs((counts == count).mean() - share) < 0.005
     assert_array_equal(counts, resampling.bootstrap_counts(N, 50, seed=0))
     assert len(np.unique(counts, axis=1).T) == 50
-    with pytest.raises(ValueError, match="at least 1 draw; it got 0"):
-        resampling.bootstrap_counts(N, 0)
+    with pytest.raises(ValueError, match="at least 2 draws; it got 1"):
+        resampling.bootstrap_counts(N, 1)
+    with pytest.raises(ValueError, match="resamples of .* need .* GiB"):
+        resampling.bootstrap_counts(10**9, 10**4)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (np.ones((7, 2)), "a row for each of the 8"),
+        (np.full((8, 1), 256), "from 0 to 255"),
+        (np.full((8, 1), 0.5), "whole numbers"),
+        (np.ones((8, 1)), "Column 0 .* none to evaluate on"),
+        (np.stack([np.eye(8)[0], np.zeros(8)], 1), "Column 1 .* no example to train on"),
+    ],
+)
+def test_counts_that_no_resample_can_have_are_refused(counts, message):
+    with pytest.raises(ValueError, match=message):
+        resampling.check(counts, 8)
 
 
 def dataset(counts, weights=None):
@@ -93,15 +110,15 @@ def dataset(counts, weights=None):
     return dataclasses.replace(splits.train, weights=weights)
 
 
-def test_unweighted_examples_weigh_one():
-    assert_array_equal(resampling.objective_weights(dataset([3, 5])), np.ones(8, np.float32))
+def test_unweighted_examples_need_no_weights():
+    assert resampling.importance(dataset([3, 5])) is None
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
     unbalanced = dataset([5, 30, 11])
     y = unbalanced.y
     expected = compute_class_weight("balanced", classes=np.arange(3), y=y)[y]
-    weights = resampling.objective_weights(unbalanced, "balanced")
+    weights = resampling.importance(unbalanced, "balanced")
     assert weights.dtype == np.float32
     assert_allclose(weights, expected / expected.mean(), rtol=1e-6)
     assert_allclose([weights[y == label].sum() for label in range(3)], [46 / 3] * 3, rtol=1e-6)
@@ -110,7 +127,7 @@ def test_balanced_weights_are_those_of_scikit_learn():
 def test_weights_have_a_mean_of_one_and_the_ratios_they_were_given():
     own = np.random.default_rng(0).uniform(0, 9, 16).astype(np.float32)
     weighted = dataset([5, 11], own)
-    weights = resampling.objective_weights(weighted, (3.0, 0.5))
+    weights = resampling.importance(weighted, (3.0, 0.5))
     assert weights.mean() == pytest.approx(1, rel=1e-6)
     expected = own * np.array([3, 0.5])[weighted.y]
     assert_allclose(weights / weights[0], expected / expected[0], rtol=1e-5)
@@ -128,4 +145,4 @@ def test_weights_have_a_mean_of_one_and_the_ratios_they_were_given():
 )
 def test_bad_class_weights_are_refused(class_weight, message):
     with pytest.raises(ValueError, match=message):
-        resampling.objective_weights(dataset([3, 5]), class_weight)
+        resampling.importance(dataset([3, 5]), class_weight)

@@ -117,7 +117,7 @@ def test_without_validation_every_epoch_named_best_is_the_last(fit, settings):
     [
         ({"metric": "val_los"}, "'val_los'; there are: train_loss"),
         ({"epoch": "first"}, "'last' or 'best'; it got 'first'"),
-        ({"rule": "mean"}, "'best' or 'one_se'; it got 'mean'"),
+        ({"rule": "mean"}, "one of .*; it is 'mean'"),
         ({"rule": "one_se"}, "two or more seeds or folds"),
     ],
 )
@@ -156,13 +156,34 @@ def test_a_diverged_trial_is_marked_and_never_wins(divergent, fit):
     settings, result = divergent
     assert [row["diverged"] for row in result.table()] == [False, True, True]
     for metric in "val_loss", "val_accuracy", "train_loss":
-        for epoch in "last", "best":
-            assert result.best(metric, epoch).trial == 0
+        assert result.best(metric).trial == 0
+    assert result.best("val_loss", "best").trial == 0
+    with pytest.raises(ValueError, match="best epochs were kept by val_loss"):
+        result.best("val_accuracy", "best")
+    assert result.has_winner
     assert np.isfinite(result.classifier(1, "best").W).all()
     bad = Hyperparameters(*(np.broadcast_to(column, 3)[[1, 2, 2]] for column in settings))
     hopeless = fit(bad, num_epochs=21, batch_size=500)
-    with pytest.raises(ValueError, match="Every trial diverged"):
+    assert not hopeless.has_winner
+    with pytest.raises(ValueError, match="Every setting has a diverged trial"):
         hopeless.best()
+
+
+def test_a_setting_with_one_diverged_seed_does_not_win(fit):
+    result = fit(sweep.grid(learning_rate=(0.1, 0.2)), seeds=(0, 1))
+    metrics = {name: values.copy() for name, values in result.metrics.items()}
+    metrics["val_loss"][1, 0] = np.inf  # setting 1 under seed 0
+    assert dataclasses.replace(result, metrics=metrics).best().hyperparameters["seed"] == 0
+    assert dataclasses.replace(result, metrics=metrics).best().trial == 0
+    metrics["val_loss"][2, 0] = np.inf  # setting 0 under seed 1
+    assert not dataclasses.replace(result, metrics=metrics).has_winner
+
+
+def test_the_smallest_batch_size_tried_is_an_edge_unless_it_is_one(fit):
+    result = fit(sweep.grid(), batch_size=(4, 500))
+    assert "batch_size = 4 is the smallest tried" in result.best().hints[0]
+    result = fit(sweep.grid(), batch_size=(1, 500), num_epochs=1)
+    assert result.best().hints == []
 
 
 def test_the_trial_beside_a_diverged_one_is_untouched(divergent, fit, distance):
