@@ -97,6 +97,7 @@ def test_the_log_of_a_batch_job_has_a_line_per_epoch_and_no_control_characters(f
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", done.stdout + done.stderr)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_and_another_seed_other_weights(main, tmp_path):
     weights = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -25,9 +25,9 @@ X, Y, ONES = make().x, make().y, np.ones(4, np.float32)
 
 
 def test_good_data_passes():
-    check(make(), "train")
-    check(make(weights=changed(ONES, 0, 0)), "train")
-    check(make(x=np.zeros((4, 2, 2, 3), np.uint8)), "train")
+    assert check(make(), "train") is None
+    assert check(make(weights=changed(ONES, 0, 0)), "train") is None
+    assert check(make(x=np.zeros((4, 2, 2, 3), np.uint8)), "train") is None
 
 
 @pytest.mark.parametrize(

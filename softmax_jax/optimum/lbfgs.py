@@ -1,0 +1,138 @@
+"""L-BFGS for one trial: the direction, the preconditioner, the line search on logits.
+
+Source: Nocedal and Wright, *Numerical Optimization*, 2nd ed.: algorithm 7.4 (two-loop recursion),
+section 3.1 (Wolfe conditions).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmax_jax import losses
+from softmax_jax.optimum.problem import product
+
+MEMORY = 20
+_SUFFICIENT, _CURVATURE, _MOST_TRIES = 1e-4, 0.9, 30
+
+
+class Memory(NamedTuple):
+    """The last M steps s and changes of the gradient y [M, C, D + 1], oldest first.
+
+    rho [M]: 1 / sᵀy, or 0 for a pair that does not count.
+    """
+
+    s: jax.Array
+    y: jax.Array
+    rho: jax.Array
+
+
+class Point(NamedTuple):
+    """Where a line search stands: step t, loss [N] and probabilities [C, N] of each example.
+
+    slope: the derivative of the objective along the line; low, high: the ends of the bracket, with
+    their slopes; good: whether t is accepted; tries: how many points were looked at.
+    """
+
+    t: jax.Array
+    loss: jax.Array
+    probabilities: jax.Array
+    slope: jax.Array
+    low: tuple
+    high: tuple
+    good: jax.Array
+    tries: jax.Array
+
+
+def empty_memory(like) -> Memory:
+    """No pairs yet, for parameters of the given shape."""
+    pairs = jnp.zeros((MEMORY, *like.shape), like.dtype)
+    return Memory(pairs, pairs, jnp.zeros(MEMORY, like.dtype))
+
+
+def remember(memory: Memory, s, y) -> Memory:
+    """The newest pair in, the oldest one out; a pair without positive curvature counts nothing."""
+    curvature = jnp.vdot(s, y)
+    good = curvature > jnp.finfo(s.dtype).eps * jnp.vdot(y, y)
+    rho = jnp.where(good, 1 / jnp.where(good, curvature, 1), 0)
+    return jax.tree.map(
+        lambda old, new: jnp.append(old[1:], new[None], 0), memory, Memory(s, y, rho)
+    )
+
+
+def direction(gradient, memory: Memory, precondition) -> jax.Array:
+    """-H · gradient by the two-loop recursion, from H₀ = γ · `precondition`.
+
+    γ = sᵀy / yᵀ(precondition y) of the newest pair: with it t = 1 nearly always suffices.
+    """
+
+    def down(q, pair):
+        share = pair.rho * jnp.vdot(pair.s, q)
+        return q - share * pair.y, share
+
+    def up(r, pair_and_share):
+        pair, share = pair_and_share
+        return r + (share - pair.rho * jnp.vdot(pair.y, r)) * pair.s, None
+
+    newest = jax.tree.map(lambda leaf: leaf[-1], memory)
+    scale = newest.rho * jnp.vdot(newest.y, precondition(newest.y))
+    gamma = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 1)
+    q, shares = lax.scan(down, gradient, memory, reverse=True)
+    return -lax.scan(up, gamma * precondition(q), (memory, shares))[0]
+
+
+def precondition(gradient, curvature, l2, directions):
+    """(Λ + l2)⁻¹ · gradient, in the eigenvectors of the covariance: [C, D + 1] -> the same.
+
+    curvature [C, K + 1]: Λ, the curvature of the loss for each class along each of the directions
+    [D, K], and for its bias, which is not penalised. Whatever lies outside the directions counts
+    as the first, which has the smallest eigenvalue.
+    """
+    weights, bias = gradient[:, :-1], gradient[:, -1:]
+    outside = 1 / (curvature[:, :1] + l2)
+    inside = 1 / (curvature[:, :-1] + l2) - outside
+    turned = product(inside * product(weights, directions), directions.T)
+    return jnp.append(outside * weights + turned, bias / curvature[:, -1:], 1)
+
+
+def line_search(logits, along, y, shares, loss, slope, penalty) -> Point:
+    """A step t that meets the strong Wolfe conditions (c₁ = 1e-4, c₂ = 0.9); t = 1 is tried first.
+
+    Along a direction the logits are Z + t · dZ, so a try costs no matrix product. logits, along
+    [C, N] · shares [N]: weights of sum 1 · loss [N], slope: at t = 0 · penalty: (first, second)
+    derivative of the penalty at t = 0. The decrease is summed from the differences of each example,
+    whose rounding errors are far below those of two means. `good` is False where 30 tries found
+    nothing: the arithmetic can do no more.
+    """
+
+    def attempt(point):
+        new = logits + point.t * along
+        new_loss = losses.cross_entropy(new, y, axis=0)
+        p = losses.softmax(new, axis=0)
+        labels = jnp.arange(len(p))[:, None] == y
+        new_slope = jnp.sum((p - labels) * shares * along) + penalty[0] + point.t * penalty[1]
+        rise = jnp.sum(shares * (new_loss - loss))
+        rise += point.t * (penalty[0] + point.t / 2 * penalty[1])
+        good = (rise <= _SUFFICIENT * point.t * slope) & (abs(new_slope) <= -_CURVATURE * slope)
+        here, downhill = (point.t, new_slope), new_slope < 0
+        low = jax.tree.map(lambda a, b: jnp.where(downhill, a, b), here, point.low)
+        high = jax.tree.map(lambda a, b: jnp.where(downhill, a, b), point.high, here)
+        t = jnp.where(good, point.t, _next(low, high, slope))
+        return Point(t, new_loss, p, new_slope, low, high, good, point.tries + 1)
+
+    zero, one = jnp.zeros_like(slope), jnp.ones_like(slope)
+    first = Point(
+        one, loss, logits, slope, (zero, slope), (one * jnp.inf, zero), slope >= 0, jnp.int32(0)
+    )
+    point = lax.while_loop(lambda p: ~p.good & (p.tries < _MOST_TRIES), attempt, first)
+    return point._replace(good=point.good & (slope < 0))
+
+
+def _next(low, high, slope):
+    """Where a straight line through the slopes is zero, kept well inside the bracket."""
+    (a, slope_a), (b, slope_b) = low, high
+    farther = jnp.clip(a * slope / jnp.minimum(slope - slope_a, -1e-30), 2 * a, 10 * a)
+    width = b - a
+    between = a + width * jnp.clip(slope_a / (slope_a - slope_b), 0.1, 0.9)
+    return jnp.where(jnp.isinf(b), farther, between)

@@ -1,0 +1,162 @@
+"""A span of iterations, and the certificate at its end: one trial, then `jax.vmap`."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from softmax_jax import losses
+from softmax_jax.optimum import certificate, lbfgs
+from softmax_jax.optimum.problem import Prepared, product
+
+
+class State(NamedTuple):
+    """Trials on their way; every leaf has the trials [T] first.
+
+    params [T, C, D + 1]: the weights, and the bias in the last column, of the centred features ·
+    gradient: the same shape · memory: of L-BFGS · l2 [T] · column [T]: of the resamples ·
+    reference [T]: the gradient's norm at zero weights · objective, loss, gradient_norm, gap_bound
+    [T]: figures, as in `Optimum` · iterations [T] · converged, separable, stalled [T]: why a trial
+    stands still, if it does.
+    """
+
+    params: jax.Array
+    gradient: jax.Array
+    memory: lbfgs.Memory
+    l2: jax.Array
+    column: jax.Array
+    reference: jax.Array
+    objective: jax.Array
+    loss: jax.Array
+    gradient_norm: jax.Array
+    gap_bound: jax.Array
+    iterations: jax.Array
+    converged: jax.Array
+    separable: jax.Array
+    stalled: jax.Array
+
+    @property
+    def done(self):
+        """Whether more iterations would change nothing: [T]."""
+        return self.converged | self.separable | self.stalled
+
+
+@jax.jit
+def start(prepared: Prepared, l2, columns, params=None) -> State:
+    """Trials at their first point, for l2 [T] and columns [T] of the resamples.
+
+    params [T, C, D + 1] in centred coordinates; None: zero weights and the bias that is best there.
+    """
+    return jax.vmap(_start, in_axes=(None, 0, 0, 0))(prepared, l2, columns, params)
+
+
+@functools.partial(jax.jit, donate_argnames="state")
+def advance(prepared: Prepared, state: State, rows, tolerance, max_iterations, span) -> State:
+    """At most `span` iterations of the trials in `rows` [K], then their certificates.
+
+    A span ends early once every trial has reason to believe that it is done. Costs two matrix
+    products [K·C, D] × [D, N] an iteration and two a span.
+    """
+    part = jax.tree.map(lambda leaf: leaf[rows], state)
+    span = functools.partial(_span, prepared, tolerance, max_iterations, span)
+    part = jax.vmap(span)(part)
+    return jax.tree.map(lambda leaf, new: leaf.at[rows].set(new), state, part)
+
+
+def _shares(prepared, column):
+    weights = prepared.weights
+    if prepared.resamples is not None:
+        weights = weights * prepared.resamples[:, column]
+    return weights / jnp.maximum(weights.sum(), jnp.finfo(weights.dtype).tiny)
+
+
+def _start(prepared, l2, column, params):
+    shares, y = _shares(prepared, column), prepared.y
+    num_classes, dtype = len(prepared.priors), shares.dtype
+    labels = jax.nn.one_hot(y, num_classes, axis=0, dtype=dtype)
+    priors = (labels * shares).sum(1)
+    # A class that no example has would want a bias of -inf; log 1e-35 leaves it out just as well.
+    bias = jnp.log(jnp.maximum(priors, 1e-35))
+    zero = jnp.zeros((num_classes, len(prepared.features)), dtype).at[:, -1].set(bias)
+    at_zero = product((priors[:, None] - labels) * shares, prepared.features.T)
+    false, figure = jnp.zeros((), bool), jnp.zeros((), dtype)
+    state = State(
+        params=zero if params is None else params.astype(dtype),
+        gradient=at_zero,
+        memory=lbfgs.empty_memory(zero),
+        l2=l2.astype(dtype),
+        column=column,
+        reference=jnp.linalg.norm(at_zero[:, :-1]),
+        **dict.fromkeys(("objective", "loss", "gradient_norm", "gap_bound"), figure),
+        iterations=jnp.zeros((), jnp.int32),
+        **dict.fromkeys(("converged", "separable", "stalled"), false),
+    )
+    logits = product(state.params, prepared.features)
+    return certificate.certify(prepared, state, logits, shares, -1.0)
+
+
+def _span(prepared, tolerance, max_iterations, span, trial):
+    shares = _shares(prepared, trial.column)
+    logits = product(trial.params, prepared.features)
+    loss = losses.cross_entropy(logits, prepared.y, axis=0)
+    curvature = _curvature(prepared, shares, logits)
+    limit = jnp.minimum(max_iterations, trial.iterations + span)
+
+    def running(carry):
+        trial, _, _, hopeful = carry
+        return ~hopeful & ~trial.done & (trial.iterations < limit)
+
+    def step(carry):
+        trial, logits, loss, _ = carry
+        trial, logits, loss = _step(prepared, shares, curvature, trial, logits, loss)
+        return trial, logits, loss, certificate.hopeful(trial, loss, shares, tolerance)
+
+    new, logits, _, _ = lax.while_loop(running, step, (trial, logits, loss, jnp.bool_(False)))
+    new = certificate.certify(prepared, new, logits, shares, tolerance)
+    return _choose(trial.done, trial, new)
+
+
+def _curvature(prepared, shares, logits):
+    """The diagonal of the loss's Hessian along the directions, from the sample: [C, K + 1].
+
+    Σ w p(1 - p) (x · direction)², and for the bias (last) Σ w p(1 - p). Kept from zero, which
+    a class of confident probabilities would come to.
+    """
+    p = losses.softmax(logits[:, prepared.sample], axis=0)
+    w = shares[prepared.sample]
+    w = p * (1 - p) * w / jnp.maximum(w.sum(), jnp.finfo(w.dtype).tiny)
+    bias = jnp.maximum(w.sum(1, keepdims=True), 1e-3 / len(p))
+    weights = jnp.maximum(product(w, prepared.squares.T), 1e-3 * bias * prepared.eigenvalues)
+    return jnp.append(weights, bias, 1)
+
+
+def _step(prepared, shares, curvature, trial, logits, loss):
+    """One iteration: (trial, logits, loss) -> the same, one step further or stalled."""
+    precondition = functools.partial(
+        lbfgs.precondition, curvature=curvature, l2=trial.l2, directions=prepared.directions
+    )
+    d = lbfgs.direction(trial.gradient, trial.memory, precondition)
+    # Rounding may leave a direction that does not descend; the preconditioned gradient does.
+    d = jnp.where(jnp.vdot(d, trial.gradient) < 0, d, -precondition(trial.gradient))
+    slope = jnp.vdot(d, trial.gradient)
+    along = product(d, prepared.features)
+    weights, change = trial.params[:, :-1], d[:, :-1]
+    penalty = trial.l2 * jnp.vdot(weights, change), trial.l2 * jnp.vdot(change, change)
+    point = lbfgs.line_search(logits, along, prepared.y, shares, loss, slope, penalty)
+    t = jnp.where(point.good, point.t, 0)
+    new = certificate.measure(
+        prepared, shares, trial, trial.params + t * d, point.loss, point.probabilities
+    )
+    memory = lbfgs.remember(trial.memory, t * d, new.gradient - trial.gradient)
+    # Without a good step, once more without the memory; if that was empty, rounding has the word.
+    no_memory = jax.tree.map(jnp.zeros_like, trial.memory)
+    failed = trial._replace(memory=no_memory, stalled=~trial.memory.rho.any())
+    new = _choose(point.good, new._replace(memory=memory), failed)
+    new = new._replace(iterations=trial.iterations + 1)
+    return new, logits + t * along, jnp.where(point.good, point.loss, loss)
+
+
+def _choose(condition, a, b):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), a, b)
