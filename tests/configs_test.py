@@ -20,7 +20,7 @@ SMALL = ("--config.dataset=digits", "--config.train_split=train[:80%]", "--confi
 @pytest.mark.parametrize("name", NAMES)
 def test_the_config_is_valid_and_documented(name):
     module = importlib.import_module(f"configs.{name}")
-    rules.check(module.get_config())
+    assert rules.problems(module.get_config()) == []
     assert f"python main.py --config=configs/{name}.py" in module.__doc__
 
 

@@ -71,13 +71,33 @@ RULES = {
     "select_epoch": _one_of(("last", "best")),
 }
 AXES = ("learning_rate", "momentum", "l2", "init_scale", "batch_size", "seed")
+_DATA = ("dataset", "dataset_fallback", "data_dir", "train_split", "val_split", "test_split")
 
 
-def check(config):
-    """Raises one JobError that names every problem of the config, if it has any."""
-    problems = _unknown(config) + _out_of_range(config) + _sweep_problems(config)
-    if not problems:
-        problems = _contradictions(config)
+def problems(config) -> list[str]:
+    """Every problem of the config that shows without its data, a line each."""
+    found = _unknown(config) + _out_of_range(config) + _sweep_problems(config)
+    return found or _contradictions(config)
+
+
+def problems_with(config, num_examples) -> list[str]:
+    """The problems that show once the training examples are counted."""
+    if _unknown(config) or not isinstance(config.sweep.batch_size, tuple | list):
+        return []
+    return [
+        f"batch_size must be at most the {num_examples} training examples; it is {size}"
+        for size in axis(config, "batch_size")
+        if RULES["batch_size"].accepts(size) and size > num_examples
+    ]
+
+
+def names_data(config):
+    """Whether the fields that say which data to load are all there and in range."""
+    return all(name in config and RULES[name].accepts(config[name]) for name in _DATA)
+
+
+def refuse(problems):
+    """Raises one JobError that names all problems, if there are any."""
     if problems:
         raise JobError("The config cannot be run:\n" + "\n".join(f"  {line}" for line in problems))
 
@@ -134,10 +154,10 @@ def _has_axis(config, name):
 
 
 def _contradictions(config):
-    problems = []
+    found = []
     if config.folds and config.bootstraps:
-        problems.append("folds and bootstraps exclude each other; set one of them to 0")
+        found.append("folds and bootstraps exclude each other; set one of them to 0")
     replicates = len(axis(config, "seed")) * max(config.folds, config.bootstraps, 1)
     if config.select == "one_se" and replicates < 2:
-        problems.append("select = 'one_se' needs a spread: two or more seeds, folds or bootstraps")
-    return problems
+        found.append("select = 'one_se' needs a spread: two or more seeds, folds or bootstraps")
+    return found

@@ -29,11 +29,10 @@ def run(config, folder="") -> int:
     Raises JobError and data.DataError.
     """
     seconds = {}
-    rules.check(config)
     console.quieten()
     machine.use_compilation_cache()
     with _timed(seconds, "data"):
-        splits = load(config)
+        splits = load_checked(config)
     epochs = sweeping.start(config, splits)
     workdir = Workdir(folder)
     outputs.write_provenance(workdir, config, splits)
@@ -56,6 +55,21 @@ def run(config, folder="") -> int:
     report.say_result(config, splits, result, selected, test)
     report.say_files(workdir.path)
     return DONE
+
+
+def load_checked(config) -> data.Splits:
+    """The data of the config, or one JobError with all that is wrong with either."""
+    problems = rules.problems(config)
+    if not rules.names_data(config):
+        rules.refuse(problems)
+    try:
+        splits = load(config)
+    except data.DataError as error:
+        if not problems:
+            raise
+        rules.refuse([*problems, str(error)])
+    rules.refuse(problems + rules.problems_with(config, len(splits.train.y)))
+    return splits
 
 
 def load(config) -> data.Splits:
