@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from softmax_jax import losses, models
 from softmax_jax.job.errors import JobError
+from softmax_jax.sweep import checks, selection
 
 
 class Rule(NamedTuple):
@@ -66,8 +67,8 @@ RULES = {
     "folds": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
     "bootstraps": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
     "chunk": _whole(0),
-    "select": _one_of(("best", "one_se")),
-    "select_metric": _one_of(("val_loss", "val_accuracy", "val_balanced_accuracy", "val_top5")),
+    "select": _one_of(selection.RULES),
+    "select_metric": _one_of(tuple(checks.figures())),
     "select_epoch": _one_of(("last", "best")),
 }
 AXES = ("learning_rate", "momentum", "l2", "init_scale", "batch_size", "seed")

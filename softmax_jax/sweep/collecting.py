@@ -15,8 +15,9 @@ def collect(epochs: Iterable) -> Result:
         run = epoch.run
         shape = (len(run.trials.group), run.num_epochs)
         for name, values in epoch.metrics.items():
-            blank = np.full(shape, np.nan, np.float32)
-            metrics.setdefault(name, blank)[epoch.trials, epoch.epoch - 1] = values
+            if name not in metrics:
+                metrics[name] = np.full(shape, np.nan, np.float32)
+            metrics[name][epoch.trials, epoch.epoch - 1] = values
         if epoch.epoch == run.num_epochs:
             params, kept = jax.device_get((epoch.states.params, epoch.best))
             last = _place(last, params, epoch, shape[0])

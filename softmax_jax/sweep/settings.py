@@ -72,8 +72,7 @@ def random(n, seed, **axes) -> Hyperparameters:
 
 def as_arrays(settings: Hyperparameters) -> Hyperparameters:
     """The settings as checked float32 arrays of one common length (a number counts for all)."""
-    names = Hyperparameters._fields
-    columns = [_numbers(name, column) for name, column in zip(names, settings, strict=True)]
+    columns = [_numbers(name, column) for name, column in zip(NAMES, settings, strict=True)]
     lengths = {len(column) for column in columns if len(column) != 1}
     if len(lengths) > 1 or 0 in lengths:
         raise ValueError(f"Settings must have one common length; it got {sorted(lengths)}.")
@@ -81,7 +80,7 @@ def as_arrays(settings: Hyperparameters) -> Hyperparameters:
     return Hyperparameters(
         *(
             _check(name, np.broadcast_to(column, n))
-            for name, column in zip(names, columns, strict=True)
+            for name, column in zip(NAMES, columns, strict=True)
         )
     )
 
