@@ -20,17 +20,18 @@ def curves(result, selected, title):
     """Loss and accuracy by epoch: the selected trial bold, the runners-up thin, the rest faint."""
     figure = _figure(figsize=(9, 3.6))
     figure.suptitle(title, fontsize=11)
-    epochs = np.arange(1, result.run.num_epochs + 1)
+    epochs = result.reached
     near, far = _others(result, selected)
     for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for name in (f"train_{what}", f"val_{what}"):
             if name not in result.metrics:
                 continue
             values, colour = result.metrics[name], _COLOURS[name.split("_")[0]]
-            axes.plot(epochs, values[far].T, color=colour, alpha=0.12, linewidth=0.7)
-            axes.plot(epochs, values[near].T, color=colour, alpha=0.55, linewidth=0.8)
+            axes.plot(epochs[far].T, values[far].T, color=colour, alpha=0.12, linewidth=0.7)
+            axes.plot(epochs[near].T, values[near].T, color=colour, alpha=0.55, linewidth=0.8)
             label = name.replace("_", " ")
-            axes.plot(epochs, values[selected.trial], color=colour, marker=".", label=label)
+            own = epochs[selected.trial], values[selected.trial]
+            axes.plot(*own, color=colour, marker=".", label=label)
         _zoom(axes, result.metrics[f"train_{what}"], selected.trial)
         axes.set(xlabel="epoch", ylabel=what)
         axes.legend()

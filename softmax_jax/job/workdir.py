@@ -71,7 +71,7 @@ class Workdir:
         lines = []
         for row, trial in enumerate(epoch.trials):
             figures = {name: values[row] for name, values in epoch.metrics.items()}
-            line = {"trial": int(trial), "epoch": epoch.epoch} | figures
+            line = {"trial": int(trial), "epoch": int(epoch.reached[row])} | figures
             lines.append(json.dumps(_plain(line)) + "\n")
         try:
             with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:

@@ -10,33 +10,77 @@ from softmax_jax.sweep.result import Result
 
 def collect(epochs: Iterable) -> Result:
     """Drains the generator `sweep.epochs` (or one that passes its epochs on) into a `Result`."""
-    metrics, last, best, best_epoch = {}, None, None, None
+    collection = None
     for epoch in epochs:
-        run = epoch.run
-        shape = (len(run.trials.group), run.num_epochs)
+        collection = collection or Collection(epoch.run)
+        collection.add(epoch)
+    return collection.result()
+
+
+class Collection:
+    """What the epochs so far have brought, by the number of the trial.
+
+    reached [T, E]: the epochs at which a trial was measured, as far as `count` [T] says ·
+    metrics, facts: {name: [T, E]}, {name: [T]} · last, best: parameters [T, ...] of the trials
+    that have ended · best_epoch [T].
+    """
+
+    def __init__(self, run):
+        num_trials = len(run.trials.group)
+        self.run = run
+        self.count = np.zeros(num_trials, np.int64)
+        self.reached = np.zeros((num_trials, run.num_epochs), np.int32)
+        self.metrics, self.facts = {}, {}
+        self.last, self.best = None, None
+        self.best_epoch = np.zeros(num_trials, np.int32)
+
+    def add(self, epoch):
+        """Takes what an `Epoch` brought."""
+        trials, columns = epoch.trials, self.count[epoch.trials]
+        self.reached[trials, columns] = epoch.reached
         for name, values in epoch.metrics.items():
-            if name not in metrics:
-                metrics[name] = np.full(shape, np.nan, np.float32)
-            metrics[name][epoch.trials, epoch.epoch - 1] = values
-        if epoch.epoch == run.num_epochs:
-            params, kept = jax.device_get((epoch.states.params, epoch.best))
-            last = _place(last, params, epoch, shape[0])
-            best = _place(best, kept.params, epoch, shape[0])
-            best_epoch = _place(best_epoch, kept.epoch, epoch, shape[0])
-    return Result(run, metrics, last, best, best_epoch)
+            self._metric(name, values.dtype)[trials, columns] = values
+        for name, values in epoch.facts.items():
+            self.facts.setdefault(name, np.zeros(len(self.count), values.dtype))[trials] = values
+        self.count[trials] += 1
+        if epoch.ends:
+            params, best = jax.device_get((epoch.states.params, epoch.best))
+            self.last = _place(self.last, params, epoch.piece, len(self.count))
+            self.best = _place(self.best, best.params, epoch.piece, len(self.count))
+            self.best_epoch = _place(self.best_epoch, best.epoch, epoch.piece, len(self.count))
+
+    def result(self) -> Result:
+        """The `Result`; a trial that ended before others keeps its last figures."""
+        columns = np.minimum(np.arange(self.count.max()), self.count[:, None] - 1)
+
+        def filled(values):
+            return np.take_along_axis(values, columns, 1)
+
+        return Result(
+            self.run,
+            {name: filled(values) for name, values in self.metrics.items()},
+            filled(self.reached),
+            self.last,
+            self.best,
+            self.best_epoch,
+            self.facts,
+        )
+
+    def _metric(self, name, dtype):
+        return self.metrics.setdefault(name, np.zeros(self.reached.shape, dtype))
 
 
-def _place(collected, piece, epoch, num_trials):
+def _place(collected, piece_values, piece, num_trials):
     """Writes the piece's arrays [S, K, ...] into the rows of its trials of arrays [T, ...]."""
-    real = slice(epoch.piece.num_real)  # the padding goes no further
-    numbers = epoch.piece.trials[:, real]
+    real = slice(piece.num_real)  # the padding goes no further
+    numbers = piece.trials[:, real]
     if collected is None:
         collected = jax.tree.map(
-            lambda leaf: np.zeros((num_trials, *leaf.shape[2:]), leaf.dtype), piece
+            lambda leaf: np.zeros((num_trials, *leaf.shape[2:]), leaf.dtype), piece_values
         )
 
     def write(whole, part):
         whole[numbers] = part[:, real]
         return whole
 
-    return jax.tree.map(write, collected, piece)
+    return jax.tree.map(write, collected, piece_values)

@@ -21,17 +21,22 @@ from softmax_jax.train import MOMENTUM_SGD, SGD, Hyperparameters, State
 class Epoch(NamedTuple):
     """What one epoch of one piece of the sweep brought.
 
-    `epoch` counts from 1; `trials` [n] are the numbers of the trials trained here, and `metrics`
-    {name: [n]} their figures (train_loss, val_accuracy, ...). `states` and `best` are stacked
-    [S, K] as the `piece` has its trials, and valid until the next step of the generator.
+    `epoch` counts from 1; `trials` [n] are the numbers of the trials trained here, `reached` [n]
+    the epoch that each of them has come to, `metrics` {name: [n]} their figures (train_loss,
+    val_accuracy, ...) and `facts` {name: [n]} what else is known of them by now. `states` and
+    `best` are stacked [S, K] as the `piece` has its trials, and valid until the next step of the
+    generator; `ends` says whether this is the piece's last epoch.
     """
 
     epoch: int
     trials: np.ndarray
+    reached: np.ndarray
     metrics: dict
+    facts: dict
     states: State
     best: program.Best
     piece: Piece
+    ends: bool
     run: Run
 
 
@@ -97,7 +102,8 @@ def _piece_epochs(run, piece, loss, data, held_out):
         if epoch < run.num_epochs:  # the device is at work: time to shuffle for the next epoch
             order = orders(seeds, epoch + 1, num_examples, batch_size)
         numbers, metrics = _real(piece, jax.device_get(figures))
-        yield Epoch(epoch, numbers, metrics, states, best, piece, run)
+        reached, ends = np.full(len(numbers), epoch), epoch == run.num_epochs
+        yield Epoch(epoch, numbers, reached, metrics, {}, states, best, piece, ends, run)
 
 
 def fit(train, val, settings: Hyperparameters | None = None, **options) -> Result:

@@ -48,13 +48,20 @@ class Selected(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """metrics {name: [T, E]} by trial and epoch; params and best_params stacked [T, ...]."""
+    """metrics {name: [T, E]} by trial and epoch; params and best_params stacked [T, ...].
+
+    reached [T, E]: the epoch at which each figure was measured; a trial that ended before others
+    keeps its last figures. best_epoch [T]: 0 where none was kept. facts {name: [T]}: what else is
+    known of each trial.
+    """
 
     run: Run
     metrics: dict
+    reached: np.ndarray
     params: dict
     best_params: dict
     best_epoch: np.ndarray
+    facts: dict
     refit: Selected | None = None
 
     @property
@@ -62,7 +69,8 @@ class Result:
         """The epoch [T] in which a loss of the trial stopped being finite; 0: it did not."""
         losses = [values for name, values in self.metrics.items() if name.endswith("_loss")]
         finite = np.isfinite(losses).all(0)
-        return np.where(finite.all(1), 0, 1 + finite.argmin(1))
+        first = self.reached[np.arange(len(finite)), finite.argmin(1)]
+        return np.where(finite.all(1), 0, first)
 
     def table(self) -> list[dict]:
         """A row per trial: its settings, its figures at the last and at its best epoch."""
@@ -78,7 +86,7 @@ class Result:
 
     def figures(self, metric="val_loss", epoch="last"):
         """The figure [T] of each trial at its last epoch, or at its best one."""
-        return self.metrics[metric][np.arange(len(self.best_epoch)), self.epochs(epoch) - 1]
+        return self.metrics[metric][np.arange(len(self.best_epoch)), self._columns(epoch)]
 
     @property
     def has_winner(self):
@@ -151,14 +159,16 @@ class Result:
         """The number [T] of the epoch meant by 'last' or 'best', for each trial."""
         if epoch not in ("last", "best"):
             raise ValueError(f"The epoch must be 'last' or 'best'; it got {epoch!r}.")
-        last = np.full_like(self.best_epoch, self.run.num_epochs)
+        last = self.reached[:, -1]
         return last if epoch == "last" else np.where(self.best_epoch > 0, self.best_epoch, last)
+
+    def _columns(self, epoch):
+        """Where in `metrics` [T, E] the figures of that epoch stand, for each trial."""
+        return (self.reached == self.epochs(epoch)[:, None]).argmax(1)
 
     def _select(self, trial, epoch, why, hints):
         number = int(self.epochs(epoch)[trial])
-        metrics = {
-            name: shortest(values[trial, number - 1]) for name, values in self.metrics.items()
-        }
+        metrics = {name: shortest(self.figures(name, epoch)[trial]) for name in self.metrics}
         settings = self.run.trials.row(trial)
         return Selected(trial, number, settings, metrics, why, hints, self.classifier(trial, epoch))
 

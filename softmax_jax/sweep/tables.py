@@ -16,6 +16,7 @@ def by_trial(result) -> list[dict]:
         {"trial": trial}
         | result.run.trials.row(trial)
         | {name: shortest(values[trial]) for name, values in figures.items()}
+        | {name: values[trial].item() for name, values in result.facts.items()}
         | {"best_epoch": int(best_epoch[trial]), "diverged": bool(diverged[trial])}
         for trial in range(len(best_epoch))
     ]

@@ -100,5 +100,5 @@ def _in_order(values):
 
 
 def shortest(value):
-    """0.1, where float(np.float32(0.1)) would be 0.10000000149011612."""
-    return float(str(np.float32(value)))
+    """The float of a NumPy number: 0.1, where float(np.float32(0.1)) is 0.10000000149011612."""
+    return float(str(value))
