@@ -7,10 +7,11 @@ from softmax_jax.job import command_line, experiment
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, or one of yours.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder for the results; '': a new one in runs/.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the job that --workdir holds.")
 
 
 def main(_):
-    return experiment.main(_CONFIG.value, _WORKDIR.value)
+    return experiment.main(_CONFIG.value, _WORKDIR.value, overwrite=_OVERWRITE.value)
 
 
 if __name__ == "__main__":

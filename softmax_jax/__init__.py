@@ -9,3 +9,16 @@ A *setting* is one choice of the hyperparameters; a *trial* is one trained model
 seed, a resample and a batch size. The *loss* is the mean cross-entropy; the *objective*, which is
 what training minimises, adds l2/2 · ‖W‖² to it (the bias is not penalised).
 """
+
+import importlib
+
+# What is imported when it is first asked for: name → module.
+_LAZY = {
+    "load": "softmax_jax.commands.parameters",
+}
+
+
+def __getattr__(name):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'softmax_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -45,7 +45,7 @@ def take(data: Data, rows, resample) -> Batch:
     if data.resamples is not None:
         weights = weights * data.resamples[rows, resample]
     importance = None if data.importance is None else data.importance[rows]
-    return Batch(_normalise(data, data.x[rows]), data.y[rows], weights, importance)
+    return Batch(normalise(data, data.x[rows]), data.y[rows], weights, importance)
 
 
 def block(data: Data, start, size, resample) -> Batch:
@@ -61,11 +61,12 @@ def block(data: Data, start, size, resample) -> Batch:
     weights = part(data.weights) * (first + jnp.arange(size) >= start)
     if data.resamples is not None:
         weights = weights * part(data.resamples)[:, resample]
-    return Batch(_normalise(data, part(data.x)), part(data.y), weights)
+    return Batch(normalise(data, part(data.x)), part(data.y), weights)
 
 
-def _normalise(data, x):
-    features = x.reshape(len(x), -1).astype(jnp.float32)
+def normalise(data: Data, x) -> jax.Array:
+    """(x - mean) / scale of x [B, ...], flattened to [B, D], in the type of the scale."""
+    features = x.reshape(len(x), -1).astype(data.scale.dtype)
     if data.mean is not None:
         features = features - data.mean
     return features * (1 / data.scale)  # one division, not one per pixel

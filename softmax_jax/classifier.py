@@ -65,7 +65,8 @@ class Classifier(NamedTuple):
 @jax.jit
 def _logits(classifier, x):
     def one(example):
-        features = (example.reshape(-1).astype(jnp.float32) - classifier.mean) / classifier.scale
+        features = example.reshape(-1).astype(classifier.W.dtype)
+        features = (features - classifier.mean) / classifier.scale
         return models.product(features[None], classifier.W)[0] + classifier.b
 
     return jax.lax.map(one, x, batch_size=min(_BLOCK, len(x)))

@@ -66,12 +66,12 @@ def _backward(inputs, gradient):
 product_bfloat16.defvjp(_forward, _backward)
 
 
-def make_scratch(product=product) -> Model:
+def make_scratch(product=product, dtype=jnp.float32) -> Model:
     """A dictionary of W [D, C] and b [C]; logits = XW + b."""
 
     def init(key, num_features, num_classes, init_scale=0.01):
-        W = init_scale * jax.random.normal(key, (num_features, num_classes))
-        return {"W": W, "b": jnp.zeros(num_classes)}
+        W = init_scale * jax.random.normal(key, (num_features, num_classes), dtype)
+        return {"W": W, "b": jnp.zeros(num_classes, dtype)}
 
     def apply(params, x):
         return product(_flatten(x), params["W"]) + params["b"]
@@ -79,18 +79,21 @@ def make_scratch(product=product) -> Model:
     return Model(init, apply, lambda params: (params["W"], params["b"]))
 
 
-def make_concise(product=product) -> Model:
+def make_concise(product=product, dtype=jnp.float32) -> Model:
     """`flax.linen.Dense` with a normal kernel."""
 
     def dense(num_classes, init_scale=0.01):
         return nn.Dense(
             num_classes,
+            param_dtype=dtype,
             kernel_init=nn.initializers.normal(init_scale),
             dot_general=lambda x, kernel, *_, **__: product(x, kernel),
         )
 
     def init(key, num_features, num_classes, init_scale=0.01):
-        return dense(num_classes, init_scale).init(key, jnp.zeros((1, num_features)))["params"]
+        return dense(num_classes, init_scale).init(key, jnp.zeros((1, num_features), dtype))[
+            "params"
+        ]
 
     def apply(params, x):
         num_classes = params["bias"].shape[-1]
@@ -104,12 +107,14 @@ concise = make_concise()
 
 # What `config.model` and `config.precision` may name.
 MODELS = {"concise": concise, "scratch": scratch}
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "float64")
 
 
 @functools.cache
 def get(name, precision="float32") -> Model:
     """The model of that name with its matrix products in that precision.
+
+    float64 is that of its parameters too, and needs `jax_enable_x64`.
 
     Cached, as is `class_first`: the functions of a model are part of what a compiled program is
     keyed by, and a new pair of them would compile anew.
@@ -117,7 +122,7 @@ def get(name, precision="float32") -> Model:
     if precision == "float32":
         return MODELS[name]
     make = {"concise": make_concise, "scratch": make_scratch}[name]
-    return make(product_bfloat16)
+    return make(product_bfloat16) if precision == "bfloat16" else make(dtype=jnp.float64)
 
 
 @functools.cache

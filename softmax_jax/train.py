@@ -1,92 +1,50 @@
-"""Minibatch SGD on one model: the state, the step, the epoch, the evaluation. All pure.
+"""Minibatch SGD on one model: the step, the epoch, the evaluation. All pure.
 
 Nothing here knows of trials: `softmax_jax.sweep` adds their axis with `jax.vmap`.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
-from flax.training.train_state import TrainState
 from jax import lax
 
-from softmax_jax import batches, losses, metrics, models
+from softmax_jax import batches, cures, losses, metrics, models, schedules
 from softmax_jax.batches import Batch, Data
+from softmax_jax.state import MOMENTUM_SGD, SGD, Hyperparameters, State, create_state
 
-
-class Hyperparameters(NamedTuple):
-    """What may differ between trials: float32 scalars, or arrays [T] of one value per setting."""
-
-    learning_rate: Any = 0.1
-    momentum: Any = 0.0
-    l2: Any = 0.0
-    init_scale: Any = 0.01
-
-
-class State(TrainState):
-    """A Flax `TrainState` with its hyperparameters, its column of the resamples and its loss."""
-
-    hyperparameters: Hyperparameters
-    resample: jax.Array
-    loss: Callable = struct.field(pytree_node=False)
-
-
-# Made once for all runs: a transformation is part of what a compiled program is keyed by, and a new
-# one per run would compile anew. The zeros are placeholders for the traced values of
-# `create_state`. Without momentum there is no buffer to keep, to read and to write.
-SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0)
-MOMENTUM_SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0, momentum=0.0)
-
-
-def create_state(
-    key,
-    model: models.Model,
-    hyperparameters: Hyperparameters,
-    num_features: int,
-    num_classes: int,
-    *,
-    loss=losses.cross_entropy,
-    tx=MOMENTUM_SGD,
-    resample=0,
-) -> State:
-    """A fresh model: weights from N(0, init_scale²), biases zero, no momentum gathered.
-
-    tx: `SGD` where the momentum is known to be zero, else `MOMENTUM_SGD`.
-    """
-    h = Hyperparameters(*(jnp.asarray(value, jnp.float32) for value in hyperparameters))
-    state = State.create(
-        apply_fn=model.apply,
-        params=model.init(key, num_features, num_classes, h.init_scale),
-        tx=tx,
-        hyperparameters=h,
-        resample=jnp.asarray(resample, jnp.int32),
-        loss=loss,
-    )
-    traced = {"learning_rate": h.learning_rate, "momentum": h.momentum}
-    own = {name: traced[name] for name in state.opt_state.hyperparams}
-    opt_state = optax.tree.set(state.opt_state, **own)
-    return state.replace(step=jnp.zeros((), jnp.int32), opt_state=opt_state)
+__all__ = [
+    "MOMENTUM_SGD",
+    "SGD",
+    "Batch",
+    "Data",
+    "Hyperparameters",
+    "State",
+    "create_state",
+    "evaluate",
+    "predict",
+    "train_epoch",
+    "train_step",
+    "values",
+]
 
 
 def train_step(state: State, batch: Batch):
     """One step of SGD on Σ w·v·loss / Σ w + l2/2 · ‖W‖²: (state, batch) -> (state, sums).
 
-    w are the weights of the batch and v its importance (1 where that is None). The sums are those
-    of loss and accuracy over the batch, before the update, weighted by w alone. A batch whose
-    weights are all zero has a data gradient of zero.
+    w are the weights of the batch and v its importance (1 where that is None); the labels of this
+    loss may be smoothed. The sums are those of the plain loss and the accuracy over the batch,
+    before the update, weighted by w alone. A batch whose weights are all zero has a data gradient
+    of zero.
     """
 
     def objective(params):
         scores = state.apply_fn(params, batch.x).T  # [C, B]: see models.product
         sums = _measure(state.loss, _TRAIN_METRICS, scores, batch)
-        value = _mean_loss(state.loss, scores, batch, sums)
+        value = _mean_loss(state, scores, batch, sums)
         return value + state.hyperparameters.l2 / 2 * models.squared_norm(params), sums
 
     gradient, sums = jax.grad(objective, has_aux=True)(state.params)
-    return state.apply_gradients(grads=gradient), sums
+    return _update(state, gradient), sums
 
 
 def train_epoch(state: State, data: Data, order):
@@ -109,7 +67,7 @@ def evaluate(state: State, data: Data, *, batch_size: int = 1000):
 
     def one_block(start):
         batch = batches.block(data, start, size, state.resample)
-        scores = state.apply_fn(state.params, batch.x).T
+        scores = state.apply_fn(state.averaged, batch.x).T
         return _measure(state.loss, _EVALUATION_METRICS, scores, batch)
 
     def add(sums, start):
@@ -128,11 +86,27 @@ def values(state: State, sums):
 
 def predict(state: State, x):
     """Probabilities [B, C] of normalised features x [B, ...]."""
-    return losses.softmax(state.apply_fn(state.params, x))
+    return losses.softmax(state.apply_fn(state.averaged, x))
 
 
 _TRAIN_METRICS = ("loss", "accuracy")
 _EVALUATION_METRICS = ("loss", *metrics.METRICS)
+
+
+def _update(state, gradient):
+    """The state a step further: at the rate of the hour, averaged, and unless it has stopped."""
+    h, new = state.hyperparameters, state
+    course = {name: getattr(h, name) for name in ("warmup", "final_rate")}
+    course = {name: value for name, value in course.items() if value is not None}
+    if course:
+        height = schedules.height(state.schedule, state.step / state.num_steps, **course)
+        opt_state = optax.tree.set(state.opt_state, learning_rate=h.learning_rate * height)
+        new = new.replace(opt_state=opt_state)
+    new = new.apply_gradients(grads=gradient)
+    if h.averaging is not None:
+        done = new.params, new.step, state.num_steps
+        new = new.replace(average=cures.tail_mean(state.average, *done, h.averaging))
+    return new if h.patience is None else cures.held(state.stopped, state, new)
 
 
 def _metrics(loss, names):
@@ -140,13 +114,17 @@ def _metrics(loss, names):
     return {"loss": metrics.mean_of(loss), **chosen}
 
 
-def _mean_loss(loss, scores, batch, sums):
-    """The data part of the objective; without importance it is the loss already measured."""
-    if batch.importance is None:
+def _mean_loss(state, scores, batch, sums):
+    """The data part of the objective; often it is the loss already measured."""
+    loss, smoothing = state.loss, state.hyperparameters.label_smoothing
+    if batch.importance is None and smoothing is None:
         return metrics.mean_of(loss).value(sums["loss"])
+    if smoothing is not None:
+        loss = cures.smoothed(loss, smoothing)
 
     def weighted(scores, labels, axis):
-        return batch.importance * loss(scores, labels, axis)
+        each = loss(scores, labels, axis)
+        return each if batch.importance is None else batch.importance * each
 
     metric = metrics.mean_of(weighted)
     return metric.value(metric.sums(scores, batch.y, batch.weights, axis=0))

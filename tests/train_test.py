@@ -32,26 +32,32 @@ def batch_of(x, y, weights=None):
     return train.Batch(jnp.asarray(x), jnp.asarray(y), jnp.asarray(weights, jnp.float32))
 
 
-def fresh(loss=losses.cross_entropy, resample=0, tx=train.MOMENTUM_SGD, **hyperparameters):
-    h = train.Hyperparameters(**hyperparameters)
-    key = jax.random.key(0)
-    return train.create_state(key, models.scratch, h, D, C, loss=loss, tx=tx, resample=resample)
+def fresh(loss=losses.cross_entropy, resample=0, tx=train.MOMENTUM_SGD, course=(), **h):
+    """course: the schedule and the number of steps."""
+    h, options = train.Hyperparameters(**h), {"loss": loss, "tx": tx, "resample": resample}
+    options |= dict(zip(("schedule", "num_steps"), course, strict=False))
+    return train.create_state(jax.random.key(0), models.scratch, h, D, C, **options)
 
 
 def weights_of(state):
     return (np.asarray(leaf, np.float64) for leaf in models.scratch.weights(state.params))
 
 
-def by_hand(state, batches, learning_rate=0.1, momentum=0.0, l2=0.0):
-    """Minibatch SGD in NumPy float64, on batches of (x, y, weights): the final W and b."""
+def by_hand(state, batches, learning_rate=0.1, momentum=0.0, l2=0.0, smoothing=0.0, heights=None):
+    """Minibatch SGD in NumPy float64, on batches of (x, y, weights): the final W and b.
+
+    heights: what the rate is multiplied with at each step.
+    """
+    heights = np.ones(len(batches)) if heights is None else heights
+    Y = (1 - smoothing) * np.eye(C) + smoothing / C
     W, b = weights_of(state)
     W_velocity, b_velocity = np.zeros_like(W), np.zeros_like(b)
-    for x, y, weights in batches:
+    for (x, y, weights), height in zip(batches, heights, strict=True):
         x = x.astype(np.float64)
-        error = (softmax(x @ W + b, -1) - np.eye(C)[y]) * weights[:, None] / weights.sum()
+        error = (softmax(x @ W + b, -1) - Y[y]) * weights[:, None] / weights.sum()
         W_velocity = momentum * W_velocity + x.T @ error + l2 * W
         b_velocity = momentum * b_velocity + error.sum(0)
-        W, b = W - learning_rate * W_velocity, b - learning_rate * b_velocity
+        W, b = W - height * learning_rate * W_velocity, b - height * learning_rate * b_velocity
     return W, b
 
 
@@ -275,3 +281,94 @@ def test_without_momentum_the_buffer_changes_nothing():
     states = [fresh(init_scale=1.0, tx=tx) for tx in (train.SGD, train.MOMENTUM_SGD)]
     without, with_buffer = (epoch(state, data, order)[0].params for state in states)
     jax.tree.map(np.testing.assert_array_equal, without, with_buffer)
+
+
+# Cures of overfitting.
+
+
+@EACH_LOSS
+def test_a_step_on_smoothed_labels_is_the_closed_form_and_the_figures_are_plain(name):
+    x, y = examples()
+    h = {"learning_rate": 0.5, "l2": 0.1}
+    state = fresh(losses.FROM_LOGITS[name], init_scale=1.0, label_smoothing=0.3, **h)
+    counts = np.arange(N) % 3
+    after, sums = step(state, batch_of(x, y, counts))
+    assert_weights(after, by_hand(state, [(x, y, counts)], smoothing=0.3, **h))
+    expected = np.average(losses_of(state, x, y), weights=counts)
+    assert_allclose(train.values(state, sums)["loss"], expected, rtol=1e-6)
+    sums = evaluate(state, data_of(x, y))
+    assert_allclose(train.values(state, sums)["loss"], losses_of(state, x, y).mean(), rtol=1e-6)
+
+
+def test_importance_weighs_the_smoothed_loss():
+    x, y = examples()
+    own = np.linspace(0.5, 1.5, N).astype(np.float32)
+    state = fresh(init_scale=1.0, label_smoothing=0.3)
+    after, _ = step(state, batch_of(x, y)._replace(importance=jnp.asarray(own)))
+    W, b = weights_of(state)
+    error = softmax(x @ W + b, -1) - (0.7 * np.eye(C)[y] + 0.1)
+    error *= own[:, None] / N
+    assert_weights(after, (W - 0.1 * x.T @ error, b - 0.1 * error.sum(0)))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_rate_follows_its_schedule_from_step_to_step(schedule):
+    """Warm-up in 3 of 12 steps: with momentum, which the rate multiplies once it has gathered."""
+    x, y = examples()
+    h = {"learning_rate": 0.8, "momentum": 0.5}
+    decay = {} if schedule == "constant" else {"final_rate": 0.1}
+    first = state = fresh(course=(schedule, 12), init_scale=1.0, warmup=0.25, **decay, **h)
+    u = np.maximum(np.arange(12) - 3, 0) / 9
+    fallen = 1.0 if schedule == "constant" else 0.1 + 0.9 * (1 + np.cos(np.pi * u)) / 2
+    heights = np.minimum(np.arange(12) / 3, 1) * fallen
+    states = []
+    for _ in range(12):
+        states.append(state)
+        state, _ = step(state, batch_of(x, y))
+    assert_weights(state, by_hand(first, [(x, y, np.ones(N))] * 12, heights=heights, **h))
+    resumed = jax.tree.map(jnp.copy, states[7])  # what is to come depends on the state alone
+    for _ in range(5):
+        resumed, _ = step(resumed, batch_of(x, y))
+    jax.tree.map(assert_array_equal, resumed.params, state.params)
+
+
+def test_the_averaged_weights_are_evaluated_and_the_last_ones_trained():
+    x, y = examples()
+    h = {"learning_rate": 0.5, "momentum": 0.5}
+    state = first = fresh(course=("constant", 6), init_scale=1.0, averaging=0.5, **h)
+    batches = [(x, y, np.ones(N))]
+    for _ in range(6):
+        state, _ = step(state, batch_of(x, y))
+    path = [by_hand(first, batches * n, **h) for n in (4, 5, 6)]
+    assert_weights(state, path[-1])
+    mean = tuple(np.mean(parts, 0) for parts in zip(*path, strict=True))
+    assert_weights(state.replace(params=state.average), mean)
+    losses_ = losses_of(state.replace(params=state.average), x, y)
+    assert_allclose(evaluate(state, data_of(x, y))["loss"]["sum"], losses_.sum(), rtol=1e-6)
+    probabilities = softmax(x @ mean[0] + mean[1], -1)
+    assert_allclose(train.predict(state, jnp.asarray(x)), probabilities, rtol=1e-4)
+    assert abs(losses_ - losses_of(state, x, y)).max() > 1e-3
+
+
+def test_a_stopped_state_does_not_change():
+    """Nothing of it: not its step, its momentum, its average."""
+    x, y = examples()
+    h = {"momentum": 0.9, "averaging": 1.0, "patience": 3, "final_rate": 0.1}
+    state, _ = epoch(fresh(course=("cosine", 9), **h), data_of(x, y), order_of(4))
+    stopped = state.replace(stopped=jnp.array(True))
+    after, sums = epoch(stopped, data_of(x, y), order_of(4, seed=1))
+    jax.tree.map(assert_array_equal, after, stopped)
+    assert sums["loss"]["weight"] == N
+    going, _ = epoch(state, data_of(x, y), order_of(4, seed=1))
+    assert going.step == 6 and abs(going.average["W"] - state.average["W"]).max() > 1e-4
+
+
+def test_cures_that_are_off_change_nothing():
+    """Trials without cures go through a program that has them as through one that has none."""
+    x, y = examples()
+    off = {"label_smoothing": 0.0, "warmup": 0.0, "final_rate": 1.0, "averaging": 0.0}
+    plain = fresh(init_scale=1.0)
+    idle = fresh(course=("cosine", 3), init_scale=1.0, patience=0, **off)
+    plain, idle = (epoch(state, data_of(x, y), order_of(4))[0] for state in (plain, idle))
+    assert_weights(idle, weights_of(plain), rtol=1e-6, atol=1e-7)
+    jax.tree.map(assert_array_equal, idle.averaged, idle.params)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from softmax_jax.data import npy, placement
 from softmax_jax.data.checks import check, check_alike
 from softmax_jax.data.dataset import Dataset, Splits
 from softmax_jax.data.errors import DataError
@@ -18,17 +19,23 @@ def from_arrays(
     test: Sequence | None = None,
     label_names: Sequence[str] | None = None,
     name: str = "arrays",
+    *,
+    dtype: str = "float32",
+    stream: str | bool = "auto",
 ) -> Splits:
     """Makes splits of arrays of NumPy or JAX; those of JAX stay on their device.
 
     Args:
-      train: `(x, y)` or `(x, y, weights)`. x [N, ...] is uint8, which makes it images with values
-        up to 255, or of another numeric type, which makes it float32 features; y [N] are labels
-        of any integer type; weights [N] say how much each example counts in the objective.
+      train: `(x, y)` or `(x, y, weights)`. x [N, ...] is uint8, with values up to 255, or of
+        another numeric type, which makes it features of type `dtype`; y [N] are labels of any
+        integer type; weights [N] say how much each example counts in the objective.
       val, test: `(x, y)`, of the same shape and type as in train.
       label_names: C names, by label. By default C is the largest label + 1, and the names are
         '0', '1', ...
       name: what the dataset is called in whatever is written about it.
+      dtype: `'float32'` or `'float64'`.
+      stream: whether datasets are read in parts: by default where arrays of type np.memmap are
+        larger than a quarter of the memory; see `placement.place`.
 
     Returns:
       Splits that share the memory of those arrays that had the right type already.
@@ -41,12 +48,14 @@ def from_arrays(
     given = {"train": train, "val": val, "test": test}
     parts = {role: _convert(part, role) for role, part in given.items() if part is not None}
     names = _names(parts) if label_names is None else tuple(str(label) for label in label_names)
-    datasets = {}
-    for role, (x, y, weights) in parts.items():
-        scale = 255.0 if x.dtype == np.uint8 else 1.0
-        dataset = Dataset(x, y, scale, names, name, weights=weights)
+    datasets = {
+        role: Dataset(x, y, _scale(x), names, name, weights=weights, dtype=dtype)
+        for role, (x, y, weights) in parts.items()
+    }
+    datasets = placement.place(datasets, stream)
+    for role, dataset in datasets.items():
         check(dataset, role)  # before the labels are narrowed, which would wrap large ones round
-        datasets[role] = dataclasses.replace(dataset, y=y.astype(np.int32, copy=False))
+        datasets[role] = dataclasses.replace(dataset, y=dataset.y.astype(np.int32, copy=False))
     check_alike(datasets)
     _check_apart(datasets)
     test = datasets.get("test")
@@ -55,7 +64,7 @@ def from_arrays(
 
 
 def _convert(part: Sequence, role: str) -> tuple:
-    """x, y and weights (or None) as arrays, x and weights in their final types."""
+    """x, y and weights (or None) as arrays, of types that are right or can be made so."""
     lengths = (2, 3) if role == "train" else (2,)
     if not isinstance(part, tuple | list) or len(part) not in lengths:
         form = "(x, y) or (x, y, weights)" if role == "train" else "(x, y)"
@@ -68,17 +77,27 @@ def _convert(part: Sequence, role: str) -> tuple:
             f"{role}: labels must be integers, and are {y.dtype}. Convert them: y.astype('int32'), "
             "or for names np.unique(y, return_inverse=True)[1]."
         )
-    weights = _to_float(rest[0], "weights", role) if rest else None
-    return x if x.dtype == np.uint8 else _to_float(x, "x", role), y, weights
+    _check_numbers(x := _as_numbers(x), "x", role)
+    if rest:
+        _check_numbers(rest[0], "weights", role)
+    return x, y, rest[0] if rest else None
 
 
-def _to_float(array, what: str, role: str):
-    if array.dtype.kind not in "biuf" and "float" not in array.dtype.name:  # JAX has bfloat16
+def _as_numbers(array):
+    """The array itself, or as bfloat16 if it lost that type in a file of NumPy."""
+    dtype = npy.numbers(array.dtype)
+    return array if dtype == array.dtype else array.view(dtype)
+
+
+def _check_numbers(array, what: str, role: str) -> None:
+    if not npy.is_number(array.dtype):
         raise DataError(
             f"{role}: {what} must be numbers, and are {array.dtype}. Encode them as floats first."
         )
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is reported so
-        return array.astype(np.float32, copy=False)
+
+
+def _scale(x: np.ndarray) -> float:
+    return 255.0 if x.dtype == np.uint8 else 1.0
 
 
 def _names(parts: Mapping[str, tuple]) -> tuple[str, ...]:

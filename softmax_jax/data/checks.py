@@ -4,7 +4,6 @@ Every function raises a DataError that names the split, the rule, what it found 
 """
 
 from collections.abc import Mapping
-from types import ModuleType
 
 import numpy as np
 
@@ -33,13 +32,13 @@ def check_alike(datasets: Mapping[str, Dataset]) -> None:
     Raises:
       DataError: they have not.
     """
-    train = datasets["train"].x
+    train = datasets["train"]
     for role, dataset in datasets.items():
-        x = dataset.x
-        if (x.shape[1:], x.dtype) != (train.shape[1:], train.dtype):
+        shape, expected = dataset.x.shape[1:], train.x.shape[1:]
+        if (shape, dataset.form) != (expected, train.form):
             raise DataError(
-                f"An example in train is {train.dtype} of shape {train.shape[1:]}, and one in "
-                f"{role} is {x.dtype} of shape {x.shape[1:]}. Prepare both in the same way."
+                f"An example in train is {train.form} of shape {expected}, and one in {role} is "
+                f"{dataset.form} of shape {shape}. Prepare both in the same way."
             )
 
 
@@ -61,6 +60,11 @@ def _check_shapes(dataset: Dataset, role: str) -> None:
 
 def _check_labels(dataset: Dataset, role: str) -> None:
     y, num_classes = dataset.y, dataset.num_classes
+    if num_classes < 2:
+        raise DataError(
+            f"{role}: there is only one class, {dataset.label_names[0]!r}. Give examples of at "
+            "least two."
+        )
     if int(y.min()) < 0 or int(y.max()) >= num_classes:
         y = np.asarray(y)
         row = int(np.argmax((y < 0) | (y >= num_classes)))
@@ -72,13 +76,19 @@ def _check_labels(dataset: Dataset, role: str) -> None:
 
 
 def _check_finite(dataset: Dataset, role: str) -> None:
-    if not bool(_namespace(dataset.x).isfinite(dataset.x).all()):
-        x = np.asarray(dataset.x).reshape(dataset.num_examples, -1)
-        row, column = np.argwhere(~np.isfinite(x))[0]
-        raise DataError(
-            f"{role}: feature {x[row, column]} in row {row}, column {column} is not a finite "
-            "float32. Fill in or leave out what is missing, and scale down what is too large."
-        )
+    on_device = not isinstance(dataset.x, np.ndarray)
+    if on_device and bool(dataset.x.__array_namespace__().isfinite(dataset.x).all()):
+        return
+    for start, block in dataset.blocks(f"checking {role}"):
+        finite = np.isfinite(block)
+        if not finite.all():
+            row, column = np.argwhere(~finite.reshape(len(block), -1))[0]
+            value = block.reshape(len(block), -1)[row, column]
+            raise DataError(
+                f"{role}: feature {value} in row {start + row}, column {column} is not a finite "
+                f"{dataset.form}. Fill in or leave out what is missing, and scale down what is "
+                "too large."
+            )
 
 
 def _check_weights(dataset: Dataset, role: str) -> None:
@@ -97,8 +107,3 @@ def _check_weights(dataset: Dataset, role: str) -> None:
         )
     if not weights.any():
         raise DataError(f"{role}: all weights are 0. Give at least one example a weight.")
-
-
-def _namespace(array: object) -> ModuleType:
-    """numpy or jax.numpy, whichever the array is of. (Arrays of NumPy 1 do not say.)"""
-    return array.__array_namespace__() if hasattr(array, "__array_namespace__") else np

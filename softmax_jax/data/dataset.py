@@ -3,15 +3,22 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from softmax_jax.data import streaming
+from softmax_jax.data.errors import DataError
 
 if TYPE_CHECKING:
     import jax
 
     Array = np.ndarray | jax.Array
+
+
+_BLOCK = 1 << 16  # values in a block that is looked at at a time: they stay in the cache
+_FEWEST = 16  # examples in it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,22 +28,31 @@ class Dataset:
     A model sees (x − mean) / scale, flattened to [N, D].
 
     Attributes:
-      x: [N, ...] uint8 images ([N, H, W] grey, [N, H, W, 3] colour) or float32 features [N, D].
+      x: [N, ...] uint8, or floats: those of a dataset that is read in parts may be of any type.
       y: [N] int32 labels in 0..C−1.
-      scale: the divisor: the largest value of the image format (255; digits 16), 1 for features.
+      scale: the divisor: the largest value of the image format (255; digits 16), 1 for features,
+        or [D] of type `dtype`.
       label_names: C names, by label.
       name: the dataset that the examples come from.
-      mean: what is subtracted before dividing: a number, or float32 [D].
-      weights: None, or float32 [N]: how much each example counts in the objective.
+      mean: what is subtracted before dividing: a number, or [D] of type `dtype`.
+      weights: None, or [N] of type `dtype`: how much each example counts in the objective.
+      dtype: 'float32' or 'float64': the type of x in memory, unless that is uint8.
+      part_size: None if all examples are in memory, else how many of them are at a time.
     """
 
     x: "Array"
     y: "Array"
-    scale: float
+    scale: "float | np.ndarray"
     label_names: tuple[str, ...]
     name: str
     mean: "float | np.ndarray" = 0.0
     weights: "Array | None" = None
+    dtype: str = "float32"
+    part_size: int | None = None
+
+    def __post_init__(self):
+        if self.dtype not in ("float32", "float64"):
+            raise DataError(f"dtype must be 'float32' or 'float64'; it is {self.dtype!r}.")
 
     @property
     def num_examples(self) -> int:
@@ -55,13 +71,47 @@ class Dataset:
 
     @property
     def is_image(self) -> bool:
-        """Whether an example can be drawn: [H, W], [H, W, 1] or [H, W, 3]."""
+        """Whether an example can be drawn: uint8 [H, W], [H, W, 1] or [H, W, 3]."""
         shape = self.x.shape[1:]
-        return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
+        is_flat = len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
+        return is_flat and self.x.dtype == np.uint8
+
+    @property
+    def form(self) -> np.dtype:
+        """The type of x in memory: uint8 or `dtype`."""
+        return np.dtype(np.uint8 if self.x.dtype == np.uint8 else self.dtype)
 
     def text_labels(self, labels: Iterable[int]) -> list[str]:
         """Names of labels: `text_labels([9, 0])` is, say, `['ankle boot', 't-shirt']`."""
         return [self.label_names[int(label)] for label in np.asarray(labels)]
+
+    def blocks(self, what: str = "reading") -> Iterator[tuple[int, np.ndarray]]:
+        """x in its `form`, as pairs (number of the first example, [n, ...]), in order.
+
+        Memory does not grow with N. What takes long shows a progress bar, called `what`.
+        """
+        from tqdm import tqdm
+
+        x = np.asarray(self.x)
+        size = max(_FEWEST, _BLOCK // max(self.num_features, 1))
+        starts = range(0, self.num_examples, size)
+        for start in tqdm(starts, desc=what, delay=2, leave=False, disable=None):
+            with np.errstate(over="ignore"):  # what is too large becomes infinite
+                block = x[start : start + size].astype(self.form, copy=False)
+            yield start, block
+
+    def shuffled(self, epoch: int, batch_size: int = 1) -> "Iterator[streaming.Part]":
+        """All examples once, in parts that fit into memory, for training.
+
+        Where all are in memory, that is a single part, with the examples in their own order; else
+        each part but the last has as many whole minibatches as `part_size` allows, of blocks drawn
+        at random. A function of the epoch alone: within a part, the caller shuffles.
+        """
+        return streaming.shuffled(self, epoch, batch_size)
+
+    def in_order(self) -> "Iterator[streaming.Part]":
+        """All examples once, in parts that fit into memory, in order, for evaluation."""
+        return streaming.in_order(self)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,13 +140,17 @@ def fingerprint(splits: Splits) -> str:
 
     It runs over dtype, shape and bytes of x, y (and weights, where given) of train, val and test,
     in this order. Names and sources play no part, so the same examples read from
-    elsewhere have the same fingerprint.
+    elsewhere, or in parts, have the same fingerprint.
     """
     digest = hashlib.sha256()
     for role in ("train", "val", "test"):
         dataset = getattr(splits, role)
-        arrays = () if dataset is None else (dataset.x, dataset.y, dataset.weights)
-        for array in arrays:
+        if dataset is None:
+            continue
+        digest.update(f"{dataset.form.str} {dataset.x.shape}".encode())
+        for _, block in dataset.blocks("fingerprint"):
+            digest.update(np.ascontiguousarray(block).data)
+        for array in (dataset.y, dataset.weights):
             if array is not None:
                 array = np.ascontiguousarray(array)
                 digest.update(f"{array.dtype.str} {array.shape}".encode())

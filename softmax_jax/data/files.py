@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import os
 import time
 import uuid
@@ -15,7 +16,8 @@ _ABANDONED = 3600.0  # seconds: a temporary file this old belongs to a process t
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Opens a temporary file that becomes `path` when the block ends well.
 
-    If the block raises anything, an interrupt included, the temporary file is removed and `path`
+    After that it is durable: a power cut leaves the old file or the new one, never half of it. If
+    the block raises anything, an interrupt included, the temporary file is removed and `path`
     stays as it was. Its name is unique, so that two processes do not write into one file. What
     a killed process left behind is removed by a later call for the same path.
 
@@ -30,7 +32,22 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         with open(temporary, "xb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())  # before the rename: the name must not precede the content
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the names in the folder durable, where the file system knows how."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

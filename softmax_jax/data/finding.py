@@ -3,7 +3,7 @@
 import difflib
 import os
 
-from softmax_jax.data import digits, fashion_mnist, prepared
+from softmax_jax.data import embedded, fashion_mnist, features, prepared
 from softmax_jax.data.download import download
 from softmax_jax.data.errors import DatasetNotFoundError
 from softmax_jax.data.source import Source, data_folders, user_cache
@@ -15,14 +15,17 @@ def find(name: str, data_dir: str | os.PathLike | None) -> Source:
     Folders are data_dir, $TFDS_DATA_DIR, ~/tensorflow_datasets, in this order. In them are looked
     for a dataset prepared by TFDS, and then the four IDX files of Fashion-MNIST. If these are
     nowhere, they are downloaded into `data_dir/fashion_mnist`, or without a data_dir into
-    $XDG_CACHE_HOME/softmax_jax/fashion_mnist. `'digits'` comes from scikit-learn.
+    $XDG_CACHE_HOME/softmax_jax/fashion_mnist. The names in `embedded.NAMES` come from
+    scikit-learn. A name that is a path (see `features.is_path`) is that file or folder.
 
     Raises:
       DatasetNotFoundError: there is no such dataset, or it cannot be downloaded.
       DataError: the files are damaged.
     """
-    if name == digits.NAME:
-        return digits.source()
+    if name in embedded.NAMES:
+        return embedded.source(name)
+    if features.is_path(name):
+        return features.source(name)
     folders = data_folders(data_dir)
     folder = prepared.find(name, folders)
     if folder:
@@ -31,12 +34,13 @@ def find(name: str, data_dir: str | os.PathLike | None) -> Source:
         return source._replace(label_names=fashion_mnist.LABEL_NAMES) if is_fashion else source
     if name == fashion_mnist.NAME:
         return _find_fashion_mnist(data_dir)
-    known = sorted({digits.NAME, fashion_mnist.NAME} | prepared.names(folders))
+    known = sorted({*embedded.NAMES, fashion_mnist.NAME} | prepared.names(folders))
     near = difflib.get_close_matches(name, known) or known
     raise DatasetNotFoundError(
         f"There is no dataset {name!r} prepared by TFDS in {', '.join(map(str, folders))}. "
         f"Names nearest to it here: {', '.join(near)}. For another one, prepare it with TFDS "
-        "(file_format='array_record') and set data_dir or TFDS_DATA_DIR to its folder."
+        "(file_format='array_record') and set data_dir or TFDS_DATA_DIR to its folder. Features of "
+        "your own are a .npz file or a folder with x_train.npy and y_train.npy."
     )
 
 

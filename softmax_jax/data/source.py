@@ -13,18 +13,18 @@ class Source(NamedTuple):
 
     Attributes:
       name: what the user called it.
-      label_names: C names, by label.
-      scale: the largest value that a pixel can take.
+      label_names: C names, by label; or None: the labels are still to be made classes 0..C−1.
+      scale: the largest value that a pixel can take; 1 for features.
       shard_lengths: for each split, the number of examples in each of its files.
-      read: from the name of a split to its images, uint8 [N, H, W] or [N, H, W, 3], and its
-        labels, int32 [N].
+      read: from the name of a split to its images, uint8 [N, H, W] or [N, H, W, 3], or features
+        [N, ...] of any type; its labels, int32 [N]; and, where there are any, weights [N].
     """
 
     name: str
-    label_names: tuple[str, ...]
+    label_names: tuple[str, ...] | None
     scale: float
     shard_lengths: dict[str, tuple[int, ...]]
-    read: Callable[[str], tuple[np.ndarray, np.ndarray]]
+    read: Callable[[str], tuple[np.ndarray, ...]]
 
 
 def data_folders(data_dir: str | os.PathLike | None) -> list[Path]:

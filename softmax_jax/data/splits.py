@@ -1,6 +1,6 @@
 """Split strings: from `'train[:80%]+test'` to ranges of examples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from softmax_jax.data.errors import DataError
@@ -45,6 +45,31 @@ def resolve(spec: str, shard_lengths: Mapping[str, Sequence[int]]) -> list[Piece
     return pieces
 
 
+def as_they_are(specs: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    """Puts split strings in the place of `'auto'`, which takes the splits as the data has them.
+
+    Args:
+      specs: split strings or `'auto'` for train, val and test.
+      names: the splits of the source.
+
+    Returns:
+      train is `'train'`; val is `'val'` or `'validation'`, whichever is there; test is `'test'`, or
+      none if there is none. Where there is no val, and both train and val are `'auto'`, they share
+      train: its last fifth is val.
+
+    >>> as_they_are({"train": "auto", "val": "auto", "test": "auto"}, ["train", "test"])
+    {'train': 'train[:80%]', 'val': 'train[80%:]', 'test': 'test'}
+    """
+    own = [name for name in ("val", "validation") if name in names]
+    shared = not own and specs["train"] == specs["val"] == "auto"
+    meant = {
+        "train": "train[:80%]" if shared else "train",
+        "val": own[0] if own else "train[80%:]",
+        "test": "test" if "test" in names else "",
+    }
+    return {role: meant[role] if spec == "auto" else spec for role, spec in specs.items()}
+
+
 def overlap(ours: Sequence[Piece], theirs: Sequence[Piece]) -> list[Piece]:
     """The examples that both have, as pieces."""
     common = [
@@ -71,7 +96,7 @@ def _resolve_with_tfds(spec: str, shard_lengths: Mapping[str, Sequence[int]]) ->
         reason = str(error).splitlines()[-1].rstrip(".")
         raise DataError(
             f"The split {spec!r} cannot be read: {reason}. Write for example 'train', "
-            f"'train[:80%]' or 'train[:50000]+test'; there are {_sizes(shard_lengths)}."
+            f"'train[:80%]' or 'auto' (the splits as they are); there are {_sizes(shard_lengths)}."
         ) from error
     return [
         Piece(s.splitname, s.from_ or 0, infos[s.splitname].num_examples if s.to is None else s.to)

@@ -25,6 +25,12 @@ def warn(text):
     sys.stderr.flush()
 
 
+def warn_if(text):
+    """`warn`, where there is something to warn of."""
+    if text:
+        warn(text)
+
+
 def quieten():
     """Leaves the log to the job: of the libraries only warnings, without absl's prefix."""
     absl.logging.set_verbosity(absl.logging.WARNING)
@@ -38,24 +44,33 @@ def watch(epochs, num_examples) -> Iterator:
 
     num_examples: of the training split, for the rate. On a terminal a bar, elsewhere a line each.
     """
-    bar, started = None, time.perf_counter()
+    bar, started, reached = None, time.perf_counter(), {}
     for epoch in epochs:
         if bar is None:
             total = len(epoch.run.trials.group) * epoch.run.num_epochs
             bar = tqdm(total=total, bar_format=_BAR, disable=not sys.stderr.isatty())
         seconds = time.perf_counter() - started
-        figures = _figures(epoch, num_examples * len(epoch.trials) / seconds)
+        passes = _passes(epoch, reached)
+        figures = _figures(epoch, num_examples * passes / seconds)
         if bar.disable:
             say(f"epoch {epoch.epoch:3d}/{epoch.run.num_epochs}{_which(epoch)}  {figures}")
         else:
             bar.set_description(f"epoch {epoch.epoch}/{epoch.run.num_epochs}", refresh=False)
             bar.set_postfix_str(figures, refresh=False)
-            bar.update(len(epoch.trials))
+            bar.update(passes)
             bar.refresh()
         yield epoch
         started = time.perf_counter()
     if bar is not None:
         bar.close()
+
+
+def _passes(epoch, reached):
+    """How often the data were gone through since the last epoch, all trials taken together."""
+    now = dict(zip(epoch.trials.tolist(), epoch.reached.tolist(), strict=True))
+    passes = sum(now.values()) - sum(reached.get(trial, 0) for trial in now)
+    reached.update(now)
+    return passes
 
 
 def _figures(epoch, rate):

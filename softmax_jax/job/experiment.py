@@ -4,66 +4,101 @@ import contextlib
 import sys
 import time
 
-from softmax_jax import data, sweep
+from softmax_jax import data
 from softmax_jax.job import config as rules
-from softmax_jax.job import console, machine, outputs, report, sweeping
+from softmax_jax.job import (
+    console,
+    identity,
+    lock,
+    machine,
+    outputs,
+    report,
+    resuming,
+    signals,
+    sweeping,
+    training,
+)
 from softmax_jax.job.errors import DIVERGED, DONE, INTERRUPTED, USAGE, JobError
 from softmax_jax.job.workdir import Workdir
 
 
-def main(config, folder="") -> int:
+def main(config, folder="", *, overwrite=False) -> int:
     """Runs the job and returns its exit code; an error is one message on the standard error."""
     try:
-        return run(config, folder)
+        with signals.handled() as stop:
+            return run(config, Workdir(folder), stop, overwrite=overwrite)
     except (JobError, data.DataError) as error:
         print(f"main.py: {error}", file=sys.stderr)
         return getattr(error, "exit_code", USAGE)
-    except KeyboardInterrupt:
-        print("main.py: interrupted.", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        print(f"main.py: {error}; the same command goes on from here.", file=sys.stderr)
+        return getattr(error, "exit_code", INTERRUPTED)
 
 
-def run(config, folder="") -> int:
-    """The job itself, with its results in `folder` ('': a new one under runs/).
+def run(config, workdir, stop, *, overwrite=False) -> int:
+    """The job itself, from its start or from where it was broken off.
 
-    Raises JobError and data.DataError.
+    Raises JobError, data.DataError and `signals.Stopped`.
     """
-    seconds = {}
     console.quieten()
     machine.use_compilation_cache()
+    machine.use_precision(config.get("precision"))
+    seconds, found = {}, None if overwrite else workdir.found()
     with _timed(seconds, "data"):
-        splits = load_checked(config)
-    epochs = sweeping.start(config, splits)
-    workdir = Workdir(folder)
-    outputs.write_provenance(workdir, config, splits)
-    report.say_start(splits, workdir.path)
-    with _timed(seconds, "training"):
-        shown = console.watch(epochs, len(splits.train.y))
-        result = sweep.collect(outputs.recorded(shown, workdir))
+        splits = load_checked(config, found)
+    job = identity.of(config.to_dict(), splits)
+    resuming.check_same(workdir, job, found)
+    if found is not None and workdir.is_finished:
+        console.say(f"{workdir.path} holds this job, finished. Nothing is left to do.")
+        return DONE
+    workdir.open()
+    with lock.held(workdir.path) as warning:
+        console.warn_if(warning)
+        if found is None:
+            workdir.clear()
+            outputs.write_provenance(workdir, config, splits, job)
+        return _run(config, workdir, stop, splits, job, seconds)
+
+
+def _run(config, workdir, stop, splits, job, seconds):
+    """What is left of the job, in its own folder, with the data at hand."""
+    progress = resuming.Progress(workdir.path / "checkpoints", job, config)
+    epochs = sweeping.start(config, splits, progress.work)
+    report.say_start(splits, workdir.path, progress)
+    result = training.train(epochs, progress, workdir, len(splits.train.y), stop)
+    seconds["training"] = progress.training_seconds()
     outputs.write_tables(workdir, config, result)
     if not result.has_winner:
         outputs.write_summary(workdir, config, splits, result, None, None, seconds)
         report.say_diverged(result)
         return DIVERGED
     with _timed(seconds, "selection"):
-        selected = sweeping.select(config, splits, result)
+        chosen = sweeping.select(config, result)
+        selected = sweeping.refit(config, splits, result, chosen)
         test = None if splits.test is None else selected.classifier.test(splits.test)
     outputs.write_params(workdir, selected.classifier)
+    # A refit on train and val has seen what it would be judged on: the chosen model has not.
+    judged = chosen if config.refit else selected
+    if config.predictions:
+        outputs.write_predictions(workdir, splits, judged.classifier, selected.classifier)
     with _timed(seconds, "pictures"):
-        outputs.draw(workdir, config, splits, result, selected)
+        outputs.draw(workdir, config, splits, result, judged)
     outputs.write_summary(workdir, config, splits, result, selected, test, seconds)
     report.say_result(config, splits, result, selected, test)
     report.say_files(workdir.path)
     return DONE
 
 
-def load_checked(config) -> data.Splits:
-    """The data of the config, or one JobError with all that is wrong with either."""
+def load_checked(config, found=None) -> data.Splits:
+    """The data of the config, or one JobError with all that is wrong with either.
+
+    found: the identity of the job that is to go on; its data are taken, and no fallback.
+    """
     problems = rules.problems(config)
     if not rules.names_data(config):
         rules.refuse(problems)
     try:
-        splits = load(config)
+        splits = load(config, found["data"]["name"] if found else "")
     except data.DataError as error:
         if not problems:
             raise
@@ -72,19 +107,22 @@ def load_checked(config) -> data.Splits:
     return splits
 
 
-def load(config) -> data.Splits:
-    """The dataset of the config, or with a loud warning its fallback."""
+def load(config, name="") -> data.Splits:
+    """The dataset of that name, or that of the config, or with a loud warning its fallback."""
     splits = config.train_split, config.val_split, config.test_split
+    options = {"dtype": "float64" if config.precision == "float64" else "float32"}
+    if name and name == config.dataset_fallback:
+        return data.load(name, *splits, **options)
     try:
-        return data.load(config.dataset, *splits, data_dir=config.data_dir or None)
+        return data.load(config.dataset, *splits, data_dir=config.data_dir or None, **options)
     except data.DatasetNotFoundError as error:
-        if config.dataset != "fashion_mnist" or not config.dataset_fallback:
+        if name or config.dataset != "fashion_mnist" or not config.dataset_fallback:
             raise
         console.warn(
             f"{error}\nTRAINING ON {config.dataset_fallback.upper()} INSTEAD. "
             "To make this an error: --config.dataset_fallback="
         )
-        return data.load(config.dataset_fallback, *splits)
+        return data.load(config.dataset_fallback, *splits, **options)
 
 
 @contextlib.contextmanager

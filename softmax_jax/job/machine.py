@@ -19,6 +19,11 @@ def use_compilation_cache():
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
+def use_precision(precision):
+    """float64 has to be switched on before the first array is made."""
+    jax.config.update("jax_enable_x64", precision == "float64")
+
+
 def devices() -> dict:
     """Backend, kind and number of the devices."""
     return {

@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from softmax_jax import data
-from softmax_jax.job import machine, plots, report, sweep_plots
+from softmax_jax.job import machine, plots, report, setting_plots, sweep_plots
 
 
-def write_provenance(workdir, config, splits):
+def write_provenance(workdir, config, splits, job):
     """config.json: the config as run, the software, the devices and the data really used."""
     workdir.write_json(
         "config.json",
@@ -14,17 +13,12 @@ def write_provenance(workdir, config, splits):
             "config": config.to_dict(),
             "versions": machine.versions(),
             **machine.devices(),
+            "mesh": config.mesh.to_dict(),
             "dataset": splits.name,
-            "fingerprint": data.fingerprint(splits),
+            "fingerprint": job["data"]["fingerprint"],
+            "job": job,
         },
     )
-
-
-def recorded(epochs, workdir):
-    """Passes the epochs on, each written to metrics.jsonl first."""
-    for epoch in epochs:
-        workdir.append_metrics(epoch)
-        yield epoch
 
 
 def draw(workdir, config, splits, result, selected):
@@ -35,7 +29,12 @@ def draw(workdir, config, splits, result, selected):
     grid = sweep_plots.lay_out(result, selected, config.select_metric, config.select_epoch)
     if grid:
         figures["sweep.png"] = sweep_plots.sweep(grid, splits.name)
+    settings = setting_plots.settings(result, splits.name, config.select_epoch)
+    if settings:
+        figures["settings.png"] = settings
     figures |= plots.of_classifier(selected.classifier, splits.val, splits.name + which)
+    if not splits.val.is_image:
+        console.say(f"No pictures of examples: those of {splits.name} are features, not images.")
     for name, figure in figures.items():
         workdir.write_figure(name, figure)
 
@@ -53,10 +52,25 @@ def write_params(workdir, classifier):
         "params.npz",
         W=classifier.W,
         b=classifier.b,
-        mean=np.asarray(classifier.mean, np.float32),
-        scale=np.asarray(classifier.scale, np.float32),
+        mean=np.asarray(classifier.mean, classifier.W.dtype),
+        scale=np.asarray(classifier.scale, classifier.W.dtype),
         label_names=np.array(classifier.label_names),
     )
+
+
+def write_predictions(workdir, splits, on_val, on_test):
+    """predictions.npz: probabilities [N, C], predicted classes and labels [N] for val and test.
+
+    on_val, on_test: the classifiers that have not seen them.
+    """
+    arrays = {"label_names": np.array(splits.label_names)}
+    for role, part, model in (("val", splits.val, on_val), ("test", splits.test, on_test)):
+        if part is not None:
+            probabilities = model.predict_proba(part.x)
+            arrays[f"{role}_probabilities"] = probabilities
+            arrays[f"{role}_predicted"] = probabilities.argmax(-1).astype(np.int32)
+            arrays[f"{role}_labels"] = np.asarray(part.y)
+    workdir.write_npz("predictions.npz", **arrays)
 
 
 def write_summary(workdir, config, splits, result, selected, test, seconds):

@@ -7,6 +7,7 @@ from softmax_jax import data
 _COLOURS = {"train": "tab:blue", "val": "tab:orange"}
 _MOST_CLASSES = 100  # a confusion matrix of more is not legible
 _CLASSES_WITH_NUMBERS = 20  # in the cells
+_MARKED_EPOCHS = 50  # markers of more hide the line
 
 
 def _figure(**options):
@@ -31,7 +32,8 @@ def curves(result, selected, title):
             axes.plot(epochs[near].T, values[near].T, color=colour, alpha=0.55, linewidth=0.8)
             label = name.replace("_", " ")
             own = epochs[selected.trial], values[selected.trial]
-            axes.plot(*own, color=colour, marker=".", label=label)
+            marker = "." if len(own[0]) <= _MARKED_EPOCHS else None
+            axes.plot(*own, color=colour, marker=marker, label=label)
         _zoom(axes, result.metrics[f"train_{what}"], selected.trial)
         axes.set(xlabel="epoch", ylabel=what)
         axes.legend()

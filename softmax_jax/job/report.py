@@ -53,13 +53,17 @@ def resampled(config, result, selected):
     return {"resamples": config.folds or config.bootstraps, **figures}
 
 
-def say_start(splits, folder):
-    """The first line: what it runs on, on which data, and where the results go."""
+def say_start(splits, folder, progress):
+    """The first lines: what it runs on, on which data, where the results go, whether it goes on."""
+    for warning in progress.warnings:
+        console.warn(warning)
     where = machine.devices()
     console.say(
         f"{where['backend']} · {where['device_count']} × {where['device_kind']} · "
         f"{splits.name} ({_sizes(splits)}) → {folder}"
     )
+    if progress.work is not None:
+        console.say(f"Going on after {progress.seconds:.0f} s of training.")
 
 
 def say_files(folder):
@@ -101,7 +105,7 @@ def say_result(config, splits, result, selected, test):
         if splits.val_is_test and not selected.refit:
             console.say("val and test share examples: the test figures are optimistic.")
     for hint in selected.hints:
-        console.warn(f"The winner lies at the edge of the grid: {hint}.")
+        console.warn(hint)
     if selected.metrics.get("val_loss", 0) > math.log(len(splits.label_names)):
         console.warn("The validation loss is above that of guessing: try a smaller learning rate.")
 
@@ -111,10 +115,11 @@ def _swept(result, selected):
         "batch_size": result.run.trials.batch_size,
         "seed": result.run.trials.seed,
     }
+    shown = selected.hyperparameters
     return [
-        (name, selected.hyperparameters[name])
+        (name, shown[name])
         for name, column in axes.items()
-        if (column != column[0]).any()
+        if name in shown and (column != column[0]).any()
     ]
 
 

@@ -23,7 +23,10 @@ class Grid(NamedTuple):
 
 
 def lay_out(result, selected, metric, epoch) -> Grid | None:
-    """The figures of a result as a grid over its swept axes; None if nothing is swept."""
+    """The figures of a result as a grid over its swept axes.
+
+    None where nothing is swept, or the axes are not crossed.
+    """
     trials = result.run.trials
     columns = trials.axes() | {"batch_size": trials.batch_size}
     columns = {name: values for name, values in columns.items() if len(np.unique(values)) > 1}
@@ -32,6 +35,8 @@ def lay_out(result, selected, metric, epoch) -> Grid | None:
     axes = {name: np.unique(values) for name, values in columns.items()}
     index = tuple(np.searchsorted(axes[name], columns[name]) for name in axes)
     shape = tuple(len(values) for values in axes.values())
+    if np.prod(shape) > len(np.unique(trials.group)):
+        return None
     train_metric = metric.replace("val_", "train_")
     grids = [
         _average(result.figures(name, epoch), index, shape) if name in result.metrics else None

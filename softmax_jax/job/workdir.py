@@ -8,34 +8,79 @@ import math
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from softmax_jax.data.files import replacing
 from softmax_jax.job.errors import WORKDIR, JobError
 
+_RESULTS = (
+    "metrics.jsonl",
+    "trials.csv",
+    "settings.csv",
+    "params.npz",
+    "predictions.npz",
+)
+
 
 class Workdir:
-    """A folder for the results of one job. Raises JobError (exit code 3) if it cannot be used."""
+    """A folder for the results of one job; `''` is a new one under runs/.
+
+    Only the first process writes. Raises JobError (exit code 3) where the folder cannot be used.
+    """
 
     def __init__(self, folder=""):
-        self.path = Path(folder) if folder else Path("runs")
+        self.path = Path(folder) if folder else None
+
+    def found(self) -> dict | None:
+        """The identity of the job that the folder holds; None: it holds none."""
+        if self.path is None or not (self.path / "config.json").exists():
+            return None
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if not folder:
-                self.path = _fresh(self.path)
-            if (self.path / "config.json").exists():
-                raise JobError(
-                    f"{self.path} already holds a run. Choose another --workdir, or remove it.",
-                    WORKDIR,
-                )
-            probe = self.path / ".probe"
-            probe.write_bytes(b"")
-            probe.unlink()
+            return json.loads((self.path / "config.json").read_text("utf-8"))["job"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise JobError(
+                f"{self.path / 'config.json'} is not one of this program's, or damaged "
+                f"({type(error).__name__}). Choose another --workdir, or replace what is there by "
+                "--overwrite.",
+                WORKDIR,
+            ) from error
+
+    @property
+    def is_finished(self):
+        """Whether the job came to its end: summary.json is the last file that it writes."""
+        return self.path is not None and (self.path / "summary.json").exists()
+
+    def open(self):
+        """Makes the folder, if it is not there, and sees that it can be written."""
+        path = self.path or Path("runs")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self.path = self.path or _fresh(path)
+            if is_writer():
+                probe = self.path / ".probe"
+                probe.write_bytes(b"")
+                probe.unlink()
+        except OSError as error:
+            raise _unusable(path, error) from error
+
+    def clear(self):
+        """Removes what a job has left here, and nothing else; the config last."""
+        if self.path is None or not is_writer():
+            return
+        checkpoints = self.path / "checkpoints"
+        mine = [self.path / name for name in ("summary.json", *_RESULTS)]
+        mine += [*checkpoints.glob("*.npz*"), *self.path.glob("*.png"), self.path / "config.json"]
+        try:
+            for path in mine:
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise _unusable(self.path, error) from error
 
     def write_bytes(self, name, content: bytes):
         """A file that appears whole or not at all."""
+        if not is_writer():
+            return
         try:
             with replacing(self.path / name) as file:
                 file.write(content)
@@ -66,18 +111,33 @@ class Workdir:
         figure.savefig(content, format="png")
         self.write_bytes(name, content.getvalue())
 
+    def write_metrics(self, lines):
+        """metrics.jsonl from its start, as the checkpoint has it: nothing doubled, lost or torn."""
+        self.write_bytes("metrics.jsonl", "".join(map(_line, lines)).encode())
+
     def append_metrics(self, epoch):
         """A line per trial of this epoch to metrics.jsonl, readable at once."""
-        lines = []
-        for row, trial in enumerate(epoch.trials):
-            figures = {name: values[row] for name, values in epoch.metrics.items()}
-            line = {"trial": int(trial), "epoch": int(epoch.reached[row])} | figures
-            lines.append(json.dumps(_plain(line)) + "\n")
+        lines = [
+            {"trial": trial, "epoch": epoch.reached[row]}
+            | {name: values[row] for name, values in epoch.metrics.items()}
+            for row, trial in enumerate(epoch.trials)
+        ]
+        if not is_writer():
+            return
         try:
             with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write("".join(lines))
+                file.write("".join(map(_line, lines)))
         except OSError as error:
             raise _unusable(self.path / "metrics.jsonl", error) from error
+
+
+def is_writer():
+    """Whether this process writes: of several, only the first does."""
+    return jax.process_index() == 0
+
+
+def _line(values):
+    return json.dumps(_plain(values)) + "\n"
 
 
 def _fresh(parent):

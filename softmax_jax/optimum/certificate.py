@@ -44,10 +44,13 @@ def certify(prepared, trial, logits, shares, tolerance):
 
     min over b of F(W, b) is l2-strongly convex in W, since F - l2/2 ‖W‖² is jointly convex, and
     its gradient is ∂F/∂W at the best b: so F(W, best b) - min F ≤ ‖∂F/∂W‖² / (2 · l2). This is
-    also the duality gap at the dual point y - p, which the best bias makes feasible.
+    also the duality gap at the dual point y - p, which the best bias makes feasible. Without a bias
+    F(W) itself is l2-strongly convex: there is none to find.
     """
     separable = _separates(trial, losses.cross_entropy(logits, prepared.y, axis=0), shares)
-    shift, loss, p, exact = polish(logits, prepared.y, shares, ~separable)
+    wanted = prepared.fit_bias & ~separable
+    shift, loss, p, exact = polish(logits, prepared.y, shares, wanted)
+    exact |= ~prepared.fit_bias
     params = trial.params.at[:, -1].add(shift)
     new = measure(prepared, shares, trial, params, loss, p)
     new = new._replace(gap_bound=jnp.where(exact, new.gap_bound, jnp.inf))

@@ -90,11 +90,11 @@ def iterate(
     dtype = state.params.dtype
     tolerance, limit = jnp.asarray(tolerance, dtype), jnp.int32(max_iterations)
     while True:
-        going = ~np.asarray(state.done) & (np.asarray(state.iterations) < max_iterations)
-        if not going.any():
+        unfinished = going(state, max_iterations)
+        if not unfinished.any():
             return
-        rows = _rows(going, state.params[0].size * len(prepared.y) * 2)
-        state = advance(prepared, state, jnp.asarray(rows), tolerance, limit, jnp.int32(span))
+        chosen = rows(unfinished, state.params[0].size * len(prepared.y) * 2)
+        state = advance(prepared, state, jnp.asarray(chosen), tolerance, limit, jnp.int32(span))
         yield state
 
 
@@ -129,12 +129,19 @@ def _centred(prepared, W, b, num_trials):
             f"initial must be W [{num_trials}, {num_features}, {num_classes}] and "
             f"b [{num_trials}, {num_classes}]; got {W.shape} and {b.shape}."
         )
+    if b.any() and not prepared.fit_bias:
+        raise ValueError("initial has a bias, but the problem says fit_bias=False: give zeros.")
     b = b + np.asarray(prepared.mean, np.float64) @ W
     return np.concatenate([W.swapaxes(1, 2), b[:, :, None]], 2)
 
 
-def _rows(going, cost):
-    """The trials to go on with; cost: multiplications of one trial in one iteration.
+def going(state: State, max_iterations) -> np.ndarray:
+    """Which trials are neither done nor out of iterations: [T] bool."""
+    return ~np.asarray(state.done) & (np.asarray(state.iterations) < max_iterations)
+
+
+def rows(going, cost):
+    """The trials to compute, [K] int32: all that are `going`; cost: multiplications of each.
 
     Filled up to a power of two, because each size is compiled for itself, with finished trials,
     because they stay as they are.

@@ -15,7 +15,7 @@ def l2_path(prepared: Prepared, num: int) -> np.ndarray:
     the bias by at most √λ₁ ‖g‖ / l2 in root mean square (λ₁: the largest eigenvalue of the
     covariance): 0.1 there. The smallest is too small to matter: seen as a prior, l2 is a normal
     distribution of each weight with variance 1 / (l2 · N), and the logits before any data have
-    a standard deviation of 30 (tr Cov / (l2 · N) = 1000).
+    a standard deviation of 10 (tr Cov / (l2 · N) = 100).
 
     Raises ValueError for num < 1 and for features that are all constant.
     """
@@ -25,7 +25,7 @@ def l2_path(prepared: Prepared, num: int) -> np.ndarray:
     largest = 10 * largest_root * float(jnp.linalg.norm(_gradient_at_zero(prepared)))
     if not largest > 0:
         raise ValueError("The features say nothing of the labels: there is no path of penalties.")
-    smallest = float(prepared.eigenvalues.sum()) / (1000 * len(prepared.y))
+    smallest = float(prepared.eigenvalues.sum()) / (100 * len(prepared.y))
     return np.geomspace(largest, min(smallest, largest / 1000), num)
 
 

@@ -17,6 +17,7 @@ class Problem(NamedTuple):
 
     resamples: None, or [N, R] counts: what each example's weight is multiplied with in resample r.
     num_classes: C, where some class may be missing from y (None: the largest label + 1).
+    fit_bias: False keeps the bias at zero.
     """
 
     x: jax.Array
@@ -24,19 +25,21 @@ class Problem(NamedTuple):
     weights: jax.Array | None = None
     resamples: jax.Array | None = None
     num_classes: int | None = None
+    fit_bias: bool = True
 
 
 class Prepared(NamedTuple):
     """A problem on the device, in the coordinates of the solver.
 
     features [D + 1, N]: x - mean, transposed, and a row of ones, for the bias · y [N] · weights [N]
-    · resamples [N, R] or None · mean [D] · priors [C]: each class's share of the weights ·
-    directions [D, K], eigenvalues [K]: eigenvectors and eigenvalues of the covariance of x · sample
-    [n]: the rows that the spectrum comes from · squares [K, n]: of their features along the
-    directions.
+    · resamples [N, R] or None · mean [D] · priors [C]: the probabilities at zero weights and the
+    best bias, each class's share of the weights · directions [D, K], eigenvalues [K]: eigenvectors
+    and eigenvalues of the covariance of x · sample [n]: the rows that the spectrum comes from ·
+    squares [K, n]: of their features along the directions · fit_bias: whether there is a bias.
 
     Centring changes nothing but the bias, which absorbs it; it takes the mean, usually by far the
-    largest direction, out of the condition number.
+    largest direction, out of the condition number. Without a bias nothing can absorb it: the mean
+    is zero, so is the last row of the features, and the priors are 1/C.
     """
 
     features: jax.Array
@@ -49,6 +52,7 @@ class Prepared(NamedTuple):
     eigenvalues: jax.Array
     sample: jax.Array
     squares: jax.Array
+    fit_bias: jax.Array
 
 
 def prepare(problem: Problem) -> Prepared:
@@ -67,7 +71,9 @@ def prepare(problem: Problem) -> Prepared:
     weights = np.ones(len(y)) if problem.weights is None else np.asarray(problem.weights, float)
     num_classes = _check(x, y, weights, problem.resamples, problem.num_classes)
     priors = np.bincount(y, weights, minlength=num_classes) / weights.sum()
-    features, mean = _centre(x, jnp.asarray(weights / weights.sum(), x.dtype))
+    priors = priors if problem.fit_bias else np.full(num_classes, 1 / num_classes)
+    shares = jnp.asarray(weights / weights.sum(), x.dtype)
+    features, mean = _centre(x, shares, problem.fit_bias)
     sample = _sample(weights, x.shape[1])
     roots = jnp.asarray(np.sqrt(weights[sample] / weights[sample].sum()), x.dtype)
     directions, eigenvalues, squares = _spectrum(features[:-1, sample], roots)
@@ -82,6 +88,7 @@ def prepare(problem: Problem) -> Prepared:
         eigenvalues=eigenvalues,
         sample=jnp.asarray(sample),
         squares=squares,
+        fit_bias=jnp.asarray(problem.fit_bias),
     )
 
 
@@ -113,19 +120,21 @@ def _check(x, y, weights, resamples, num_classes):
 
 
 @jax.jit
-def _centre(x, shares):
+def _centre(x, shares, fit_bias):
     # From the first example on: a constant column becomes exactly zero, whatever the rounding.
-    mean = x[0] + product(shares, x - x[0])
+    mean = jnp.where(fit_bias, x[0] + product(shares, x - x[0]), 0)
     # The examples last: a product with the weights is then 1.5 times as fast, one with residuals as
     # fast as the other way round.
-    return jnp.concatenate([(x - mean).T, jnp.ones((1, len(x)), x.dtype)]), mean
+    return jnp.concatenate([(x - mean).T, jnp.full((1, len(x)), fit_bias, x.dtype)]), mean
 
 
 def _sample(weights, num_features):
-    """Evenly spaced rows among those that weigh something."""
-    there = np.flatnonzero(weights).astype(np.int32)
+    """All rows, or evenly spaced ones that weigh something; how many, the shape alone says."""
     wanted = 8 * num_features if num_features <= _MOST_DIRECTIONS else _MOST_DIRECTIONS
-    return there[:: -(-len(there) // wanted)]
+    if len(weights) <= wanted:
+        return np.arange(len(weights), dtype=np.int32)
+    there = np.flatnonzero(weights).astype(np.int32)
+    return there[np.linspace(0, len(there) - 1, wanted).round().astype(int)]
 
 
 @jax.jit

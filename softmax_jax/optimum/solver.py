@@ -48,6 +48,7 @@ def start(prepared: Prepared, l2, columns, params=None) -> State:
     """Trials at their first point, for l2 [T] and columns [T] of the resamples.
 
     params [T, C, D + 1] in centred coordinates; None: zero weights and the bias that is best there.
+    Without a bias the last column must be zero, and stays so.
     """
     return jax.vmap(_start, in_axes=(None, 0, 0, 0))(prepared, l2, columns, params)
 
@@ -76,9 +77,9 @@ def _start(prepared, l2, column, params):
     shares, y = _shares(prepared, column), prepared.y
     num_classes, dtype = len(prepared.priors), shares.dtype
     labels = jax.nn.one_hot(y, num_classes, axis=0, dtype=dtype)
-    priors = (labels * shares).sum(1)
+    priors = jnp.where(prepared.fit_bias, (labels * shares).sum(1), 1 / num_classes)
     # A class that no example has would want a bias of -inf; log 1e-35 leaves it out just as well.
-    bias = jnp.log(jnp.maximum(priors, 1e-35))
+    bias = jnp.where(prepared.fit_bias, jnp.log(jnp.maximum(priors, 1e-35)), 0)
     zero = jnp.zeros((num_classes, len(prepared.features)), dtype).at[:, -1].set(bias)
     at_zero = product((priors[:, None] - labels) * shares, prepared.features.T)
     false, figure = jnp.zeros((), bool), jnp.zeros((), dtype)

@@ -6,9 +6,11 @@ result = sweep.fit(train, val, settings, num_epochs=10, batch_size=256)
 
 from softmax_jax.sweep.collecting import collect
 from softmax_jax.sweep.cross_validation import bootstrap, cross_validate, refit
-from softmax_jax.sweep.loop import Epoch, epochs, fit
+from softmax_jax.sweep.epoch import Epoch
+from softmax_jax.sweep.full_batch import l2_path
+from softmax_jax.sweep.loop import epochs, fit
 from softmax_jax.sweep.result import Result, Selected
-from softmax_jax.sweep.settings import grid, log_uniform, random, uniform
+from softmax_jax.sweep.settings import grid, log_uniform, random, uniform, zipped
 from softmax_jax.sweep.tables import spread
 
 __all__ = [
@@ -21,9 +23,11 @@ __all__ = [
     "epochs",
     "fit",
     "grid",
+    "l2_path",
     "log_uniform",
     "random",
     "refit",
     "spread",
     "uniform",
+    "zipped",
 ]

@@ -1,7 +1,13 @@
 """The checks of a sweep's options: at the edge, before anything is compiled."""
 
-from softmax_jax import metrics
+import jax
+import numpy as np
+
+from softmax_jax import metrics, schedules
 from softmax_jax.sweep import resampling, selection
+from softmax_jax.sweep.settings import OFF, in_use
+
+OPTIMIZERS = ("sgd", "lbfgs")
 
 
 def options(train, val, num_epochs, sizes, seeds, resamples, best_by, chunk):
@@ -29,6 +35,58 @@ def options(train, val, num_epochs, sizes, seeds, resamples, best_by, chunk):
         resampling.check(resamples, num_examples)
 
 
+def resident(optimizer, train):
+    """Raises ValueError for a training set that is read in parts where all of it is needed."""
+    if optimizer == "lbfgs" and train.part_size is not None:
+        raise ValueError(
+            "'lbfgs' needs all training examples in memory, and they are read in parts: take "
+            "'sgd', fewer examples, or features of a smaller type."
+        )
+
+
+def optimizer(name, settings, seeds, tolerance, dtype):
+    """Raises ValueError for an unknown optimizer, and for what the optimum does not depend on."""
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer must be one of {OPTIMIZERS}; it is {name!r}.")
+    if dtype != np.float32 and not jax.config.jax_enable_x64:
+        raise ValueError("float64 needs jax.config.update('jax_enable_x64', True) at the start.")
+    if name == "sgd":
+        return
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must be between 0 and 1; it is {tolerance}.")
+    idle = [name for name, column in settings._asdict().items() if name != "l2" and _varies(column)]
+    idle += ["seeds"] if len(seeds) > 1 else []
+    if idle:
+        raise ValueError(
+            f"The optimum depends on l2 alone: {', '.join(idle)} cannot vary with 'lbfgs'."
+        )
+
+
+def cures(settings, schedule, optimizer, validated):
+    """Raises ValueError for a schedule that is none, and for cures that have nothing to act on."""
+    if schedule not in schedules.SCHEDULES:
+        raise ValueError(f"schedule must be one of {schedules.SCHEDULES}; it is {schedule!r}.")
+    used = [name for name in OFF if getattr(in_use(settings), name) is not None]
+    wrong = {
+        f"{', '.join(used)} cannot be had with 'lbfgs'": used and optimizer == "lbfgs",
+        "a final_rate below 1 needs a schedule, 'cosine' or 'exponential'": (
+            "final_rate" in used and schedule == "constant"
+        ),
+        f"schedule {schedule!r} decays to final_rate, which is 1 throughout: give one below 1": (
+            "final_rate" not in used and schedule != "constant"
+        ),
+        "an exponential decay never arrives at 0: give a final_rate above 0": (
+            schedule == "exponential" and not settings.final_rate.all()
+        ),
+        "patience waits for a validation figure: give val, or resamples": (
+            "patience" in used and not validated
+        ),
+    }
+    problems = [text for text, is_wrong in wrong.items() if is_wrong]
+    if problems:
+        raise ValueError("; ".join(problems) + ".")
+
+
 def choice(metric, epoch, rule):
     """Raises ValueError for what `Result.best` will not take: before the training, not after."""
     if metric not in figures():
@@ -42,6 +100,10 @@ def choice(metric, epoch, rule):
 def figures():
     """The names of the validation figures."""
     return [f"val_{name}" for name in ("loss", *metrics.METRICS)]
+
+
+def _varies(column):
+    return len(np.unique(column)) > 1
 
 
 def _whole(value, low, high=2**63):

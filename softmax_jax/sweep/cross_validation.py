@@ -8,9 +8,13 @@ examples.
 import dataclasses
 
 from softmax_jax.sweep import checks, resampling, tables
-from softmax_jax.sweep.loop import fit
+from softmax_jax.sweep.collecting import collect
+from softmax_jax.sweep.loop import epochs, fit
 from softmax_jax.sweep.result import Result, Selected
 from softmax_jax.sweep.settings import grid
+
+# What a refit does not take over: it is one trial of a fixed length.
+_OF_THE_SWEEP = ("num_epochs", "batch_size", "seeds", "chunk", "schedule")
 
 
 def cross_validate(
@@ -40,30 +44,36 @@ def refit(dataset, result: Result, selected: Selected, epoch="last", **options) 
     """The selected setting, trained anew on the whole dataset.
 
     It takes all epochs (epoch='last') or, where each trial was judged at its own best epoch
-    (epoch='best'), the mean of those over the setting's trials. Its figures are the means over
-    these trials, by which it was chosen. options: model, loss and class_weight, as in `sweep.fit`.
+    (epoch='best', or early stopping), the mean of those over the setting's trials. Its figures are
+    the means over these trials, by which it was chosen. options: those of `sweep.fit` that say what
+    is trained and how (model, loss, class_weight, optimizer, ...).
     Raises ValueError if the refit diverges.
     """
-    group = result.run.trials.group
+    trials = result.run.trials
     settings = {name: value for name, value in selected.hyperparameters.items() if name != "fold"}
-    best_epochs = result.best_epoch[group == group[selected.trial]]
-    num_epochs = round(best_epochs.mean()) if epoch == "best" else result.run.num_epochs
-    names = result.run.trials.axes()
-    again = fit(
+    axes = {
+        name: settings.get(name, column[selected.trial]) for name, column in trials.axes().items()
+    }
+    judged = result.epochs(epoch)[trials.group == trials.group[selected.trial]]
+    early = epoch == "best" or axes["patience"] > 0
+    num_epochs = round(judged.mean()) if early else result.run.num_epochs
+    again = epochs(
         dataset,
         None,
-        grid(**{name: settings[name] for name in names}),
-        num_epochs=num_epochs,
-        batch_size=settings["batch_size"],
-        seeds=(settings["seed"],),
+        grid(**axes | {"patience": 0}),
+        num_epochs=result.run.num_epochs,
+        schedule=result.run.schedule if axes["final_rate"] < 1 else "constant",
+        batch_size=int(min(trials.batch_size[selected.trial], len(dataset.y))),
+        seeds=(int(trials.seed[selected.trial]),),
         **options,
     )
+    again = collect(_until(again, num_epochs))
     if again.diverged[0]:
         raise ValueError("The refit on all training examples diverged: try a smaller rate.")
     means = {n: tables.spread(result, selected, n, epoch)["mean"] for n in result.metrics}
     return selected._replace(
         classifier=again.classifier(0),
-        epoch=num_epochs,
+        epoch=int(again.epochs("last")[0]),
         hyperparameters=settings,
         metrics=means,
         refit=True,
@@ -71,11 +81,20 @@ def refit(dataset, result: Result, selected: Selected, epoch="last", **options) 
     )
 
 
+def _until(epochs, number):
+    """The epochs up to that one, which ends the training: what goes by its length is as it was."""
+    for epoch in epochs:
+        last = epoch.epoch == number and not epoch.part
+        yield epoch._replace(ends=epoch.ends or last)
+        if last:
+            return
+
+
 def _fit_and_refit(
     dataset, settings, counts, *, metric="val_loss", epoch="last", rule="best", **options
 ):
     checks.choice(metric, epoch, rule)
     result = fit(dataset, None, settings, resamples=counts, best_by=metric, **options)
-    kept = {name: options[name] for name in ("model", "loss", "class_weight") if name in options}
+    kept = {name: value for name, value in options.items() if name not in _OF_THE_SWEEP}
     selected = result.best(metric, epoch, rule)
     return dataclasses.replace(result, refit=refit(dataset, result, selected, epoch, **kept))

@@ -5,9 +5,11 @@ import os
 import jax
 
 _ITEM = 4  # bytes of a float32
-_PARAMETER_COPIES = 5  # parameters, momentum, gradient, best so far, and the update in flight
+_PARAMETER_COPIES = 6  # parameters, momentum, average, gradient, best so far, update in flight
 _SCORE_COPIES = 6  # logits and what the losses and metrics make of them
 _EVALUATION_BLOCK = 1000
+_OPTIMUM_PARAMETER_COPIES = 50  # 20 pairs of L-BFGS, and what is in flight
+_OPTIMUM_SCORE_COPIES = 8  # logits, their change, probabilities, residuals
 _TABLE_ROW = 100  # bytes of a trial in the table of trials
 _SHARE = 0.6  # of the memory: the rest is for the data, the compiler and the neighbours
 
@@ -17,6 +19,12 @@ def bytes_per_trial(num_features, num_classes, batch_size):
     parameters = (num_features + 1) * num_classes
     scores = max(batch_size, _EVALUATION_BLOCK) * num_classes
     return _ITEM * (_PARAMETER_COPIES * parameters + _SCORE_COPIES * scores)
+
+
+def full_batch_bytes(num_features, num_classes, num_examples):
+    """Bytes that one more trial takes on its way to the optimum."""
+    parameters, scores = (num_features + 1) * num_classes, num_examples * num_classes
+    return _ITEM * (_OPTIMUM_PARAMETER_COPIES * parameters + _OPTIMUM_SCORE_COPIES * scores)
 
 
 def device_bytes():
@@ -36,14 +44,13 @@ def check_counts(num_examples, num_resamples):
     _require(3 * num_examples * num_resamples, _machine_bytes(), what)
 
 
-def fitting_chunk(num_trials, num_features, num_classes, batch_size, chunk=0):
-    """The number of trials to run at once: `chunk`, or as many as fit if that is 0.
+def fitting_chunk(num_trials, num_features, num_classes, each, chunk=0):
+    """The number of trials of `each` so many bytes to run at once: `chunk`; if 0, what fits.
 
     Raises ValueError, with the bytes, where not even one fits, or where the results of all (their
     last and their best parameters) cannot be held.
     """
     what = f"{num_trials:,} trials of {num_features} × {num_classes} parameters need"
-    each = bytes_per_trial(num_features, num_classes, batch_size)
     chunk = min(chunk, num_trials)
     _require(each * max(chunk, 1), device_bytes(), f"{max(chunk, 1):,} at once of {what}")
     _require(2 * _ITEM * (num_features + 1) * num_classes * num_trials, _machine_bytes(), what)

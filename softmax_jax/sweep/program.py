@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from softmax_jax import train
 
-_STATIC = ("model", "loss", "tx", "num_features", "num_classes")
+_STATIC = ("model", "loss", "schedule", "tx", "num_features", "num_classes")
 
 
 class Best(NamedTuple):
@@ -25,24 +24,24 @@ class Best(NamedTuple):
     params: dict
 
 
-def device_data(dataset, importance=None, resamples=None) -> train.Data:
-    """A `data.Dataset` on the device; arrays that are there already stay where they are."""
-    return jax.device_put(
-        train.Data(
-            x=dataset.x,
-            y=dataset.y,
-            weights=np.ones(len(dataset.y), np.float32),
-            mean=np.asarray(dataset.mean, np.float32) if np.any(dataset.mean) else None,
-            scale=np.asarray(dataset.scale, np.float32),
-            resamples=None if resamples is None else np.asarray(resamples, np.uint8),
-            importance=importance,
-        )
-    )
-
-
 @functools.partial(jax.jit, static_argnames=_STATIC)
-def create(seeds, hyperparameters, resample, *, model, loss, tx, num_features, num_classes):
-    """Fresh states [S, K] for seeds [S], hyperparameters [K] and columns of the resamples [K]."""
+def create(
+    seeds,
+    hyperparameters,
+    resample,
+    num_steps=None,
+    *,
+    model,
+    loss,
+    schedule="constant",
+    tx,
+    num_features,
+    num_classes,
+):
+    """Fresh states [S, K] for seeds [S], hyperparameters [K] and columns of the resamples [K].
+
+    A column of hyperparameters that is None is left out of the program.
+    """
 
     def one(seed, hyperparameters, resample):
         return train.create_state(
@@ -52,6 +51,8 @@ def create(seeds, hyperparameters, resample, *, model, loss, tx, num_features, n
             num_features,
             num_classes,
             loss=loss,
+            schedule=schedule,
+            num_steps=num_steps,
             tx=tx,
             resample=resample,
         )
@@ -74,26 +75,29 @@ def train_epoch(states, data, orders):
 
 @jax.jit
 def values(states, sums):
-    """The figures {name: [S, K]} of sums over training steps."""
+    """The figures {name: [S, K]} of sums over steps of training or blocks of evaluation."""
     return jax.vmap(jax.vmap(train.values))(states, sums)
 
 
 @jax.jit
 def evaluate(states, data):
-    """The figures {name: [S, K]} of every metric over the data."""
+    """The sums [S, K] of every metric over the data."""
+    return jax.vmap(jax.vmap(train.evaluate, in_axes=(0, None)), in_axes=(0, None))(states, data)
 
-    def one(state):
-        return train.values(state, train.evaluate(state, data))
 
-    return jax.vmap(jax.vmap(one))(states)
+@jax.jit
+def add(sums, more):
+    """Both sums together."""
+    return jax.tree.map(jnp.add, sums, more)
 
 
 @jax.jit
 def no_best(states) -> Best:
     """Before the first epoch: epoch 0, an infinite value, the initial parameters (a copy)."""
     shape = states.step.shape
-    params = jax.tree.map(jnp.copy, states.params)
-    return Best(jnp.zeros(shape, jnp.int32), jnp.full(shape, jnp.inf, jnp.float32), params)
+    params = jax.tree.map(jnp.copy, states.averaged)
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    return Best(jnp.zeros(shape, jnp.int32), jnp.full(shape, jnp.inf, dtype), params)
 
 
 @functools.partial(jax.jit, donate_argnames="best")
@@ -104,5 +108,12 @@ def keep_best(best, states, value, epoch) -> Best:
     def choose(new, old):
         return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - 2)), new, old)
 
-    now = Best(jnp.full(best.epoch.shape, epoch, jnp.int32), value, states.params)
+    now = Best(jnp.full(best.epoch.shape, epoch, jnp.int32), value, states.averaged)
     return jax.tree.map(choose, now, best)
+
+
+@jax.jit
+def stopped(states, best, epoch):
+    """Whether each trial [S, K] has stopped by now: its best epoch is `patience` epochs ago."""
+    patience = states.hyperparameters.patience
+    return states.stopped | ((patience > 0) & (epoch - best.epoch >= patience))

@@ -64,7 +64,7 @@ def bootstrap_counts(num_examples, draws, *, seed=0):
 
 
 def importance(dataset, class_weight=None):
-    """What each training example weighs in the objective, float32 [N] of mean 1; None: the same.
+    """What each training example weighs in the objective, [N] of mean 1; None: the same.
 
     The product of the dataset's own weights and the weight of the example's class: 'balanced'
     (N / (C · count of the class)) or C numbers. With mean 1, l2 keeps its meaning. Raises
@@ -77,7 +77,7 @@ def importance(dataset, class_weight=None):
     weights = own * _class_weights(labels, num_classes, class_weight)[labels]
     if not weights.sum() > 0:
         raise ValueError("The weights of the training examples are all zero.")
-    return (weights / weights.mean()).astype(np.float32)
+    return (weights / weights.mean()).astype(dataset.dtype)
 
 
 def _class_weights(labels, num_classes, class_weight):

@@ -8,7 +8,8 @@ import numpy as np
 
 from softmax_jax.classifier import Classifier
 from softmax_jax.models import Model
-from softmax_jax.sweep import selection, tables
+from softmax_jax.sweep import selection, settings, tables
+from softmax_jax.sweep.placement import ONE, Placement
 from softmax_jax.sweep.trials import Trials, shortest
 
 
@@ -16,7 +17,8 @@ class Run(NamedTuple):
     """What stays the same throughout a sweep.
 
     Its trials, its length, its model; the figure that decides a trial's best epoch; the number of
-    training examples, and how an input is normalised and its classes are called.
+    training examples, and how an input is normalised (by mean and scale [R, D] where each resample
+    has its own) and its classes are called; the schedule of the learning rate; the devices.
     """
 
     trials: Trials
@@ -27,13 +29,16 @@ class Run(NamedTuple):
     mean: np.ndarray
     scale: np.ndarray
     label_names: tuple
+    schedule: str = "constant"
+    placement: Placement = ONE
 
 
 class Selected(NamedTuple):
     """The chosen trial: its settings and figures at the chosen epoch, why, and its classifier.
 
-    `hints` say where the grid may be too small; `refit` is true where the classifier was trained
-    anew on all training examples with the chosen settings.
+    `hints` say what may be wrong with the choice (a grid too small, an optimum not reached);
+    `refit` is true where the classifier was trained anew on all training examples with the chosen
+    settings.
     """
 
     trial: int
@@ -85,7 +90,7 @@ class Result:
         return self.metrics
 
     def figures(self, metric="val_loss", epoch="last"):
-        """The figure [T] of each trial at its last epoch, or at its best one."""
+        """The figure [T] of each trial at its last epoch, or at its best one (see `epochs`)."""
         return self.metrics[metric][np.arange(len(self.best_epoch)), self._columns(epoch)]
 
     @property
@@ -121,18 +126,23 @@ class Result:
         )
         if chosen is None:
             raise ValueError("Every setting has a diverged trial: try a smaller learning rate.")
-        why = _why(metric, epoch, rule, groups, chosen)
-        hints = selection.edges(axes, chosen, {"batch_size": (1, self.run.num_examples)})
-        return self._select(int(groups.first[chosen]), epoch, why, hints)
+        early = " (with early stopping the best)" if axes["patience"].any() else ""
+        why = _why(metric, f"{epoch} epoch{early}", rule, groups, chosen)
+        trial, bounds = int(groups.first[chosen]), {"batch_size": (1, self.run.num_examples)}
+        edges = selection.edges(axes, chosen, bounds | settings.BOUNDS)
+        hints = [f"The winner lies at the edge of the grid: {edge}." for edge in edges]
+        return self._select(trial, epoch, why, hints + self._doubts(trial))
 
     def classifier(self, trial, epoch="last") -> Classifier:
-        """The trial's model at its last or its best epoch."""
-        kept = self.epochs(epoch)[trial] == self.best_epoch[trial] and epoch == "best"
+        """The trial's model at its last or its best epoch; with early stopping, at its best."""
+        kept = self.epochs(epoch)[trial] == self.best_epoch[trial]
         stacked = self.best_params if kept else self.params
         W, b = self.run.model.weights(jax.tree.map(lambda leaf: leaf[trial], stacked))
-        return Classifier(
-            np.asarray(W), np.asarray(b), self.run.mean, self.run.scale, self.run.label_names
-        )
+        mean, scale = self.run.mean, self.run.scale
+        if np.ndim(scale) == 2:
+            fold = self.run.trials.fold[trial]
+            mean, scale = mean[fold], scale[fold]
+        return Classifier(np.asarray(W), np.asarray(b), mean, scale, self.run.label_names)
 
     def predict(self, x):
         """Classes [N] by the refitted model if there is one, else by `best()` with its defaults.
@@ -156,15 +166,34 @@ class Result:
         return self.refit or self.best()
 
     def epochs(self, epoch):
-        """The number [T] of the epoch meant by 'last' or 'best', for each trial."""
+        """The number [T] of the epoch meant by 'last' or 'best', for each trial.
+
+        A trial with early stopping ends with the parameters of its best epoch: for it they are one.
+        """
         if epoch not in ("last", "best"):
             raise ValueError(f"The epoch must be 'last' or 'best'; it got {epoch!r}.")
-        last = self.reached[:, -1]
-        return last if epoch == "last" else np.where(self.best_epoch > 0, self.best_epoch, last)
+        best = (epoch == "best") | (self.run.trials.hyperparameters.patience > 0)
+        return np.where(best & (self.best_epoch > 0), self.best_epoch, self.reached[:, -1])
 
     def _columns(self, epoch):
         """Where in `metrics` [T, E] the figures of that epoch stand, for each trial."""
         return (self.reached == self.epochs(epoch)[:, None]).argmax(1)
+
+    def _doubts(self, trial):
+        """What is wrong with an optimum that is none."""
+        facts = {name: values[trial] for name, values in self.facts.items()}
+        if facts.get("separable", False):
+            return [
+                "The classes are separable and l2 is 0: the optimum is at infinity, and the "
+                "weights are only the first that tell all training examples apart. Try an l2 "
+                "above 0."
+            ]
+        if not facts.get("converged", True):
+            return [
+                f"The winner had not converged after {facts['iterations']} iterations: raise "
+                "num_epochs or tolerance, standardize the features, or take float64."
+            ]
+        return []
 
     def _select(self, trial, epoch, why, hints):
         number = int(self.epochs(epoch)[trial])
@@ -173,11 +202,11 @@ class Result:
         return Selected(trial, number, settings, metrics, why, hints, self.classifier(trial, epoch))
 
 
-def _why(metric, epoch, rule, groups, chosen):
+def _why(metric, when, rule, groups, chosen):
     if len(groups.mean) == 1:
         return "the only setting"
     order = "largest" if not metric.endswith("loss") else "smallest"
-    what = f"{order} {metric} at the {epoch} epoch"
+    what = f"{order} {metric} at the {when}"
     if rule == "one_se":
         what = f"simplest setting within one standard error of the {what}"
     mean, spread, count = groups.mean[chosen], groups.spread[chosen], groups.count[chosen]

@@ -1,5 +1,6 @@
 """Which setting wins: honest comparison of settings, on figures averaged over their trials."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -65,13 +66,15 @@ def edges(axes, chosen, limits=None):
     """Hints where the winner lies at the end of a swept axis: the optimum may be beyond.
 
     axes: {name: array [G]}; chosen: the winning group; limits: {name: (low, high)}, ends that
-    cannot be passed and are no hint (0 is one without saying).
+    cannot be passed and are no hint (0 is one without saying). Two values of an axis that is not
+    crossed with the others are an off and an on, and have no ends.
     """
-    hints = []
+    hints, lengths = [], [len(np.unique(values)) for values in axes.values()]
+    crossed = math.prod(lengths) == len(next(iter(axes.values())))
     for name, values in axes.items():
         tried = np.unique(values)
         low, high = (limits or {}).get(name, (0, np.inf))
-        if len(tried) < 2:
+        if len(tried) < (2 if crossed else 3):
             continue
         if values[chosen] == tried[-1] < high:
             hints.append(f"{name} = {tried[-1]:g} is the largest tried: extend {name} upwards")

@@ -10,12 +10,21 @@ from softmax_jax.sweep import memory
 from softmax_jax.train import Hyperparameters
 
 NAMES = Hyperparameters._fields
+# What None means in numbers: in tables, and beside settings that do have it.
+OFF = {"label_smoothing": 0.0, "warmup": 0.0, "final_rate": 1.0, "averaging": 0.0, "patience": 0.0}
+# Ends of a range, beyond 0, that no better value lies behind.
+BOUNDS = {"final_rate": (0, 1), "averaging": (0, 1)}
 
 _RULES = {
     "learning_rate": (lambda v: v > 0, "greater than 0"),
     "momentum": (lambda v: (v >= 0) & (v < 1), "in [0, 1)"),
     "l2": (lambda v: v >= 0, "0 or greater"),
     "init_scale": (lambda v: v >= 0, "0 or greater"),
+    "label_smoothing": (lambda v: (v >= 0) & (v < 1), "in [0, 1)"),
+    "warmup": (lambda v: (v >= 0) & (v < 1), "in [0, 1)"),
+    "final_rate": (lambda v: (v >= 0) & (v <= 1), "in [0, 1]"),
+    "averaging": (lambda v: (v >= 0) & (v <= 1), "in [0, 1]"),
+    "patience": (lambda v: (v >= 0) & (v == np.floor(v)), "a whole number from 0"),
 }
 
 
@@ -33,6 +42,22 @@ def grid(**axes) -> Hyperparameters:
     memory.check_table(math.prod(len(axis) for axis in values.values()))
     columns = (column.ravel() for column in np.meshgrid(*values.values(), indexing="ij"))
     return Hyperparameters(**dict(zip(values, columns, strict=True)))
+
+
+def zipped(**axes) -> Hyperparameters:
+    """One setting after the other: the i-th takes the i-th value of every axis.
+
+    Axes as those of `grid`, but all of one length (a number counts for all), and with values that
+    may come again. Raises ValueError for what `grid` refuses, and for a setting twice.
+
+    >>> settings = zipped(l2=(0.0, 1e-2, 0.0), averaging=(0.0, 0.0, 0.5))  # each cure on its own
+    >>> settings.l2.shape, settings.averaging.tolist()
+    ((3,), [0.0, 0.0, 0.5])
+    """
+    settings = as_arrays(Hyperparameters(**_complete(axes)))
+    if len(np.unique(np.stack(settings, axis=1), axis=0)) < len(settings.l2):
+        raise ValueError("The axes make a setting twice.")
+    return settings
 
 
 class Distribution(NamedTuple):
@@ -72,25 +97,31 @@ def random(n, seed, **axes) -> Hyperparameters:
 
 def as_arrays(settings: Hyperparameters) -> Hyperparameters:
     """The settings as checked float32 arrays of one common length (a number counts for all)."""
-    columns = [_numbers(name, column) for name, column in zip(NAMES, settings, strict=True)]
-    lengths = {len(column) for column in columns if len(column) != 1}
+    columns = {
+        name: _numbers(name, OFF[name] if column is None else column)
+        for name, column in settings._asdict().items()
+    }
+    lengths = {len(column) for column in columns.values() if len(column) != 1}
     if len(lengths) > 1 or 0 in lengths:
         raise ValueError(f"Settings must have one common length; it got {sorted(lengths)}.")
     n = max(lengths, default=1)
     return Hyperparameters(
-        *(
-            _check(name, np.broadcast_to(column, n))
-            for name, column in zip(NAMES, columns, strict=True)
-        )
+        **{name: _check(name, np.broadcast_to(column, n)) for name, column in columns.items()}
     )
 
 
+def in_use(settings: Hyperparameters) -> Hyperparameters:
+    """The settings as the program wants them: None for what is off in all of them."""
+    idle = {name: None for name, off in OFF.items() if (getattr(settings, name) == off).all()}
+    return settings._replace(**idle)
+
+
 def _complete(axes):
-    defaults = Hyperparameters()._asdict()
-    unknown = sorted(set(axes) - set(defaults))
+    unknown = sorted(set(axes) - set(NAMES))
     if unknown:
-        raise ValueError(f"No hyperparameter {unknown[0]!r}; there are: {', '.join(defaults)}.")
-    return defaults | axes
+        raise ValueError(f"No hyperparameter {unknown[0]!r}; there are: {', '.join(NAMES)}.")
+    every = Hyperparameters()._asdict() | axes
+    return {name: axis for name, axis in every.items() if axis is not None}
 
 
 def _axis(name, value):

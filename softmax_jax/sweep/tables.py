@@ -8,17 +8,17 @@ from softmax_jax.sweep.trials import shortest
 
 def by_trial(result) -> list[dict]:
     """A row per trial: its settings, its figures at the last and at its best epoch."""
-    best_epoch, diverged = result.epochs("best"), result.diverged > 0
-    figures = {name: result.figures(name, "last") for name in result.metrics}
-    figures["best_epoch"] = best_epoch
-    figures |= {f"best_{name}": result.figures(name, "best") for name in result.metrics}
+    figures = {name: values[:, -1] for name, values in result.metrics.items()}
+    facts = result.facts | {"diverged": result.diverged > 0}
+    if result.best_epoch.any():
+        figures |= {f"best_{name}": result.figures(name, "best") for name in result.metrics}
+        facts = {"best_epoch": result.epochs("best")} | facts
     return [
         {"trial": trial}
         | result.run.trials.row(trial)
         | {name: shortest(values[trial]) for name, values in figures.items()}
-        | {name: values[trial].item() for name, values in result.facts.items()}
-        | {"best_epoch": int(best_epoch[trial]), "diverged": bool(diverged[trial])}
-        for trial in range(len(best_epoch))
+        | {name: values[trial].item() for name, values in facts.items()}
+        for trial in range(len(result.best_epoch))
     ]
 
 
@@ -38,7 +38,7 @@ def by_setting(result, epoch="last") -> list[dict]:
     rows = []
     for group, first in enumerate(groups.first):
         row = {"setting": group} | trials.row(first)
-        del row["seed"], row["fold"]
+        row = {name: value for name, value in row.items() if name not in ("seed", "fold")}
         row |= {"trials": int(groups.count[group]), "diverged": int(number_diverged[group])}
         for name, figures in compared.items():
             row[f"{name}_mean"] = round(float(figures.mean[group]), 6)

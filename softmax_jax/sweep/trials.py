@@ -12,7 +12,8 @@ class Trials(NamedTuple):
     """A row per trial, in the order of their numbers: batch size, seed, setting, fold (fastest).
 
     Every field is an array [T]; `group` numbers the pairs of batch size and setting, which are
-    what a selection compares; `fold` is the column of the resamples (-1: there are none).
+    what a selection compares; `fold` is the column of the resamples (-1: there are none). `shown`
+    names the columns that matter to the optimizer.
     """
 
     hyperparameters: Hyperparameters
@@ -20,15 +21,14 @@ class Trials(NamedTuple):
     seed: np.ndarray
     fold: np.ndarray
     group: np.ndarray
+    shown: tuple = (*Hyperparameters._fields, "seed", "batch_size")
 
     def row(self, trial) -> dict:
         """The trial's settings by their config names, as plain numbers."""
         values = {name: shortest(column[trial]) for name, column in self.axes().items()}
-        return values | {
-            "seed": int(self.seed[trial]),
-            "fold": int(self.fold[trial]),
-            "batch_size": int(self.batch_size[trial]),
-        }
+        values |= {"seed": int(self.seed[trial]), "fold": int(self.fold[trial])}
+        values |= {"batch_size": int(self.batch_size[trial])}
+        return {name: value for name, value in values.items() if name in (*self.shown, "fold")}
 
     def axes(self) -> dict:
         """The hyperparameters by name, arrays [T]."""
@@ -61,26 +61,34 @@ class Piece(NamedTuple):
     num_real: int
 
 
-def plan(trials: Trials, chunk: int = 0) -> list[Piece]:
+def plan(trials: Trials, chunk: int = 0, *, by_fold=False, multiple=1) -> list[Piece]:
     """The pieces in the order in which they run; each has at most `chunk` trials (0: no limit).
 
     A piece holds as many seeds as fit (of numbers that divide all seeds, so that the pieces of one
-    batch size have one shape), and of each seed the same columns.
+    batch size have one shape), and of each seed the same columns. by_fold: no piece has trials of
+    two folds. multiple: what the number of columns is padded to a multiple of.
     """
     numbers = np.arange(len(trials.group))
     pieces = []
     for size in _in_order(trials.batch_size):
-        of_size = numbers[trials.batch_size == size]
-        by_seed = of_size.reshape(len(_in_order(trials.seed)), -1)
-        limit = chunk or by_seed.size
-        columns = _even(by_seed.shape[1], limit)
-        rows = _divisor(len(by_seed), limit // columns)
-        for top in range(0, len(by_seed), rows):
-            for left in range(0, by_seed.shape[1], columns):
-                block = by_seed[top : top + rows, left : left + columns]
-                missing = columns - block.shape[1]
-                padded = np.pad(block, ((0, 0), (0, missing)), mode="edge")
-                pieces.append(Piece(padded, block.shape[1]))
+        for fold in _in_order(trials.fold) if by_fold else [None]:
+            together = (trials.batch_size == size) & ((trials.fold == fold) | (fold is None))
+            by_seed = numbers[together].reshape(len(_in_order(trials.seed)), -1)
+            pieces += cut(by_seed, chunk or by_seed.size, multiple)
+    return pieces
+
+
+def cut(by_seed, limit, multiple=1) -> list[Piece]:
+    """Pieces of trials [seeds, columns], with at most `limit` real ones each."""
+    columns = _even(by_seed.shape[1], limit)
+    rows = _divisor(len(by_seed), limit // columns)
+    pieces = []
+    for top in range(0, len(by_seed), rows):
+        for left in range(0, by_seed.shape[1], columns):
+            block = by_seed[top : top + rows, left : left + columns]
+            missing = -(-columns // multiple) * multiple - block.shape[1]
+            padded = np.pad(block, ((0, 0), (0, missing)), mode="edge")
+            pieces.append(Piece(padded, block.shape[1]))
     return pieces
 
 

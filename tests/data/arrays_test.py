@@ -3,7 +3,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from softmax_jax.data import DataError, from_arrays
+from softmax_jax.data import DataError, from_arrays, placement
 
 RNG = np.random.default_rng(0)
 FEATURES, LABELS = RNG.normal(size=(6, 3)).astype(np.float32), np.array([0, 1, 2, 0, 1, 2])
@@ -32,6 +32,43 @@ def test_other_numbers_become_float32(dtype, convert):
     train = from_arrays((x[:4], LABELS[:4]), (x[4:], LABELS[4:])).train
     assert train.x.dtype == np.float32 and train.scale == 1.0
     np.testing.assert_array_equal(train.x, FEATURES[:4] > 0)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, jnp.asarray])
+def test_float64_is_kept_where_it_is_asked_for(convert):
+    x = FEATURES.astype(np.float64) + (1e-12 if convert is np.asarray else 0)
+    given = convert(x) if convert is np.asarray else jnp.asarray(FEATURES)
+    weights = np.full(4, 1 / 3)
+    splits = from_arrays((given[:4], LABELS[:4], weights), (given[4:], LABELS[4:]), dtype="float64")
+    assert splits.train.dtype == splits.val.x.dtype == splits.train.x.dtype == np.float64
+    np.testing.assert_array_equal(splits.train.x, x[:4])
+    np.testing.assert_array_equal(splits.train.weights, weights)
+
+
+def test_other_types_of_features_are_refused():
+    with pytest.raises(DataError, match="dtype must be 'float32' or 'float64'; it is 'float16'"):
+        from_arrays(TRAIN, VAL, dtype="float16")
+
+
+def test_bfloat16_from_a_file_of_numpy_is_recognised(tmp_path):
+    x = FEATURES.astype(ml_dtypes.bfloat16)
+    np.save(tmp_path / "x.npy", x)
+    loaded = np.load(tmp_path / "x.npy")
+    train = from_arrays((loaded[:4], LABELS[:4]), (loaded[4:], LABELS[4:])).train
+    np.testing.assert_array_equal(train.x, x[:4].astype(np.float32))
+
+
+def test_a_mapped_array_may_be_read_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(placement, "_PART", 3 * FEATURES[0].nbytes)
+    np.save(tmp_path / "x.npy", FEATURES)
+    x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    given = (x[:4], LABELS[:4]), (x[4:], LABELS[4:])
+    splits = from_arrays(*given, stream=True)
+    assert isinstance(splits.train.x, np.memmap) and splits.train.part_size == 3
+    assert splits.val.part_size is None  # it is no larger than a part
+    assert from_arrays(*given).train.part_size is None  # it is no larger than the memory
+    with pytest.raises(DataError, match="stream must be 'auto', True or False; it is 'yes'"):
+        from_arrays(*given, stream="yes")
 
 
 def test_lists_will_do():

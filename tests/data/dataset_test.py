@@ -1,10 +1,15 @@
+import collections
 import dataclasses
+import hashlib
+import tracemalloc
 
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
 from softmax_jax import data
+from softmax_jax.data import dataset as dataset_module
 
 
 def splits(x=((1, 2), (3, 4), (5, 6)), y=(0, 1, 1), x_val=((7, 8),), **kwargs):
@@ -20,6 +25,7 @@ def splits(x=((1, 2), (3, 4), (5, 6)), y=(0, 1, 1), x_val=((7, 8),), **kwargs):
         ((3, 32, 32, 3), 3072, True),
         ((3, 32, 32, 7), 7168, False),
         ((3, 784), 784, False),
+        ((3, 2, 2, 2, 3), 24, False),
     ],
 )
 def test_properties(shape, num_features, is_image):
@@ -27,6 +33,53 @@ def test_properties(shape, num_features, is_image):
     dataset = data.Dataset(x, np.zeros(3, np.int32), 255.0, ("ant", "bee"), "toy")
     assert (dataset.num_examples, dataset.num_features) == (3, num_features)
     assert (dataset.num_classes, dataset.is_image) == (2, is_image)
+
+
+def test_floats_are_features_whatever_their_shape():
+    x = np.zeros((3, 28, 28), np.float32)
+    assert not data.Dataset(x, np.zeros(3, np.int32), 1.0, ("ant", "bee"), "toy").is_image
+
+
+@pytest.mark.parametrize(
+    "stored, dtype, form",
+    [
+        (np.uint8, "float64", np.uint8),
+        (np.float16, "float32", np.float32),
+        (np.float64, "float32", np.float32),
+        (ml_dtypes.bfloat16, "float64", np.float64),
+        (np.int64, "float32", np.float32),
+    ],
+)
+def test_blocks_are_all_of_x_in_its_form(monkeypatch, stored, dtype, form):
+    monkeypatch.setattr(dataset_module, "_BLOCK", 4 * 6 + 5)
+    monkeypatch.setattr(dataset_module, "_FEWEST", 1)
+    x = np.random.default_rng(0).integers(0, 99, (11, 3, 2)).astype(stored)
+    dataset = data.Dataset(
+        x, np.zeros(11, np.int32), 1.0, ("ant", "bee"), "toy", dtype=dtype, part_size=2
+    )
+    starts, blocks = zip(*dataset.blocks(), strict=True)
+    assert starts == (0, 4, 8) and dataset.form == form
+    assert {block.dtype for block in blocks} == {np.dtype(form)}
+    np.testing.assert_array_equal(np.concatenate(blocks), x.astype(form))
+
+
+def test_blocks_and_parts_take_no_more_memory_than_they_must(tmp_path):
+    """A file of 64 MiB is read with less than a tenth of that."""
+    x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float16, (1 << 15, 1 << 10))
+    y = np.zeros(len(x), np.int32)
+    dataset = data.Dataset(x, y, 1.0, ("ant", "bee"), "toy", part_size=500)
+    peak = {}
+    for name, read in (
+        ("blocks", dataset.blocks),
+        ("shuffled", lambda: dataset.shuffled(1)),
+        ("in order", dataset.in_order),
+        ("fingerprint", lambda: data.fingerprint(data.Splits(*[dataset] * 3, "", (), False))),
+    ):
+        tracemalloc.start()
+        collections.deque(read(), maxlen=0)
+        peak[name] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert max(peak.values()) < 13 << 20, peak  # parts are of 2 MB
 
 
 def test_text_labels():
@@ -50,6 +103,27 @@ def test_the_fingerprint_is_the_same_on_a_device():
     on_host = splits()
     train = dataclasses.replace(on_host.train, x=jnp.asarray(on_host.train.x))
     assert data.fingerprint(dataclasses.replace(on_host, train=train)) == data.fingerprint(on_host)
+
+
+@pytest.mark.parametrize("stored", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
+def test_the_fingerprint_is_that_of_the_data_in_memory(tmp_path, monkeypatch, stored):
+    """However it is stored, and whether it is read in parts or not."""
+    monkeypatch.setattr(dataset_module, "_FEWEST", 2)
+    monkeypatch.setattr(dataset_module, "_BLOCK", 1)
+    on_host = splits(x=((1, 2), (3, 4), (5, 6), (7, 8), (9, 1.5)), y=(0, 1, 1, 0, 1))
+    np.save(tmp_path / "x.npy", np.asfortranarray(on_host.train.x.astype(stored)))
+    x = np.load(tmp_path / "x.npy", mmap_mode="r").view(stored)
+    mapped = dataclasses.replace(on_host.train, x=x, part_size=2)
+    assert data.fingerprint(dataclasses.replace(on_host, train=mapped)) == data.fingerprint(on_host)
+
+
+def test_the_fingerprint_is_a_sha256_of_types_shapes_and_bytes():
+    given = splits()
+    expected = hashlib.sha256()
+    for dataset in (given.train, given.val):
+        for array in (dataset.x, dataset.y):
+            expected.update(f"{array.dtype.str} {array.shape}".encode() + array.tobytes())
+    assert data.fingerprint(given) == expected.hexdigest()
 
 
 def test_the_fingerprint_knows_types():

@@ -1,4 +1,5 @@
 import os
+import stat
 import time
 
 import pytest
@@ -15,6 +16,26 @@ def test_the_file_appears_when_it_is_complete(tmp_path):
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_content_is_durable_before_the_name_and_the_name_at_the_end(tmp_path, monkeypatch):
+    path, steps = tmp_path / "file", []
+    fsync, rename = os.fsync, os.replace
+
+    def note_fsync(descriptor):
+        what = os.fstat(descriptor)
+        steps.append("folder" if stat.S_ISDIR(what.st_mode) else what.st_size)
+        fsync(descriptor)
+
+    def note_rename(*names):
+        steps.append("renamed")
+        rename(*names)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_rename)
+    with replacing(path) as file:
+        file.write(b"five!")
+    assert steps == [5, "renamed", "folder"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

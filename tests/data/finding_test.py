@@ -19,7 +19,7 @@ def test_an_unknown_name_is_answered_with_places_and_near_names(
         ("tor", "toy"),
         ("digit", "digits"),
         ("fashionmnist", "fashion_mnist"),
-        ("zzz", "digits, fashion_mnist, toy"),
+        ("zzz", "breast_cancer, digits, fashion_mnist, iris, toy, wine"),
     ):
         with pytest.raises(data.DatasetNotFoundError) as error:
             data.load(name, data_dir="/elsewhere")

@@ -1,7 +1,7 @@
 import pytest
 
 from softmax_jax.data.errors import DataError
-from softmax_jax.data.splits import Piece, overlap, resolve
+from softmax_jax.data.splits import Piece, as_they_are, overlap, resolve
 
 SHARDS = {"train": (400, 603), "test": (101,), "extra-1": (7,)}
 
@@ -89,3 +89,21 @@ def test_overlap_is_exact():
     assert overlap(train, resolve("train[80%:]+test", SHARDS)) == []
     assert overlap(train, resolve("test+train[801:]", SHARDS)) == [Piece("train", 801, 802)]
     assert overlap(test, test) == test
+
+
+@pytest.mark.parametrize(
+    "names, given, expected",
+    [
+        (("train", "val", "test"), ("auto", "auto", "auto"), ("train", "val", "test")),
+        (("train", "validation"), ("auto", "auto", "auto"), ("train", "validation", "")),
+        (("train", "test"), ("auto", "auto", "auto"), ("train[:80%]", "train[80%:]", "test")),
+        (("train",), ("auto", "auto", ""), ("train[:80%]", "train[80%:]", "")),
+        (("train", "test"), ("auto", "test", "auto"), ("train", "test", "test")),
+        (("train", "test"), ("train[:50%]", "auto", ""), ("train[:50%]", "train[80%:]", "")),
+        (("train", "val", "test"), ("train", "test", ""), ("train", "test", "")),
+    ],
+)
+def test_auto_takes_the_splits_as_they_are(names, given, expected):
+    roles = ("train", "val", "test")
+    specs = dict(zip(roles, given, strict=True))
+    assert tuple(as_they_are(specs, names).values()) == expected

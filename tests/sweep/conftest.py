@@ -9,7 +9,7 @@ from scipy.special import softmax
 from sklearn.datasets import load_digits
 
 from softmax_jax import data, models, sweep, train
-from softmax_jax.sweep.loop import orders
+from softmax_jax.sweep.minibatch import orders
 
 
 @pytest.fixture(scope="session")
@@ -57,16 +57,33 @@ def result(fit, settings):
 def by_hand():
     """Training in NumPy float64, from the same initial weights and in the same order."""
 
-    def run(dataset, h, *, num_epochs=3, batch_size=64, seed=0, weights=None, importance=1.0):
-        """The final W and b; examples of weight zero are taken out of their minibatches."""
+    def run(
+        dataset,
+        h,
+        *,
+        num_epochs=3,
+        batch_size=64,
+        seed=0,
+        weights=None,
+        importance=1.0,
+        height=lambda _fraction: 1.0,
+    ):
+        """The final W and b; examples of weight zero are taken out of their minibatches.
+
+        height: what the rate is multiplied with after a fraction of training.
+        """
         weights = np.ones(len(dataset.y)) if weights is None else np.asarray(weights, np.float64)
         importance = np.broadcast_to(importance, weights.shape)
         x = np.asarray(dataset.x, np.float64).reshape(len(dataset.y), -1) / dataset.scale
+        smoothing, averaging = h.label_smoothing or 0, h.averaging or 0
         y = np.eye(dataset.num_classes)[dataset.y]
+        y = (1 - smoothing) * y + smoothing / dataset.num_classes
         key, shape = jax.random.key(seed), (dataset.num_features, dataset.num_classes)
-        initial = train.create_state(key, models.concise, h, *shape).params
+        fresh = train.Hyperparameters(init_scale=h.init_scale)
+        initial = train.create_state(key, models.concise, fresh, *shape).params
         W, b = np.asarray(initial["kernel"], np.float64), np.zeros(shape[1])
         W_velocity, b_velocity = np.zeros_like(W), np.zeros_like(b)
+        path, num_steps = [], num_epochs * -(-len(y) // batch_size)
         for epoch in range(1, num_epochs + 1):
             for rows in orders([seed], epoch, len(y), batch_size)[0]:
                 rows = rows[rows >= 0]
@@ -75,8 +92,11 @@ def by_hand():
                 error = (softmax(x[rows] @ W + b, -1) - y[rows]) * w
                 W_velocity = h.momentum * W_velocity + x[rows].T @ error + h.l2 * W
                 b_velocity = h.momentum * b_velocity + error.sum(0)
-                W, b = W - h.learning_rate * W_velocity, b - h.learning_rate * b_velocity
-        return W, b
+                rate = h.learning_rate * height(len(path) / num_steps)
+                W, b = W - rate * W_velocity, b - rate * b_velocity
+                path.append((W, b))
+        averaged = path[-max(round(averaging * num_steps), 1) :]
+        return tuple(np.mean(parts, 0) for parts in zip(*averaged, strict=True))
 
     return run
 

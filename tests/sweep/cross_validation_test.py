@@ -1,5 +1,8 @@
 """Cross-validation judges every setting on what it did not see; the winner is refitted on all."""
 
+import itertools
+
+import jax
 import numpy as np
 import pytest
 from scipy.special import log_softmax
@@ -49,6 +52,22 @@ def test_the_refit_of_best_epochs_takes_their_mean(digits):
     means = result.figures("val_loss", "best")[own].mean()
     assert result.refit.metrics["val_loss"] == pytest.approx(means)
     assert "fold" not in result.refit.hyperparameters
+
+
+@pytest.mark.parametrize("axes", [{}, {"patience": 1}])
+def test_a_refit_that_ends_early_has_the_rates_of_the_whole_course(digits, axes):
+    """Its schedule is not squeezed into the shorter training."""
+    settings = sweep.grid(learning_rate=5.0, momentum=0.9, final_rate=0.1, **axes)
+    options = {"num_epochs": 8, "batch_size": 64, "schedule": "cosine"}
+    epoch = "last" if axes else "best"
+    result = sweep.cross_validate(digits.train, settings, folds=2, epoch=epoch, **options)
+    assert result.refit.epoch == round(result.best_epoch.mean()) < 8
+    course = sweep.epochs(digits.train, None, settings._replace(patience=None), **options)
+    (W,) = (
+        epoch.run.model.weights(jax.tree.map(lambda leaf: leaf[0, 0], epoch.states.params))[0]
+        for epoch in itertools.islice(course, result.refit.epoch - 1, result.refit.epoch)
+    )
+    np.testing.assert_array_equal(result.refit.classifier.W, W)
 
 
 @pytest.mark.parametrize("option", [{"rule": "onese"}, {"epoch": "first"}, {"metric": "val_los"}])

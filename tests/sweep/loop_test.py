@@ -7,12 +7,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from softmax_jax import models, sweep
 from softmax_jax.sweep import resampling
-from softmax_jax.sweep.loop import orders
+from softmax_jax.sweep.minibatch import orders
 from softmax_jax.train import Hyperparameters
 
 
 def alone(settings, trial):
-    return Hyperparameters(*(column[trial] for column in settings))
+    return jax.tree.map(lambda column: column[trial], settings)
 
 
 def assert_same_bits(one, other):
@@ -54,7 +54,7 @@ def test_a_grid_of_one_is_a_plain_run(fit):
 def test_permuting_the_settings_permutes_the_results(fit, result, settings):
     """Bit for bit."""
     order = [2, 0, 1]
-    permuted = fit(Hyperparameters(*(column[order] for column in settings)))
+    permuted = fit(jax.tree.map(lambda column: column[order], settings))
     jax.tree.map(
         lambda p, r: assert_array_equal(p, r[order]),
         (permuted.params, permuted.best_params, permuted.metrics),
@@ -249,6 +249,18 @@ def test_all_problems_are_in_one_message_before_anything_is_compiled(digits, com
         ({"seeds": (-1,)}, "seeds must be"),
         ({"class_weight": "even"}, "'balanced'"),
         ({"settings": Hyperparameters(learning_rate=-1.0)}, "learning_rate must be"),
+        ({"schedule": "linear"}, "schedule must be one of .*; it is 'linear'"),
+        ({"schedule": "cosine"}, "decays to final_rate, which is 1 throughout"),
+        ({"settings": Hyperparameters(final_rate=0.1)}, "final_rate below 1 needs a schedule"),
+        (
+            {"settings": Hyperparameters(final_rate=[0.0, 0.1]), "schedule": "exponential"},
+            "never arrives at 0",
+        ),
+        ({"settings": Hyperparameters(patience=2), "val": None}, "patience waits for a validation"),
+        (
+            {"settings": Hyperparameters(averaging=0.5, l2=1.0), "optimizer": "lbfgs"},
+            "averaging cannot be had with 'lbfgs'",
+        ),
     ],
 )
 def test_a_bad_option_is_named(fit, options, message):

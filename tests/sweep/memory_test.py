@@ -6,7 +6,7 @@ import pytest
 
 from softmax_jax import losses, models, sweep, train
 from softmax_jax.data import Dataset
-from softmax_jax.sweep import memory, program
+from softmax_jax.sweep import memory, program, sources
 
 
 def wide(num_features, num_classes):
@@ -17,7 +17,7 @@ def wide(num_features, num_classes):
 
 
 def test_a_stated_chunk_is_kept():
-    assert memory.fitting_chunk(4, 784, 10, 256, chunk=3) == 3
+    assert memory.fitting_chunk(4, 784, 10, 1000, chunk=3) == 3
 
 
 def test_the_chosen_chunk_fills_the_budget_and_no_more():
@@ -71,7 +71,7 @@ def test_the_bytes_per_trial_are_enough_for_what_the_compiler_takes(digits):
         model = models.class_first(models.concise)
         states = program.create(np.uint32([0]), h, np.zeros(K, np.int32), model=model, **fixed)
         orders = np.zeros((1, 1, 500), np.int32)
-        data = program.device_data(digits.train)
+        data = sources.device_data(digits.train)
         used = program.train_epoch.lower(states, data, orders).compile().memory_analysis()
         return (
             used.argument_size_in_bytes

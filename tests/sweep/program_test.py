@@ -5,8 +5,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from softmax_jax import losses, models, sweep, train
-from softmax_jax.sweep import program
-from softmax_jax.sweep.loop import orders
+from softmax_jax.sweep import program, sources
+from softmax_jax.sweep.minibatch import orders
 
 MODEL = models.class_first(models.concise)
 
@@ -51,7 +51,7 @@ def test_every_state_is_the_one_that_train_makes():
 def test_trials_share_each_minibatch_in_one_matrix_product(digits):
     """No product has a batch axis: [K·C, D] × [D, B] forward, [K·C, B] × [B, D] backward."""
     states, order = create(), orders([0], 1, 500, 64)
-    program_text = program.train_epoch.lower(states, program.device_data(digits.train), order)
+    program_text = program.train_epoch.lower(states, sources.device_data(digits.train), order)
     products = [line for line in program_text.as_text().splitlines() if "dot_general" in line]
     assert len(products) == 2
     assert not any("batching_dims" in line for line in products)
@@ -61,25 +61,25 @@ def test_trials_share_each_minibatch_in_one_matrix_product(digits):
 def test_an_epoch_uses_the_memory_of_the_states_it_was_given(digits):
     states = create()
     after, _ = program.train_epoch(
-        states, program.device_data(digits.train), orders([0], 1, 500, 64)
+        states, sources.device_data(digits.train), orders([0], 1, 500, 64)
     )
     assert states.params["kernel"].is_deleted() and not after.params["kernel"].is_deleted()
 
 
 def test_data_that_is_on_the_device_stays_there(digits):
-    on_device = program.device_data(digits.train)
+    on_device = sources.device_data(digits.train)
     assert on_device.x.dtype == jnp.uint8 and on_device.scale == 16
     assert_array_equal(on_device.weights, np.ones(500))
     x = jnp.asarray(digits.val.x)
-    again = program.device_data(digits.val.__class__(x, digits.val.y, 16.0, (), ""))
+    again = sources.device_data(digits.val.__class__(x, digits.val.y, 16.0, (), ""))
     assert again.x.unsafe_buffer_pointer() == x.unsafe_buffer_pointer()
 
 
 def test_figures_are_those_of_each_model_alone(digits):
     """Evaluation in NumPy, a model at a time, of states that differ."""
     settings = sweep.grid(init_scale=(0.1, 0.5, 1.0))
-    states, data = create(settings=settings), program.device_data(digits.val)
-    figures = jax.device_get(program.evaluate(states, data))
+    states, data = create(settings=settings), sources.device_data(digits.val)
+    figures = jax.device_get(program.values(states, program.evaluate(states, data)))
     x, y = digits.val.x.reshape(200, 64) / 16.0, digits.val.y
     for i in range(3):
         kernel = np.asarray(states.params["kernel"], np.float64)[0, i]

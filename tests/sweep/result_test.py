@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -162,7 +163,7 @@ def test_a_diverged_trial_is_marked_and_never_wins(divergent, fit):
         result.best("val_accuracy", "best")
     assert result.has_winner
     assert np.isfinite(result.classifier(1, "best").W).all()
-    bad = Hyperparameters(*(np.broadcast_to(column, 3)[[1, 2, 2]] for column in settings))
+    bad = jax.tree.map(lambda column: np.broadcast_to(column, 3)[[1, 2, 2]], settings)
     hopeless = fit(bad, num_epochs=21, batch_size=500)
     assert not hopeless.has_winner
     with pytest.raises(ValueError, match="Every setting has a diverged trial"):

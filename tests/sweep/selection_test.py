@@ -101,5 +101,13 @@ def test_a_winner_at_the_edge_says_which_way_to_extend():
     assert selection.edges(axes, 1) == []
 
 
+def test_an_axis_that_is_only_switched_on_has_no_edge():
+    """One cure at a time: two values each, which no other axis is crossed with."""
+    axes = {"l2": np.array([0.0, 0.1, 0.0]), "averaging": np.array([0.0, 0.0, 0.5])}
+    assert selection.edges(axes, 1) == selection.edges(axes, 2) == []
+    rates = {"learning_rate": np.array([0.1, 0.2, 0.3])}
+    assert len(selection.edges(axes | rates, 2)) == 1
+
+
 def test_an_axis_with_one_value_has_no_edge():
     assert selection.edges({"momentum": np.full(3, 0.9)}, 1) == []

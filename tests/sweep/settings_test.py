@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import kstest
 
 from softmax_jax import sweep
-from softmax_jax.sweep.settings import as_arrays
+from softmax_jax.sweep.settings import as_arrays, in_use
 from softmax_jax.train import Hyperparameters
 
 
@@ -16,9 +16,8 @@ def test_a_grid_is_the_product_with_the_last_axis_fastest():
 
 
 def test_what_is_not_named_keeps_its_default():
-    assert [column.tolist() for column in sweep.grid()] == [
-        [np.float32(default)] for default in Hyperparameters()
-    ]
+    for column, default in zip(sweep.grid(), Hyperparameters(), strict=True):
+        assert column is default is None or column.tolist() == [np.float32(default)]
 
 
 def test_axes_keep_the_order_in_which_they_were_given():
@@ -44,6 +43,11 @@ def test_axes_keep_the_order_in_which_they_were_given():
         ({"l2": -1e-4}, "l2 must be finite and 0 or greater; it got -0.0001"),
         ({"l2": float("inf")}, "l2 must be finite .* it got inf"),
         ({"init_scale": -1.0}, "init_scale must be finite and 0 or greater"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be finite and in \[0, 1\)"),
+        ({"warmup": 1.0}, r"warmup must be finite and in \[0, 1\)"),
+        ({"final_rate": 1.1}, r"final_rate must be finite and in \[0, 1\]"),
+        ({"averaging": -0.1}, r"averaging must be finite and in \[0, 1\]"),
+        ({"patience": 1.5}, "patience must be finite and a whole number from 0; it got 1.5"),
         ({"learning_rat": 0.1}, "'learning_rat'; there are: learning_rate, momentum, l2"),
     ],
 )
@@ -102,3 +106,33 @@ def test_settings_of_two_lengths_are_refused():
         as_arrays(Hyperparameters(learning_rate=[0.1, 0.2], l2=[0.0, 1.0, 2.0]))
     with pytest.raises(ValueError, match="learning_rate must be"):
         as_arrays(Hyperparameters(learning_rate=[0.1, -0.2]))
+
+
+def test_zipped_axes_go_side_by_side():
+    settings = sweep.zipped(l2=(0.0, 1e-2, 0.0), averaging=(0.0, 0.0, 1.0), learning_rate=0.3)
+    rows = zip(settings.l2, settings.averaging, settings.learning_rate, strict=True)
+    rate = np.float32(0.3)
+    assert list(rows) == [(0, 0, rate), (np.float32(1e-2), 0, rate), (0, 1, rate)]
+
+
+@pytest.mark.parametrize(
+    "axes, message",
+    [
+        ({"l2": (0.0, 0.1), "momentum": (0.0, 0.1, 0.2)}, r"one common length; it got \[2, 3\]"),
+        ({"l2": (0.1, 0.2, 0.1), "momentum": (0.5, 0.5, 0.5)}, "a setting twice"),
+        ({"l2": (0.1, -0.1)}, "l2 must be"),
+        ({"rate": 0.1}, "'rate'"),
+    ],
+)
+def test_axes_that_cannot_be_zipped_are_refused(axes, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.zipped(**axes)
+
+
+def test_what_is_off_in_every_setting_is_not_in_use():
+    settings = as_arrays(Hyperparameters(averaging=[0.0, 0.5], final_rate=1.0, l2=0.0))
+    used = in_use(settings)
+    assert_array_equal(used.averaging, [0, 0.5])
+    assert used.label_smoothing is used.warmup is used.final_rate is used.patience is None
+    assert_array_equal(used.l2, [0, 0])  # no cure that could be left out
+    assert in_use(as_arrays(sweep.grid(final_rate=(0.5, 1.0)))).final_rate is not None

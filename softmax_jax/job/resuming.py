@@ -1,0 +1,81 @@
+"""Where a job stands: in its work folder, and between two steps of its training."""
+
+import time
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from softmax_jax.job import checkpoint, identity
+from softmax_jax.job.checkpoint import Checkpoint
+from softmax_jax.job.errors import WORKDIR, JobError
+from softmax_jax.sweep import tasks
+from softmax_jax.sweep.collecting import Collection
+
+
+def check_same(workdir, job, found):
+    """Raises JobError (exit code 3) where the folder holds another job than this."""
+    if found is not None and identity.digest(found) != identity.digest(job):
+        different = "\n".join(f"  {line}" for line in identity.differences(found, job))
+        raise JobError(
+            f"{workdir.path} holds another job:\n{different}\nChoose another --workdir, or replace "
+            "what is there by --overwrite.",
+            WORKDIR,
+        )
+
+
+class Progress:
+    """The checkpoints of one job: what was found at the start, and when the next one is due.
+
+    arrays, work: of the collection and of what is left; None and None for a fresh job. seconds: of
+    training in earlier runs. Only the first process writes; all agree on when.
+    """
+
+    def __init__(self, folder, job, config):
+        self._folder, self._digest = folder, identity.digest(job)
+        self._keep, self._every = config.keep, config.checkpoint_seconds
+        found, self.warnings = checkpoint.restore(folder, self._digest)
+        self._number = found.number if found else 0
+        self.seconds = found.facts["seconds"] if found else 0.0
+        self._started = self._saved = time.monotonic()
+        self.arrays, self.work = _unpack(found) if found else (None, None)
+
+    def collection(self, run) -> Collection:
+        """What the job has measured so far."""
+        return Collection(run) if self.arrays is None else Collection.restored(run, self.arrays)
+
+    def training_seconds(self):
+        """Of this run and of those before it."""
+        return self.seconds + time.monotonic() - self._started
+
+    def agree(self, stop):
+        """(the signal to stop, or 0; whether a checkpoint is due): the same in every process."""
+        due = time.monotonic() - self._saved >= self._every
+        if jax.process_count() == 1:
+            return stop.requested, due
+        everyone = multihost_utils.process_allgather(np.array([stop.requested, due], np.int32))
+        return int(everyone[:, 0].max()), bool(everyone[0, 1])
+
+    def save(self, collection, epoch):
+        """A checkpoint after this step of the training."""
+        saved, work = tasks.pack(tasks.left(epoch))
+        arrays = {f"collection/{name}": array for name, array in collection.arrays().items()}
+        arrays |= {f"work/{name}": array for name, array in saved.items()}
+        facts = {"work": work, "seconds": self.training_seconds()}
+        self._number += 1
+        if jax.process_index() == 0:
+            made = Checkpoint(self._number, self._digest, arrays, facts)
+            checkpoint.save(self._folder, made, self._keep)
+        self._saved = time.monotonic()
+
+
+def _unpack(found):
+    arrays, saved = (
+        {
+            name.removeprefix(prefix): array
+            for name, array in found.arrays.items()
+            if name.startswith(prefix)
+        }
+        for prefix in ("collection/", "work/")
+    )
+    return arrays, tasks.unpack(saved, found.facts["work"])

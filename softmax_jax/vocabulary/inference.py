@@ -1,0 +1,70 @@
+"""What a layer with a huge vocabulary says: probabilities of labels, its best words. Pure."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from softmax_jax.vocabulary import checks, tiles
+from softmax_jax.vocabulary.checks import as_arrays
+from softmax_jax.vocabulary.row_losses import row_losses
+from softmax_jax.vocabulary.statistics import Options
+
+
+def log_prob(x, W, labels, *, bias=None, row_block=None, vocabulary_block=None):
+    """log softmax(xW + b)[label], a row at a time: x [N, D], W [D, V], labels [N] -> [N].
+
+    Never holds the [N, V] logits, and can be differentiated: it is what `linear_cross_entropy`
+    averages, negated. Labels outside 0..V-1 raise ValueError; under `jit` they give NaN.
+
+    >>> print(log_prob(jnp.ones((1, 2)), jnp.zeros((2, 1024)), jnp.array([7])) / jnp.log(2))
+    [-10.]
+    """
+    x, W, labels, bias = as_arrays(x, W, labels, bias)
+    checks.check_layer(x, W, bias)
+    checks.check_labels(labels, len(x), W.shape[1])
+    checks.check_blocks(row_block, vocabulary_block)
+    grid = tiles.cut(len(x), W.shape[1], row_block, vocabulary_block)
+    losses = row_losses(Options(grid, W.shape[1]), x, W, bias, labels)
+    return jnp.where((labels >= 0) & (labels < W.shape[1]), -losses, jnp.nan)
+
+
+def top_k(x, W, k, *, bias=None, row_block=None, vocabulary_block=None):
+    """The k largest logits of each row, and their words: x [N, D], W [D, V] -> [N, k] and [N, k].
+
+    In descending order, the lower of two words with equal logits first: as `jax.lax.top_k` on all
+    logits, of which there is one tile of row_block × vocabulary_block at a time (× k where that is
+    more). A difference of logits is one of log-probabilities: with `log_prob` of the first word all
+    k are known.
+
+    Raises ValueError for shapes that do not fit, and for a k outside 1..V.
+
+    >>> logits, words = top_k(jnp.ones((1, 1)), jnp.array([[3.0, 9.0, 5.0, 9.0]]), 3)
+    >>> words.tolist()
+    [[1, 3, 2]]
+    """
+    x, W, bias = as_arrays(x, W, bias)
+    checks.check_layer(x, W, bias)
+    checks.check_count("k", k, W.shape[1])
+    checks.check_blocks(row_block, vocabulary_block)
+    grid = tiles.cut(len(x), W.shape[1], row_block, vocabulary_block)
+    columns = max(k, grid.columns)
+    grid = grid._replace(columns=columns, num_columns=-(-W.shape[1] // columns))
+    best = lax.map(lambda rows: _of_rows(grid, rows, W, bias, k), tiles.in_rows(grid, x))
+    return tuple(tiles.out_of_rows(leaf, len(x)) for leaf in best)
+
+
+def _of_rows(grid, x, W, bias, k):
+    def best_of(number):
+        columns = tiles.columns_of(grid, W, bias, number)
+        is_new = jnp.arange(grid.columns) >= columns.seen
+        scores = jnp.where(is_new, tiles.logits(x, columns), -jnp.inf)
+        values, places = lax.top_k(scores, k)
+        return values, places + columns.start
+
+    def merge(best, number):
+        values, words = (
+            jnp.concatenate(pair, axis=1) for pair in zip(best, best_of(number), strict=True)
+        )
+        values, places = lax.top_k(values, k)
+        return (values, jnp.take_along_axis(words, places, axis=1)), None
+
+    return lax.scan(merge, best_of(0), jnp.arange(1, grid.num_columns))[0]

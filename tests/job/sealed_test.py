@@ -1,0 +1,191 @@
+"""A sealed file comes back to the bit, or is refused: damaged, cut off, forged or foreign."""
+
+import hashlib
+import io
+import json
+import os
+import tracemalloc
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from softmax_jax.job import sealed
+from softmax_jax.job.errors import WORKDIR, JobError
+from softmax_jax.job.sealed import Checkpoint, DamagedError
+
+ARRAYS = {
+    "params/W": np.array([[1.5, -0.0, np.nan], [np.inf, 1e-45, 3]], np.float32),
+    "params/b": np.zeros(0),
+    "step": np.array(7, np.int32),
+    "key": np.array([1, 2**32 - 1], np.uint32),
+    "low": np.arange(5).astype(ml_dtypes.bfloat16),
+    "count": np.array([-1, 2**62]),
+    "columns": np.asfortranarray(np.arange(6, dtype=np.uint8).reshape(2, 3)),
+    "done": np.array([True, False]),
+    "names": np.array(["shirt", "ä"]),
+}
+FACTS = {"position": [3, 0.1, None], "name": "ä"}
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A small sealed file."""
+    with open(tmp_path / "00000003.npz", "xb") as file:
+        sealed.write(file, Checkpoint(3, "job", ARRAYS, FACTS))
+    return tmp_path / "00000003.npz"
+
+
+def forge(path, members, manifest=None, compression=zipfile.ZIP_STORED):
+    """A file with a right digest, yet with whatever is wanted in it."""
+    whole = {"format": 1, "number": 3, "job": "job", "facts": {}, "dtypes": {}}
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", compression) as archive:
+        archive.comment = sealed._MARK + sealed._BLANK
+        if manifest != "none":
+            archive.writestr("manifest.json", json.dumps(whole | (manifest or {})))
+        for name, data in members.items():
+            archive.writestr(name, data)
+    seal(path, content.getvalue())
+
+
+def seal(path, content):
+    body = content[:-64]
+    path.unlink()  # quicker than to write over it, which a file system may take care to make safe
+    path.write_bytes(body + hashlib.sha256(body + b"0" * 64).hexdigest().encode())
+
+
+def npy(header, data=b""):
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(content, header)
+    return content.getvalue() + data
+
+
+def test_every_type_comes_back_to_the_bit(path):
+    number, job, arrays, facts = sealed.read(path)
+    assert (number, job, facts) == (3, "job", FACTS)
+    assert list(arrays) == list(ARRAYS)
+    for name, array in ARRAYS.items():
+        assert (arrays[name].dtype, arrays[name].shape) == (array.dtype, array.shape)
+        assert arrays[name].tobytes() == array.tobytes(), name
+        assert arrays[name].flags.writeable
+
+
+def test_it_is_an_npz_for_numpy(path):
+    with np.load(path, allow_pickle=False) as plain:
+        np.testing.assert_array_equal(plain["params/W"], ARRAYS["params/W"])
+
+
+def test_equal_states_are_equal_files(path, tmp_path):
+    with open(tmp_path / "again", "xb") as file:
+        sealed.write(file, sealed.read(path))
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_every_single_bit_flip_is_noticed(path):
+    silent = []
+    with open(path, "r+b", buffering=0) as file:
+        for place, byte in enumerate(path.read_bytes()):
+            for bit in range(8):
+                file.seek(place)
+                file.write(bytes([byte ^ 1 << bit]))
+                try:
+                    sealed.read(path)
+                    silent.append((place, bit))
+                except DamagedError:
+                    pass
+            file.seek(place)
+            file.write(bytes([byte]))
+    assert sealed.read(path).number == 3 and silent == []
+
+
+def test_every_other_length_is_noticed(path):
+    content = path.read_bytes()
+    path.write_bytes(content + b"0")
+    for length in (len(content) + 1, *reversed(range(len(content)))):
+        os.truncate(path, length)
+        with pytest.raises(DamagedError):
+            sealed.read(path)
+
+
+def test_a_foreign_file_is_not_a_checkpoint(path):
+    np.savez(path, W=np.eye(2))
+    with pytest.raises(DamagedError, match="does not end as a checkpoint does"):
+        sealed.read(path)
+
+
+def test_a_missing_manifest_is_noticed(path):
+    forge(path, {"W.npy": npy({"descr": "<f4", "fortran_order": False, "shape": ()}, bytes(4))})
+    assert sealed.read(path).arrays["W"] == 0
+    forge(path, {}, manifest="none")
+    with pytest.raises(DamagedError, match="manifest"):
+        sealed.read(path)
+
+
+def test_a_newer_format_is_no_damage_but_an_error_that_says_so(path):
+    forge(path, {"W.new": b"?"}, {"format": 2})
+    with pytest.raises(JobError, match="format 2, and this program reads formats up to 1") as error:
+        sealed.read(path)
+    assert error.value.exit_code == WORKDIR
+
+
+HUGE = {"descr": "<f4", "fortran_order": False, "shape": (10**12,)}
+
+
+@pytest.mark.parametrize(
+    "members, compression, reason",
+    [
+        ({"W.npy": npy(HUGE, bytes(400))}, zipfile.ZIP_STORED, "not as long as it says"),
+        ({"W.npy": npy(HUGE | {"shape": (-5, -20)}, bytes(400))}, zipfile.ZIP_STORED, "no sense"),
+        ({"W.npy": bytes(10**7)}, zipfile.ZIP_DEFLATED, "compressed"),
+        ({"W.npy": bytes(10**7)}, zipfile.ZIP_LZMA, "compressed"),
+    ],
+)
+def test_a_bomb_is_refused_before_it_takes_memory(path, members, compression, reason):
+    forge(path, members, compression=compression)
+    tracemalloc.start()
+    with pytest.raises(DamagedError, match=reason):
+        sealed.read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000  # of which zipfile's table of characters is half
+
+
+def test_members_that_share_their_bytes_are_refused(path):
+    """A zip may name one stretch of bytes a thousand times: its parts then outgrow the whole."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.comment = sealed._MARK + sealed._BLANK
+        archive.writestr("manifest.json", json.dumps({"format": 1}))
+        archive.writestr("a.npy", bytes(1000))
+        archive.filelist += [archive.getinfo("a.npy")] * 100
+    seal(path, content.getvalue())
+    with pytest.raises(DamagedError, match="larger than the whole"):
+        sealed.read(path)
+
+
+def test_nothing_is_ever_pickled(path, tmp_path):
+    with pytest.raises(ValueError, match="allow_pickle"), open(tmp_path / "x", "xb") as file:
+        sealed.write(file, Checkpoint(0, "", {"a": np.array([print])}, {}))
+    pickled = io.BytesIO()
+    np.save(pickled, np.array([{}]), allow_pickle=True)
+    forge(path, {"a.npy": pickled.getvalue()})
+    with pytest.raises(DamagedError):
+        sealed.read(path)
+
+
+def test_a_sealed_forgery_is_read_or_refused_and_does_nothing_else(path):
+    """Random bits changed under a right digest: whatever zip, JSON and npy headers say then."""
+    rng, content = np.random.default_rng(0), path.read_bytes()
+    refused = 0
+    for _ in range(800):
+        changed = np.frombuffer(content, np.uint8).copy()
+        bits = rng.integers(8 * len(content), size=rng.integers(1, 4))
+        np.bitwise_xor.at(changed, bits // 8, (1 << bits % 8).astype(np.uint8))
+        seal(path, changed.tobytes())
+        try:
+            assert sealed.read(path).arrays.keys()
+        except (DamagedError, JobError):
+            refused += 1
+    assert 200 < refused < 800

@@ -1,0 +1,181 @@
+"""The optimum by way of a sweep: the same as the solver's, per fold and in its own units."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from softmax_jax import data, sweep
+from softmax_jax.sweep import resampling
+
+L2 = (1e-3, 1e-2, 0.3)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    """Three overlapping classes of five features with very different scales."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(3, size=400)
+    x = rng.normal(size=(400, 5)) + y[:, None] * np.array([1.0, 0.5, 0.0, 0.0, 0.2])
+    x = (x * np.array([1, 3, 0.2, 1, 5]) + np.array([0, 2, 5, -1, 0])).astype(np.float32)
+    return data.from_arrays(train=(x[:300], y[:300]), val=(x[300:], y[300:]))
+
+
+def fit(splits, l2=L2, **options):
+    options = {"optimizer": "lbfgs", "num_epochs": 200, "tolerance": 1e-6} | options
+    val = None if "resamples" in options else splits.val
+    return sweep.fit(splits.train, val, sweep.grid(l2=l2), **options)
+
+
+@pytest.fixture(scope="module")
+def result(splits):
+    return fit(splits)
+
+
+def losses_of(classifier, dataset):
+    x = (np.asarray(dataset.x, np.float64) - classifier.mean) / classifier.scale
+    scores = log_softmax(x @ classifier.W.astype(np.float64) + classifier.b, axis=1)
+    return -scores[np.arange(len(scores)), dataset.y].mean()
+
+
+def by_scipy(x, y, l2):
+    """(W [D, C], b [C], objective) by another solver, in float64."""
+    num_features, num_classes = x.shape[1], y.max() + 1
+    x = np.hstack([x.astype(np.float64), np.ones((len(x), 1))])
+    labels = np.eye(num_classes)[y]
+
+    def objective(flat):
+        W = flat.reshape(num_features + 1, num_classes)
+        log_p = log_softmax(x @ W, axis=1)
+        penalised = np.vstack([W[:-1], np.zeros(num_classes)])
+        gradient = x.T @ (np.exp(log_p) - labels) / len(x) + l2 * penalised
+        value = -(labels * log_p).sum() / len(x) + l2 / 2 * (penalised**2).sum()
+        return value, gradient.ravel()
+
+    start = np.zeros((num_features + 1) * num_classes)
+    found = minimize(objective, start, jac=True, options={"gtol": 1e-9, "maxiter": 5000})
+    W = found.x.reshape(num_features + 1, num_classes)
+    return W[:-1], W[-1], found.fun
+
+
+def test_every_trial_is_at_the_optimum_of_its_l2(splits, result):
+    for trial, l2 in enumerate(L2):
+        W, _, objective = by_scipy(splits.train.x, splits.train.y, l2)
+        # A column added to all classes changes no probability, and the objective hardly.
+        own = result.classifier(trial).W
+        np.testing.assert_allclose(own - own.mean(1, keepdims=True), W, atol=2e-3)
+        assert result.figures("objective")[trial] == pytest.approx(objective, rel=1e-5)
+    assert result.facts["converged"].all()
+    assert (result.figures("gap_bound") <= 1e-6 * result.figures("objective")).all()
+
+
+def test_the_figures_are_those_of_the_classifier(splits, result):
+    for trial in range(len(L2)):
+        classifier = result.classifier(trial)
+        for name, part in (("train_loss", splits.train), ("val_loss", splits.val)):
+            expected = losses_of(classifier, part)
+            assert result.figures(name)[trial] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_trial_that_is_done_is_heard_of_no_more(digits):
+    settings, options = sweep.grid(l2=(1e-5, 10.0)), {"optimizer": "lbfgs", "num_epochs": 200}
+    epochs = sweep.epochs(digits.train, digits.val, settings, **options)
+    heard = [epoch.trials.tolist() for epoch in epochs]
+    assert heard[0] == [0, 1] and heard[-1] == [0]
+
+
+def test_the_table_shows_l2_and_the_certificate_and_nothing_idle(result):
+    row = result.table()[0]
+    assert {"trial", "l2", "gradient_norm", "gap_bound", "iterations", "converged"} <= set(row)
+    assert not {"learning_rate", "batch_size", "seed", "best_epoch"} & set(row)
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_a_fold_is_trained_and_standardised_by_its_own_examples(splits, standardize):
+    counts = resampling.fold_counts(splits.train.y, 3)
+    folds = fit(splits, l2=(1e-2,), resamples=counts, standardize=standardize)
+    for fold, rows in enumerate(counts.T.astype(bool)):
+        x, y = splits.train.x[rows], splits.train.y[rows]
+        mean, scale = (x.mean(0), x.std(0)) if standardize else (0.0, 1.0)
+        W, b, objective = by_scipy((x - mean) / scale, y, 1e-2)
+        assert folds.figures("objective")[fold] == pytest.approx(objective, rel=1e-5)
+        classifier, others = folds.classifier(fold), splits.train.x[~rows]
+        expected = (others - mean) / scale @ W + b
+        found = classifier.logits(others)
+        centred = [scores - scores.mean(1, keepdims=True) for scores in (found, expected)]
+        np.testing.assert_allclose(*centred, atol=2e-2)
+
+
+def test_standardised_weights_are_penalised_in_standard_units(splits):
+    ours, x = fit(splits, standardize=True), splits.train.x
+    x = (x - x.mean(0)) / x.std(0)
+    for trial, l2 in enumerate(L2):
+        objective = by_scipy(x, splits.train.y, l2)[2]
+        assert ours.figures("objective")[trial] == pytest.approx(objective, rel=1e-5)
+    loss = losses_of(ours.classifier(1), splits.val)
+    assert ours.figures("val_loss")[1] == pytest.approx(loss, rel=1e-5)
+
+
+def test_sgd_standardises_each_fold_by_its_own_examples_too(splits):
+    counts = resampling.fold_counts(splits.train.y, 2)
+    options = {"optimizer": "sgd", "num_epochs": 2, "batch_size": 50, "standardize": True}
+    folds = fit(splits, l2=(0.0, 0.1), resamples=counts, **options)
+    rows = counts[:, 1].astype(bool)
+    classifier = folds.classifier(1)
+    assert folds.run.trials.fold[1] == 1
+    np.testing.assert_allclose(classifier.mean, splits.train.x[rows].mean(0), rtol=1e-4)
+    held_out = dataclasses.replace(splits.train, x=splits.train.x[~rows], y=splits.train.y[~rows])
+    expected = losses_of(classifier, held_out)
+    assert folds.figures("val_loss")[1] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_cross_validation_refits_by_the_same_optimizer(splits):
+    options = {"optimizer": "lbfgs", "num_epochs": 200, "tolerance": 1e-6, "standardize": True}
+    result = sweep.cross_validate(splits.train, sweep.grid(l2=L2), folds=3, **options)
+    again = fit(splits, l2=(result.refit.hyperparameters["l2"],), standardize=True)
+    np.testing.assert_allclose(result.refit.classifier.W, again.classifier(0).W, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_chunks_change_nothing(splits, result):
+    chunked = fit(splits, chunk=2)
+    for name, values in result.metrics.items():
+        if name.endswith(("loss", "objective")):
+            np.testing.assert_allclose(chunked.figures(name), values[:, -1], rtol=1e-5)
+
+
+def test_a_winner_that_has_not_converged_says_so(splits):
+    selected = fit(splits, l2=(1e-4, 2e-4, 3e-4), num_epochs=2).best()
+    assert "had not converged after 2 iterations" in selected.hints[-1]
+
+
+def test_a_separable_winner_says_so():
+    x = np.array([[-2.0], [-1.0], [1.0], [2.0]], np.float32)
+    split = (x, np.array([0, 0, 1, 1]))
+    separable = data.from_arrays(train=split, val=(x.copy(), split[1]))
+    assert "optimum is at infinity" in fit(separable, l2=(0.0,)).best().hints[0]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"seeds": (0, 1)}, "l2 alone: seeds cannot vary"),
+        ({"tolerance": 0.0}, "tolerance must be between 0 and 1"),
+        ({"optimizer": "newton"}, "one of .*; it is 'newton'"),
+        ({"dtype": np.float64}, "float64 needs"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_the_call(splits, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(splits, **options)
+
+
+def test_the_path_ends_at_almost_zero_weights(splits):
+    path = sweep.l2_path(splits.train, 3, standardize=True)
+    assert len(path) == 3 and all(np.diff(np.log(path)) > 0)
+    largest = fit(splits, l2=path, standardize=True).classifier(2)
+    assert np.abs(largest.W).max() < 0.1

@@ -1,0 +1,262 @@
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from softmax_jax.vocabulary import linear_cross_entropy
+
+OPTIONS = {
+    "bias": (None, "given"),
+    "example_weights": (None, "given"),
+    "ignore_index": (None, -1),
+    "label_smoothing": (0.0, 0.1),
+    "z_loss": (0.0, 0.01),
+    "logit_softcap": (None, 2.0),
+}
+
+
+def full(x, W, labels, bias, example_weights, ignore_index, smoothing, z_loss, softcap):
+    """The loss with all its logits, one-hot labels, and optax."""
+    logits = x @ W if bias is None else x @ W + bias
+    logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+    weights = jnp.ones(len(x)) if example_weights is None else example_weights
+    weights = jnp.where(labels == ignore_index, 0, weights) if ignore_index else weights
+    target = optax.smooth_labels(jax.nn.one_hot(labels, W.shape[1]), smoothing)
+    losses = optax.softmax_cross_entropy(logits, target)
+    losses += z_loss * jax.nn.logsumexp(logits, axis=1) ** 2
+    return jnp.sum(weights * losses) / jnp.sum(weights)
+
+
+def problem(seed, num_rows, num_features, num_words):
+    """x, W, labels, bias, example_weights: float64; some rows weigh nothing, some are ignored."""
+    rng = np.random.default_rng(seed)
+    x, W = rng.normal(size=(num_rows, num_features)), rng.normal(size=(num_features, num_words))
+    labels, weights = rng.integers(0, num_words, num_rows), rng.uniform(0.1, 2, num_rows)
+    weights[1::5] = 0
+    return x, W, labels, rng.normal(size=num_words), weights
+
+
+def value_and_gradients(loss, arguments, places=(0, 1)):
+    return jax.jit(jax.value_and_grad(loss, places))(*arguments)
+
+
+def of_words(labels, **options):
+    return lambda x, W: linear_cross_entropy(x, W, labels, **options)
+
+
+def assert_close(actual, expected, tolerance):
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        one, other = np.asarray(one, float), np.asarray(other, float)
+        assert_allclose(one, other, rtol=tolerance, atol=tolerance * np.abs(other).max())
+
+
+# Which options the cases have: of any two of them, all four combinations occur.
+CASES = np.zeros((6, len(OPTIONS)), int)
+for option, rows in zip(range(len(OPTIONS)), itertools.combinations(range(1, 6), 3), strict=False):
+    CASES[list(rows), option] = 1
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 60))]
+)
+def test_value_and_gradients_equal_those_of_the_full_form(seed):
+    """Of any sizes, blocks that do or do not divide them, and every pair of options, in float64."""
+    rng = np.random.default_rng((seed, 1))
+    num_rows, num_features, num_words = rng.integers(1, 40, 3)
+    x, W, labels, bias, weights = problem(seed, num_rows, num_features, num_words)
+    case = zip(OPTIONS.items(), CASES[seed % 6], strict=True)
+    chosen = {name: values[place] for (name, values), place in case}
+    labels[2::3] = -1 if chosen["ignore_index"] else labels[2::3]
+    floats = [x, W, chosen["bias"] and bias, chosen["example_weights"] and weights]
+    rest = [chosen[name] for name in list(OPTIONS)[2:]]
+    row_block, vocabulary_block = (int(size) for size in rng.integers(1, 45, 2))
+    blocks = {"row_block": row_block, "vocabulary_block": vocabulary_block}
+
+    def ours(x, W, bias, example_weights):
+        more = chosen | blocks | {"bias": bias, "example_weights": example_weights}
+        return linear_cross_entropy(x, W, labels, **more)
+
+    def theirs(x, W, bias, example_weights):
+        return full(x, W, labels, bias, example_weights, *rest)
+
+    places = [place for place, value in enumerate(floats) if value is not None]
+    with jax.enable_x64(True):
+        expected = value_and_gradients(theirs, floats, places)
+        actual = value_and_gradients(ours, floats, places)
+    if chosen["example_weights"]:  # a row of weight 0 is as good as absent
+        counts = (weights > 0) & (labels >= 0)
+        expected = expected[0], (*expected[1][:-1], np.where(counts, expected[1][-1], 0))
+    assert_close(actual, expected, 1e-12)
+
+
+def test_float32_and_default_blocks():
+    x, W, labels, bias, _ = problem(0, 50, 8, 3000)
+    expected = value_and_gradients(
+        lambda x, W: full(x, W, labels, bias, None, None, 0.1, 1e-4, 30.0), (x, W)
+    )
+    options = {"bias": jnp.float32(bias), "label_smoothing": 0.1, "z_loss": 1e-4}
+    loss = of_words(labels, **options, logit_softcap=30.0)
+    actual = value_and_gradients(loss, (jnp.float32(x), jnp.float32(W)))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(actual))
+    assert_close(actual, expected, 2e-6)
+
+
+@pytest.mark.parametrize("size", [30.0, 1e4])
+def test_logits_of_any_size(size):
+    """W holds the logits themselves, which float32 represents: only the loss is rounded."""
+    rng = np.random.default_rng(0)
+    W = np.round(rng.uniform(-size, size, (9, 23)))
+    W[0], W[1], W[2, 5:] = size, -size, [size, -size] * 9
+    labels = rng.integers(0, 23, 9)
+    labels[3] = W[3].argmax()
+    x = np.eye(9)
+    actual = value_and_gradients(
+        of_words(labels, row_block=4, vocabulary_block=6), (jnp.float32(x), jnp.float32(W))
+    )
+    with jax.enable_x64(True):
+        rest = None, None, None, 0.0, 0.0, None
+        expected = value_and_gradients(lambda x, W: full(x, W, labels, *rest), (x, W))
+    assert np.isfinite(actual[0]) and actual[0] > 0
+    assert_allclose(actual[0], expected[0], rtol=1e-6)
+    assert_allclose(actual[1][1], expected[1][1], atol=1e-7)
+    assert_allclose(actual[1][0], expected[1][0], atol=1e-6 * size)
+
+
+def test_bfloat16_inputs_have_float32_sums():
+    """Equal to float32 on the same rounded numbers; only the gradients' own rounding is added."""
+    x, W, labels, bias, _ = problem(1, 40, 300, 70)
+    x, W, bias = (jnp.asarray(leaf, jnp.bfloat16) for leaf in (x, W / 10, bias))
+    loss = functools.partial(linear_cross_entropy, row_block=9, vocabulary_block=16)
+
+    def of(x, W, bias):
+        return loss(x, W, labels, bias=bias)
+
+    value, gradients = value_and_gradients(of, (x, W, bias), (0, 1, 2))
+    wide = [leaf.astype(jnp.float32) for leaf in (x, W, bias)]
+    expected, expected_gradients = value_and_gradients(of, wide, (0, 1, 2))
+    assert value.dtype == jnp.float32
+    assert_allclose(value, expected, rtol=1e-6)
+    for one, other in zip(gradients, expected_gradients, strict=True):
+        assert one.dtype == jnp.bfloat16
+        one = np.asarray(one, np.float32)
+        assert_allclose(one, other, rtol=0.01, atol=0.005 * np.abs(other).max())
+
+
+def test_what_masked_rows_hold_does_not_matter():
+    x, W, labels, bias, weights = problem(2, 30, 5, 17)
+    labels[::4], weights[5] = -7, 0.0
+    counts = (labels != -7) & (weights > 0)
+
+    def loss(x, W, weights, labels):
+        return linear_cross_entropy(
+            x, W, labels, bias=bias, example_weights=weights, ignore_index=-7, vocabulary_block=4
+        )
+
+    arrays = jnp.float32(np.where(counts[:, None], x, np.nan)), jnp.float32(W), jnp.float32(weights)
+    masked = value_and_gradients(loss, (*arrays, labels), (0, 1, 2))
+    there = [leaf if leaf is arrays[1] else leaf[counts] for leaf in (*arrays, labels)]
+    short = value_and_gradients(loss, there, (0, 1, 2))
+    assert_close(masked[0], short[0], 1e-6)
+    assert_close(masked[1][1], short[1][1], 2e-6)
+    for place in (0, 2):
+        assert_close(masked[1][place][counts], short[1][place], 2e-6)
+        assert (masked[1][place][~counts] == 0).all()
+
+
+def test_without_any_example_loss_and_gradients_are_zero():
+    x, W, labels, bias, weights = problem(3, 6, 4, 11)
+
+    def loss(x, W, bias, weights, labels):
+        more = {"bias": bias, "example_weights": weights, "z_loss": 0.1}
+        return linear_cross_entropy(x, W, labels, ignore_index=-1, **more)
+
+    gradients = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)))
+    ignored = gradients(x * np.nan, W, bias, weights, np.full_like(labels, -1))
+    weightless = gradients(x * np.nan, W, bias, np.zeros_like(weights), labels)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves((ignored, weightless)))
+
+
+def test_words_whose_bias_is_minus_infinity_do_not_exist():
+    x, W, labels, bias, _ = problem(4, 20, 5, 24)
+    labels %= 8  # the words from 8 on: two blocks that are -inf throughout
+    there = np.where(np.arange(24) < 8, bias, -np.inf)
+    value, (dx, dW) = value_and_gradients(of_words(labels, bias=there, vocabulary_block=8), (x, W))
+    loss = of_words(labels, bias=bias[:8])
+    expected, (expected_dx, expected_dW) = value_and_gradients(loss, (x, W[:, :8]))
+    assert_close((value, dx, dW[:, :8]), (expected, expected_dx, expected_dW), 2e-6)
+    assert_array_equal(dW[:, 8:], 0)
+
+
+def test_under_vmap_it_is_the_loss_of_each_model():
+    x, W, labels, _, _ = problem(5, 20, 5, 14)
+    many = np.stack([W, -W, 2 * W])
+    loss = of_words(labels, row_block=8, vocabulary_block=5)
+    one = jax.jit(jax.value_and_grad(loss, 1))
+    sweep = jax.jit(jax.vmap(jax.value_and_grad(loss, 1), in_axes=(None, 0))).lower(x, many)
+    sweep = sweep.compile()
+    each = jax.tree.map(lambda *leaves: np.stack(leaves), *(one(x, W) for W in many))
+    assert_close(sweep(x, many), each, 2e-6)
+    assert products(sweep) == 3  # all models at once: one product for the logits, and dW
+
+
+def products(compiled):
+    return compiled.as_text().count(" dot(")
+
+
+@pytest.mark.parametrize("places, number", [((), 1), ((0, 1), 4)])
+def test_the_value_alone_takes_one_product(places, number):
+    x, W, labels, _, _ = problem(5, 20, 5, 14)
+    loss = of_words(labels, row_block=8, vocabulary_block=5)
+    wanted = jax.value_and_grad(loss, places) if places else loss
+    assert products(jax.jit(wanted).lower(x, W).compile()) == number
+
+
+def test_there_are_never_more_logits_than_two_tiles():
+    """Compiled, not run: 8192 examples, 131,072 words, whose logits would be 4.3 GB."""
+    x, W = jax.ShapeDtypeStruct((8192, 256), "f4"), jax.ShapeDtypeStruct((256, 131072), "f4")
+    labels = jax.ShapeDtypeStruct((8192,), "i4")
+    gradients = jax.jit(jax.value_and_grad(linear_cross_entropy, (0, 1)))
+    memory = gradients.lower(x, W, labels).compile().memory_analysis()
+    tiles, inputs = 2 * 2048 * 1024 * 4, (8192 + 2 * 1024) * 256 * 4
+    assert tiles / 2 < memory.temp_size_in_bytes < tiles + 2 * inputs < 64e6
+
+
+@pytest.mark.parametrize("label", [-1, 11, 2**31 - 1])
+def test_wrong_labels_are_errors_or_under_jit_nan(label):
+    x, W = jnp.ones((5, 3)), jnp.ones((3, 11))
+    labels = jnp.zeros(5, jnp.int32).at[3].set(label)
+    with pytest.raises(ValueError, match=rf"0\.\.10.* the first in row 3: {label}"):
+        linear_cross_entropy(x, W, labels)
+    value, gradients = jax.jit(jax.value_and_grad(linear_cross_entropy, (0, 1)))(x, W, labels)
+    assert np.isnan(value) and np.isnan(gradients[1]).all()
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"x": jnp.ones((5, 2))}, r"\[5, 2\] and \[3, 11\]"),
+        ({"x": jnp.ones((0, 3)), "labels": jnp.zeros(0, int)}, "nothing empty"),
+        ({"x": jnp.ones((5, 3), int)}, "x must be floats; it is int32"),
+        ({"W": jnp.ones(3)}, r"W \[D, V\]"),
+        ({"bias": jnp.ones(10)}, r"bias must be \[V\] = \[11\]; it is \[10\]"),
+        ({"labels": jnp.zeros(4, int)}, r"labels must be integers \[N\] = \[5\]"),
+        ({"labels": jnp.zeros(5)}, "they are float32"),
+        ({"example_weights": jnp.ones((5, 1))}, r"example_weights must be \[N\] = \[5\]"),
+        ({"label_smoothing": 1.0}, "label_smoothing .* below 1; it is 1.0"),
+        ({"z_loss": -1e-4}, "z_loss .* at least 0"),
+        ({"z_loss": float("nan")}, "z_loss"),
+        ({"logit_softcap": 0.0}, "logit_softcap .* above 0"),
+        ({"row_block": 0}, "row_block must be a whole number of at least 1; it is 0"),
+        ({"vocabulary_block": -4}, "vocabulary_block"),
+        ({"vocabulary_block": 2.0}, "vocabulary_block"),
+    ],
+)
+def test_what_cannot_be_is_refused(change, words):
+    arguments = {"x": jnp.ones((5, 3)), "W": jnp.ones((3, 11)), "labels": jnp.zeros(5, int)}
+    with pytest.raises(ValueError, match=words):
+        linear_cross_entropy(**(arguments | change))

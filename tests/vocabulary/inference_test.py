@@ -1,0 +1,64 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import special
+
+from softmax_jax.vocabulary import log_prob, top_k
+
+
+def layer(num_rows=6, num_words=29):
+    """x, W, bias with whole numbers as logits: equal ones among them, none rounded."""
+    rng = np.random.default_rng(0)
+    x, W = rng.integers(-2, 3, (num_rows, 4)), rng.integers(-2, 3, (4, num_words))
+    return [jnp.asarray(leaf, jnp.float32) for leaf in (x, W, rng.integers(-1, 2, num_words))]
+
+
+@pytest.mark.parametrize("k, blocks", [(1, (4, 7)), (5, (3, 5)), (9, (6, 4)), (29, (1, 1))])
+def test_top_k_is_that_of_all_logits(k, blocks):
+    """Its order among equal logits, too; with a block that is smaller than k, or than V / 2."""
+    x, W, bias = layer()
+    logits, words = top_k(x, W, k, bias=bias, row_block=blocks[0], vocabulary_block=blocks[1])
+    expected, expected_words = jax.lax.top_k(x @ W + bias, k)
+    assert_array_equal(logits, expected)
+    assert_array_equal(words, expected_words)
+
+
+def test_top_k_holds_a_tile_of_the_logits():
+    shapes = (4096, 64), (64, 131072)
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    compiled = jax.jit(top_k, static_argnums=2).lower(*arguments, 10).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 4096 * 131072 * 4 / 50
+
+
+def test_log_prob_is_the_log_softmax_at_the_label():
+    x, W, bias = layer()
+    labels = np.random.default_rng(1).integers(0, 29, 6)
+    found = log_prob(x, W, labels, bias=bias, row_block=4, vocabulary_block=6)
+    expected = special.log_softmax(np.asarray(x @ W + bias, float), axis=1)
+    assert_allclose(found, expected[np.arange(6), labels], rtol=1e-6)
+
+
+def test_log_probs_of_the_best_words_come_from_one_of_them():
+    x, W, bias = layer()
+    logits, words = top_k(x, W, 3, bias=bias)
+    first = log_prob(x, W, words[:, 0], bias=bias)
+    expected = log_prob(x, W, words[:, 2], bias=bias)
+    assert_allclose(first + logits[:, 2] - logits[:, 0], expected, rtol=1e-6)
+
+
+def test_under_jit_a_wrong_label_has_no_probability():
+    x, W, _ = layer()
+    labels = jnp.array([0, 28, 29, -1, 3, 3])
+    found = jax.jit(log_prob)(x, W, labels)
+    assert np.isnan(found).tolist() == [False, False, True, True, False, False]
+    with pytest.raises(ValueError, match="row 2: 29"):
+        log_prob(x, W, labels)
+
+
+@pytest.mark.parametrize("k", [0, 30, 2.0])
+def test_a_k_that_cannot_be_is_refused(k):
+    x, W, _ = layer()
+    with pytest.raises(ValueError, match="k must be a whole number from 1 to 29"):
+        top_k(x, W, k)
