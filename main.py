@@ -8,10 +8,12 @@ from softmax_jax.job import command_line, experiment
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, or one of yours.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder for the results; '': a new one in runs/.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the job that --workdir holds.")
+_MODE = flags.DEFINE_enum("mode", "run", ["run", "check"], "'check' says what 'run' would do.")
 
 
 def main(_):
-    return experiment.main(_CONFIG.value, _WORKDIR.value, overwrite=_OVERWRITE.value)
+    options = {"overwrite": _OVERWRITE.value, "mode": _MODE.value}
+    return experiment.main(_CONFIG.value, _WORKDIR.value, **options)
 
 
 if __name__ == "__main__":

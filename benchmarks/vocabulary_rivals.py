@@ -31,7 +31,7 @@ def _in_blocks(x, W, labels, gradients):
         loss = F.cross_entropy(F.linear(rows, W), targets, reduction="sum") / len(x)
         if gradients:
             loss.backward()
-        total += loss.detach()
+        total = total + loss.detach()
     return total
 
 
@@ -43,7 +43,7 @@ def _run(loss, num_rows, num_words, num_features, gradients, peak=False):
         value = loss(x, W, labels, gradients)
         if value.requires_grad:
             value.backward()
-    figures = {"loss": float(value)}
+    figures = {"loss": float(value.detach())}
     return figures | {"peak": _peak_memory() - before} if peak else figures
 
 

@@ -96,6 +96,10 @@ def get_config():
 
     # Output.
     config.predictions = False  # predictions.npz: probabilities and labels for val and test
+    # What each action (column) costs for each class (row), to compare argmax with the decision of
+    # least expected cost; (): no costs.
+    config.cost_matrix = ()
+    config.tensorboard = False  # event files too; needs tensorboardX
     config.checkpoint_seconds = 30  # between two checkpoints; 0: one after every epoch
     config.keep = 2  # checkpoints that are kept
 

@@ -4,6 +4,7 @@ import difflib
 
 from ml_collections import ConfigDict
 
+from softmax_jax.job import decisions
 from softmax_jax.job.errors import JobError
 from softmax_jax.job.fields import AXES, RULES, axis, value
 from softmax_jax.sweep import settings
@@ -17,13 +18,15 @@ def problems(config) -> list[str]:
     return found or _contradictions(config)
 
 
-def problems_with(config, num_examples) -> list[str]:
-    """The problems that show once the training examples are counted."""
+def problems_with(config, splits) -> list[str]:
+    """The problems that show once the data are there."""
     if _unknown(config) or not isinstance(config.sweep.batch_size, tuple | list):
         return []
+    found = decisions.problems(config.cost_matrix, splits.label_names) if config.cost_matrix else []
     if config.optimizer == "lbfgs":  # the batch is full
-        return []
-    return [
+        return found
+    num_examples = len(splits.train.y)
+    return found + [
         f"batch_size must be at most the {num_examples} training examples; it is {size}"
         for size in axis(config, "batch_size")
         if RULES["batch_size"].accepts(size) and size > num_examples

@@ -1,6 +1,7 @@
 """What a job says while it runs: a progress bar on a terminal, a line per epoch in a log."""
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 _BAR = "{desc} |{bar:20}| {percentage:3.0f}%{postfix} [{elapsed}<{remaining}]"
+
+_ALL_OF_THEM, _SECONDS_BETWEEN = 100, 0.5
 
 
 def say(text=""):
@@ -42,35 +45,69 @@ def quieten():
 def watch(epochs, num_examples) -> Iterator:
     """Passes the epochs of a sweep on, and shows each: the best trial of those that it trained.
 
-    num_examples: of the training split, for the rate. On a terminal a bar, elsewhere a line each.
+    num_examples: of the training split, for the rate. On a terminal a bar, elsewhere a line each:
+    all of the first 100, then two a second, and the last one.
     """
-    bar, started, reached = None, time.perf_counter(), {}
+    show = None
     for epoch in epochs:
-        if bar is None:
-            total = len(epoch.run.trials.group) * epoch.run.num_epochs
-            bar = tqdm(total=total, bar_format=_BAR, disable=not sys.stderr.isatty())
-        seconds = time.perf_counter() - started
-        passes = _passes(epoch, reached)
-        figures = _figures(epoch, num_examples * passes / seconds)
-        if bar.disable:
-            say(f"epoch {epoch.epoch:3d}/{epoch.run.num_epochs}{_which(epoch)}  {figures}")
-        else:
-            bar.set_description(f"epoch {epoch.epoch}/{epoch.run.num_epochs}", refresh=False)
-            bar.set_postfix_str(figures, refresh=False)
-            bar.update(passes)
-            bar.refresh()
+        if show is None:
+            pace = _Pace(len(epoch.run.trials.group) * epoch.run.num_epochs, num_examples)
+            show = _Bar(pace) if sys.stderr.isatty() else _Lines(pace)
+        if not epoch.part:
+            show(epoch)
         yield epoch
-        started = time.perf_counter()
-    if bar is not None:
-        bar.close()
+    if show is not None:
+        show.close()
 
 
-def _passes(epoch, reached):
-    """How often the data were gone through since the last epoch, all trials taken together."""
-    now = dict(zip(epoch.trials.tolist(), epoch.reached.tolist(), strict=True))
-    passes = sum(now.values()) - sum(reached.get(trial, 0) for trial in now)
-    reached.update(now)
-    return passes
+class _Pace:
+    """How fast it goes: passes over the data, all trials taken together."""
+
+    def __init__(self, total, num_examples):
+        self.total, self.num_examples = total, num_examples
+        self.done, self.reached = 0, {}
+        self.began = self.before = time.perf_counter()
+
+    def step(self, epoch):
+        """(passes since the last step, examples per second, seconds left)."""
+        now = dict(zip(epoch.trials.tolist(), epoch.reached.tolist(), strict=True))
+        passes = sum(now.values()) - sum(self.reached.get(trial, 0) for trial in now)
+        self.reached.update(now)
+        self.done += passes
+        present = time.perf_counter()
+        rate = self.num_examples * passes / (present - self.before)
+        self.before = present
+        return passes, rate, (self.total / max(self.done, 1) - 1) * (present - self.began)
+
+
+class _Bar:
+    def __init__(self, pace):
+        self.pace, self.bar = pace, tqdm(total=pace.total, bar_format=_BAR)
+        self.close = self.bar.close
+
+    def __call__(self, epoch):
+        passes, rate, _ = self.pace.step(epoch)
+        self.bar.set_description(f"epoch {epoch.epoch}/{epoch.run.num_epochs}", refresh=False)
+        self.bar.set_postfix_str(_figures(epoch, rate), refresh=False)
+        self.bar.update(passes)
+        self.bar.refresh()
+
+
+class _Lines:
+    def __init__(self, pace):
+        self.pace, self.count, self.shown = pace, 0, -math.inf
+
+    def __call__(self, epoch):
+        _, rate, left = self.pace.step(epoch)
+        last, since = epoch.ends and not epoch.rest, time.perf_counter() - self.shown
+        if self.count < _ALL_OF_THEM or last or since >= _SECONDS_BETWEEN:
+            ahead = "" if last else f"  {left:,.0f} s left"
+            name = f"epoch {epoch.epoch:3d}/{epoch.run.num_epochs}{_which(epoch)}"
+            say(f"{name}  {_figures(epoch, rate)}{ahead}")
+            self.count, self.shown = self.count + 1, time.perf_counter()
+
+    def close(self):
+        """There is nothing to be tidied up."""
 
 
 def _figures(epoch, rate):

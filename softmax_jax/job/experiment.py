@@ -8,6 +8,8 @@ from softmax_jax import data
 from softmax_jax.job import config as rules
 from softmax_jax.job import (
     console,
+    decisions,
+    forecast,
     identity,
     lock,
     machine,
@@ -22,10 +24,15 @@ from softmax_jax.job.errors import DIVERGED, DONE, INTERRUPTED, USAGE, JobError
 from softmax_jax.job.workdir import Workdir
 
 
-def main(config, folder="", *, overwrite=False) -> int:
-    """Runs the job and returns its exit code; an error is one message on the standard error."""
+def main(config, folder="", *, overwrite=False, mode="run") -> int:
+    """Runs (or only checks) the job and returns its exit code.
+
+    An error is one message on the standard error.
+    """
     try:
         with signals.handled() as stop:
+            if mode == "check":
+                return check(config)
             return run(config, Workdir(folder), stop, overwrite=overwrite)
     except (JobError, data.DataError) as error:
         print(f"main.py: {error}", file=sys.stderr)
@@ -35,14 +42,21 @@ def main(config, folder="", *, overwrite=False) -> int:
         return getattr(error, "exit_code", INTERRUPTED)
 
 
+def check(config) -> int:
+    """Everything short of training: the config, the data, and what the job would take."""
+    _prepare(config)
+    splits = load_checked(config)
+    epochs = sweeping.start(config, splits)
+    forecast.say(config, splits, epochs)
+    return DONE
+
+
 def run(config, workdir, stop, *, overwrite=False) -> int:
     """The job itself, from its start or from where it was broken off.
 
     Raises JobError, data.DataError and `signals.Stopped`.
     """
-    console.quieten()
-    machine.use_compilation_cache()
-    machine.use_precision(config.get("precision"))
+    _prepare(config)
     seconds, found = {}, None if overwrite else workdir.found()
     with _timed(seconds, "data"):
         splits = load_checked(config, found)
@@ -65,17 +79,19 @@ def _run(config, workdir, stop, splits, job, seconds):
     progress = resuming.Progress(workdir.path / "checkpoints", job, config)
     epochs = sweeping.start(config, splits, progress.work)
     report.say_start(splits, workdir.path, progress)
-    result = training.train(epochs, progress, workdir, len(splits.train.y), stop)
+    result = training.train(config, epochs, progress, workdir, len(splits.train.y), stop)
     seconds["training"] = progress.training_seconds()
     outputs.write_tables(workdir, config, result)
     if not result.has_winner:
-        outputs.write_summary(workdir, config, splits, result, None, None, seconds)
+        outputs.write_summary(workdir, config, splits, result, None, None, None, seconds)
         report.say_diverged(result)
         return DIVERGED
     with _timed(seconds, "selection"):
         chosen = sweeping.select(config, result)
         selected = sweeping.refit(config, splits, result, chosen)
         test = None if splits.test is None else selected.classifier.test(splits.test)
+        counts = sweeping.resamples(config, splits.train)
+        decided = decisions.fields(config, splits, result, chosen, selected, counts)
     outputs.write_params(workdir, selected.classifier)
     # A refit on train and val has seen what it would be judged on: the chosen model has not.
     judged = chosen if config.refit else selected
@@ -83,8 +99,9 @@ def _run(config, workdir, stop, splits, job, seconds):
         outputs.write_predictions(workdir, splits, judged.classifier, selected.classifier)
     with _timed(seconds, "pictures"):
         outputs.draw(workdir, config, splits, result, judged)
-    outputs.write_summary(workdir, config, splits, result, selected, test, seconds)
+    outputs.write_summary(workdir, config, splits, result, selected, test, decided, seconds)
     report.say_result(config, splits, result, selected, test)
+    report.say_costs(config, decided)
     report.say_files(workdir.path)
     return DONE
 
@@ -103,7 +120,7 @@ def load_checked(config, found=None) -> data.Splits:
         if not problems:
             raise
         rules.refuse([*problems, str(error)])
-    rules.refuse(problems + rules.problems_with(config, len(splits.train.y)))
+    rules.refuse(problems + rules.problems_with(config, splits))
     return splits
 
 
@@ -123,6 +140,12 @@ def load(config, name="") -> data.Splits:
             "To make this an error: --config.dataset_fallback="
         )
         return data.load(config.dataset_fallback, *splits, **options)
+
+
+def _prepare(config):
+    console.quieten()
+    machine.use_compilation_cache()
+    machine.use_precision(config.get("precision"))
 
 
 @contextlib.contextmanager

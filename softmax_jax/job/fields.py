@@ -82,6 +82,8 @@ RULES = {
     "select_epoch": _one_of(("last", "best")),
     "refit": _YES_OR_NO,
     "predictions": _YES_OR_NO,
+    "cost_matrix": Rule(lambda v: isinstance(v, tuple | list), "a row of costs per class, or ()"),
+    "tensorboard": _YES_OR_NO,
     "keep": _whole(1),
     "checkpoint_seconds": _number(lambda v: v >= 0, "of 0 or more"),
     "mesh.trials": Rule(lambda v: v == -1 or _whole(1).accepts(v), "-1 or a whole number from 1"),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from softmax_jax.job import machine, plots, report, setting_plots, sweep_plots
+from softmax_jax.job import console, machine, plots, report, setting_plots, sweep_plots
 
 
 def write_provenance(workdir, config, splits, job):
@@ -73,7 +73,7 @@ def write_predictions(workdir, splits, on_val, on_test):
     workdir.write_npz("predictions.npz", **arrays)
 
 
-def write_summary(workdir, config, splits, result, selected, test, seconds):
+def write_summary(workdir, config, splits, result, selected, test, decided, seconds):
     """summary.json, the last file of a job: where it stands, the job is done."""
-    summary = report.summary(config, splits, result, selected, test, seconds)
+    summary = report.summary(config, splits, result, selected, test, decided, seconds)
     workdir.write_json("summary.json", summary)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from softmax_jax import data
+from softmax_jax import class_report, data
 
 _COLOURS = {"train": "tab:blue", "val": "tab:orange"}
 _MOST_CLASSES = 100  # a confusion matrix of more is not legible
@@ -58,8 +58,7 @@ def of_classifier(classifier, dataset, title) -> dict:
 def confusion(labels, predictions, label_names, title):
     """True labels by rows, predictions by columns; in the cells counts, shaded by row."""
     num_classes = len(label_names)
-    counts = np.zeros((num_classes, num_classes), int)
-    np.add.at(counts, (labels, predictions), 1)
+    counts = class_report.confusion(labels, predictions, num_classes)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(3 + 0.42 * num_classes, 14)
     figure = _figure(figsize=(side, side))

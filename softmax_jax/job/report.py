@@ -3,10 +3,10 @@
 import math
 
 from softmax_jax import sweep
-from softmax_jax.job import console, machine
+from softmax_jax.job import console, decisions, machine
 
 
-def summary(config, splits, result, selected, test, seconds) -> dict:
+def summary(config, splits, result, selected, test, decided, seconds) -> dict:
     """What summary.json holds; `selected` is None where every trial diverged."""
     return {
         "dataset": splits.name,
@@ -19,6 +19,7 @@ def summary(config, splits, result, selected, test, seconds) -> dict:
         "selected": None if selected is None else selected_fields(selected),
         "resampled": None if selected is None else resampled(config, result, selected),
         "test": test,
+        "decisions": decided,
         "seconds": {phase: round(value, 3) for phase, value in seconds.items()},
     }
 
@@ -108,6 +109,13 @@ def say_result(config, splits, result, selected, test):
         console.warn(hint)
     if selected.metrics.get("val_loss", 0) > math.log(len(splits.label_names)):
         console.warn("The validation loss is above that of guessing: try a smaller learning rate.")
+
+
+def say_costs(config, decided):
+    """Argmax against the decision of least expected cost, where there are costs."""
+    if config.cost_matrix:
+        for line in decisions.lines(decided):
+            console.say(line)
 
 
 def _swept(result, selected):

@@ -23,15 +23,15 @@ def start(config, splits, work=None):
     try:
         if config.l2_path:
             axes["l2"] = sweep.l2_path(splits.train, config.l2_path, **_inputs(config))
-        resamples = _resamples(config, splits.train)
+        counts = resamples(config, splits.train)
         return sweep.epochs(
             splits.train,
-            splits.val if resamples is None else None,
+            splits.val if counts is None else None,
             combine(**axes),
             num_epochs=config.num_epochs,
             batch_size=rules.axis(config, "batch_size"),
             seeds=rules.axis(config, "seed"),
-            resamples=resamples,
+            resamples=counts,
             schedule=config.schedule,
             best_by=config.select_metric,
             chunk=config.chunk,
@@ -92,7 +92,8 @@ def _inputs(config):
     }
 
 
-def _resamples(config, train):
+def resamples(config, train):
+    """Counts [N, R] of the folds or bootstrap draws of the config; None: it has none."""
     if config.folds:
         return sweep.resampling.fold_counts(train.y, config.folds, seed=config.seed)
     if config.bootstraps:

@@ -62,7 +62,7 @@ def remember(memory: Memory, s, y) -> Memory:
 
 
 def direction(gradient, memory: Memory, precondition) -> jax.Array:
-    """-H · gradient by the two-loop recursion, from H₀ = γ · `precondition`.
+    """-H · gradient by the two-loop recursion, from H₀ = `precondition` at the scale γ.
 
     γ = sᵀy / yᵀ(precondition y) of the newest pair: with it t = 1 nearly always suffices.
     """
@@ -79,21 +79,22 @@ def direction(gradient, memory: Memory, precondition) -> jax.Array:
     scale = newest.rho * jnp.vdot(newest.y, precondition(newest.y))
     gamma = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 1)
     q, shares = lax.scan(down, gradient, memory, reverse=True)
-    return -lax.scan(up, gamma * precondition(q), (memory, shares))[0]
+    return -lax.scan(up, precondition(q, gamma), (memory, shares))[0]
 
 
-def precondition(gradient, curvature, l2, directions):
-    """(Λ + l2)⁻¹ · gradient, in the eigenvectors of the covariance: [C, D + 1] -> the same.
+def precondition(gradient, gamma=1.0, *, curvature, l2, directions):
+    """γ · (Λ + l2)⁻¹ · gradient, in the eigenvectors of the covariance: [C, D + 1] -> the same.
 
     curvature [C, K + 1]: Λ, the curvature of the loss for each class along each of the directions
     [D, K], and for its bias, which is not penalised. Whatever lies outside the directions counts
-    as the first, which has the smallest eigenvalue.
+    as the first, which has the smallest eigenvalue. No curvature is below l2, so no factor goes
+    above 1 / l2: a greater γ would amplify what is only rounding, where the features say nothing.
     """
     weights, bias = gradient[:, :-1], gradient[:, -1:]
-    outside = 1 / (curvature[:, :1] + l2)
-    inside = 1 / (curvature[:, :-1] + l2) - outside
+    outside = jnp.minimum(gamma / (curvature[:, :1] + l2), 1 / l2)
+    inside = jnp.minimum(gamma / (curvature[:, :-1] + l2), 1 / l2) - outside
     turned = product(inside * product(weights, directions), directions.T)
-    return jnp.append(outside * weights + turned, bias / curvature[:, -1:], 1)
+    return jnp.append(outside * weights + turned, gamma * bias / curvature[:, -1:], 1)
 
 
 def line_search(logits, along, y, shares, loss, slope, penalty) -> Point:

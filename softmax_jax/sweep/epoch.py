@@ -42,10 +42,10 @@ class Epoch(NamedTuple):
 
 
 class Epochs(Iterator):
-    """The iterator over the epochs of a sweep; what stays the same throughout is its `run`."""
+    """The iterator over the epochs of a sweep: its `run` stays the same, its `work` is the plan."""
 
-    def __init__(self, run: Run, epochs: Iterator[Epoch]):
-        self.run = run
+    def __init__(self, run: Run, work: list, epochs: Iterator[Epoch]):
+        self.run, self.work = run, work
         self._epochs = epochs
 
     def __next__(self) -> Epoch:

@@ -97,8 +97,8 @@ def epochs(
     else:
         work = recut(work, chunk, multiple)
     if full:
-        return Epochs(run, full_batch.epochs(run, work, loss, data, tolerance))
-    return Epochs(run, minibatch.epochs(run, work, loss, data, span_steps))
+        return Epochs(run, work, full_batch.epochs(run, work, loss, data, tolerance))
+    return Epochs(run, work, minibatch.epochs(run, work, loss, data, span_steps))
 
 
 def fit(train, val, settings: Hyperparameters | None = None, **options) -> Result:

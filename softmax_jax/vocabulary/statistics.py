@@ -71,7 +71,7 @@ def _add(options, found, scores, index, seen):
     """The statistics with those of one more tile; index [rows]: the label's column in it."""
     columns = scores.shape[1]
     picked = jnp.take_along_axis(scores, index[:, None], 1, mode="clip").squeeze(1)
-    is_here = (index >= seen) & (index < columns)
+    is_here = (index >= 0) & (index < columns)
     is_new = jnp.arange(columns) >= seen
     total = jnp.where(is_new, scores, 0).sum(1) if options.label_smoothing else 0
     scores = jnp.where(is_new, scores, -jnp.inf)

@@ -27,7 +27,8 @@ def _check(config):
 
 def test_the_default_config_has_exactly_the_fields_that_have_rules():
     config = default.get_config()
-    assert set(config) == {*rules.RULES, "sweep"}
+    assert set(config) == {*(name.split(".")[0] for name in rules.RULES), "sweep"}
+    assert set(config.early_stopping) == {"patience"}
     assert set(config.sweep) == set(rules.AXES) == {*settings.NAMES, "batch_size", "seed"}
     _check(config)
 
@@ -39,6 +40,13 @@ def test_the_default_config_has_exactly_the_fields_that_have_rules():
         "momentum": (-0.1, 1.0, math.nan),
         "l2": (-1e-9, math.inf),
         "init_scale": (-1.0, math.nan),
+        "label_smoothing": (-0.1, 1.0, math.nan),
+        "schedule": ("linear", None),
+        "warmup": (-0.1, 1.0, math.nan),
+        "final_rate": (-0.1, 1.1, math.nan),
+        "averaging": (-0.1, 1.1, None),
+        "early_stopping.patience": (-1, 0.5, None),
+        "combine": ("pairs",),
         "batch_size": (0, -1, 2.5, "256"),
         "num_epochs": (0, 1.0),
         "seed": (-1, 2**32, 0.5),
@@ -63,7 +71,7 @@ def test_the_default_config_has_exactly_the_fields_that_have_rules():
 def test_a_value_out_of_range_is_refused_by_name(name, values):
     for value in values:
         with pytest.raises(JobError, match=f"{name} must be") as caught:
-            _check(_config(**{name: value}))
+            _check(_config(**{name.replace(".", "__"): value}))
         assert caught.value.exit_code == USAGE
         assert repr(value) in str(caught.value)
 
@@ -117,7 +125,26 @@ def test_contradictions_are_refused():
     _check(_config(select="one_se", folds=5))
 
 
+def test_zipped_axes_may_repeat_a_value_but_not_differ_in_length():
+    axes = {"sweep__l2": (0.0, 0.1, 0.0), "sweep__patience": (0, 0, 5)}
+    _check(_config(combine="zip", **axes))
+    with pytest.raises(JobError, match="sweep.l2 has a value twice"):
+        _check(_config(**axes))
+    with pytest.raises(JobError, match="one length; they have l2 3, patience 2"):
+        _check(_config(combine="zip", **axes | {"sweep__patience": (0, 5)}))
+    with pytest.raises(JobError, match="sweep.seed has a value twice"):
+        _check(_config(combine="zip", sweep__seed=(1, 1)))
+
+
+def test_a_misspelt_field_of_a_field_is_named_with_the_nearest():
+    config = _config(early_stopping__patienc=3)
+    with pytest.raises(JobError, match=r"early_stopping.patienc; did you mean early_stopping.pat"):
+        _check(config)
+
+
 def test_an_axis_is_the_sweep_or_else_the_scalar():
     config = _config(learning_rate=0.5, sweep__l2=(0.0, 0.1))
     assert rules.axis(config, "learning_rate") == (0.5,)
     assert rules.axis(config, "l2") == (0.0, 0.1)
+    config.early_stopping.patience = 4
+    assert rules.axis(config, "patience") == (4,)

@@ -60,3 +60,9 @@ def test_a_diverged_setting_leaves_a_gap(result):
 def test_a_run_without_axes_has_no_such_picture(splits):
     result = sweep.fit(splits.train, splits.val, num_epochs=1, batch_size=256, seeds=(0, 1))
     assert sweep_plots.lay_out(result, result.best(), "val_loss", "last") is None
+
+
+def test_axes_that_are_not_crossed_have_no_such_picture(splits):
+    settings = sweep.zipped(l2=(0.0, 0.1, 0.0), averaging=(0.0, 0.0, 0.5))
+    result = sweep.fit(splits.train, splits.val, settings, num_epochs=1, batch_size=256)
+    assert sweep_plots.lay_out(result, result.best(), "val_loss", "last") is None

@@ -25,6 +25,11 @@ def test_the_axes_of_the_config_become_trials(config, splits):
         ("momentum", 0.5),
         ("l2", 0.5),
         ("init_scale", 0.5),
+        ("label_smoothing", 0.5),
+        ("warmup", 0.5),
+        ("schedule", "cosine"),
+        ("schedule", "exponential"),
+        ("averaging", 0.5),
         ("batch_size", 100),
         ("num_epochs", 3),
         ("seed", 1),
@@ -41,6 +46,35 @@ def test_a_field_changes_the_weights(config, splits, field, value):
     config[field] = value
     changed = sweep.collect(sweeping.start(config, splits)).classifier(0).W
     assert np.abs(plain - changed).max() > 0
+
+
+def test_zipped_axes_become_a_trial_each_under_every_seed(config, splits):
+    config.combine = "zip"
+    config.sweep.l2 = (0.0, 0.1, 0.0)
+    config.sweep.patience = (0, 0, 1)
+    config.sweep.seed = (0, 1)
+    rows = sweep.collect(sweeping.start(config, splits)).table()
+    settings = [(row["l2"], row["patience"], row["seed"]) for row in rows]
+    assert settings == [(l2, p, s) for s in (0, 1) for l2, p in ((0, 0), (0.1, 0), (0, 1))]
+
+
+def test_a_decay_has_its_final_rate_and_without_one_there_is_none(config, splits):
+    config.final_rate = 0.5
+    assert sweep.collect(sweeping.start(config, splits)).table()[0]["final_rate"] == 1
+    config.schedule = "cosine"
+    assert sweep.collect(sweeping.start(config, splits)).table()[0]["final_rate"] == 0.5
+    config.schedule, config.sweep.final_rate = "constant", (0.1, 1.0)
+    with pytest.raises(JobError, match="final_rate below 1 needs a schedule"):
+        sweeping.start(config, splits)
+
+
+def test_patience_reaches_the_sweep_and_its_folds(config, splits):
+    config.learning_rate, config.num_epochs, config.folds = 10.0, 30, 2
+    config.early_stopping.patience = 1
+    result = sweep.collect(sweeping.start(config, splits))
+    assert (result.facts["stopped_epoch"] > 0).all()
+    chosen = sweeping.refit(config, splits, result, sweeping.select(config, result))
+    assert chosen.epoch == round(result.best_epoch.mean())
 
 
 def test_the_losses_agree_where_all_of_them_are_accurate(config, splits):
