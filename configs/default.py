@@ -94,6 +94,12 @@ def get_config():
     config.select_epoch = "last"  # 'last', or 'best': each trial at its own best epoch
     config.refit = False  # train the selected setting anew on train and val together
 
+    # Studies of the train split at the certified optimum, with the selected l2.
+    config.learning_curve = config_dict.ConfigDict()
+    config.learning_curve.sizes = ()  # numbers of training examples, of nested subsets; (): none
+    config.learning_curve.seeds = 3  # draws of the subsets
+    config.audit_folds = 0  # K folds that judge each other's labels (audit.csv, audit.png); 0: none
+
     # Output.
     config.predictions = False  # predictions.npz: probabilities and labels for val and test
     # What each action (column) costs for each class (row), to compare argmax with the decision of

@@ -15,6 +15,8 @@ import importlib
 # What is imported when it is first asked for: name → module.
 _LAZY = {
     "load": "softmax_jax.commands.parameters",
+    "SoftmaxRegression": "softmax_jax.estimator",
+    "SoftmaxRegressionCV": "softmax_jax.estimator",
 }
 
 

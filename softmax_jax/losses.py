@@ -16,9 +16,10 @@ import jax.numpy as jnp
 def naive_softmax(logits, axis=-1):
     """exp(o) / Σ exp(o), as the definition has it: [..., C] -> [..., C].
 
-    In float32 the sum overflows once a logit passes 88, and every exponential is zero below -103
-    (on XLA's CPU, which flushes subnormal numbers, below -87); before either gives NaN, the
-    results are silently wrong. Use `softmax`.
+    In float32 an exponential overflows past 88.7, and every one is zero below -103 (on XLA's CPU,
+    which flushes subnormal numbers, below -87; there the reciprocal of the sum is zero, too, once
+    log Σ exp(o) passes 87.3). Before either gives NaN, the results are silently wrong, and their
+    gradients are so at half the logit (43). Use `softmax`.
 
     >>> naive_softmax(jnp.array([0.0, jnp.log(3.0)])).round(2).tolist()
     [0.25, 0.75]

@@ -14,6 +14,7 @@ FILES = pytest.mark.parametrize(
 MAY_IMPORT = {
     "the mathematics": set(),
     "data": {"the mathematics"},
+    "estimator": {"the mathematics"},
     "sweep": {"the mathematics"},
     "job": {"the mathematics", "data", "sweep"},
     "commands": {"the mathematics", "data", "job"},
@@ -58,7 +59,7 @@ def uses_of_the_world(source):
 
 def test_the_rooms_are_there():
     rooms = {room_of(module_of(path)) for path in HOME.rglob("*.py") if path.parent != HOME}
-    assert rooms - {"the mathematics"} == {"data", "sweep", "job", "commands"}
+    assert rooms - {"the mathematics"} == {"data", "estimator", "sweep", "job", "commands"}
 
 
 @FILES
@@ -76,6 +77,12 @@ def test_the_config_stops_at_the_job(path):
     config_libraries = {"absl", "ml_collections"}
     imported = {name.split(".")[0] for name in imports_of(path.read_text())}
     assert path.is_relative_to(HOME / "job") or not imported & config_libraries
+
+
+@FILES
+def test_scikit_learn_is_for_the_estimator_and_the_embedded_datasets(path):
+    imported = {name.split(".")[0] for name in imports_of(path.read_text())}
+    assert room_of(module_of(path)) in ("estimator", "data") or "sklearn" not in imported
 
 
 @FILES

@@ -224,7 +224,7 @@ def test_the_losses_that_a_config_may_name_agree_on_moderate_logits():
     "logits, naive",
     [
         ([80, 81, 82], [0.0900, 0.2447, 0.6652]),  # right
-        ([86, 87, 88], [0, 0, 0]),  # each exp is finite, their sum is not
+        ([86, 87, 88], [0, 0, 0]),  # their sum is finite; its reciprocal is subnormal: flushed
         ([87, 88, 89], [0, 0, np.nan]),  # now one exp is infinite, too
         ([-87, -86, -85], [0.0900, 0.2447, 0.6652]),  # right
         ([-89, -88, -87], [0, 0, 1]),  # below the smallest normal number: flushed to zero

@@ -192,8 +192,8 @@ def test_compacted_trials_end_as_they_would_have(monkeypatch):
     whole = minimise(problem, l2, tolerance=1e-5)
     module = importlib.import_module("softmax_jax.optimum.minimise")
     monkeypatch.setattr(module, "_WORTH_COMPILING", 0)
-    assert module._rows(np.array([True, False, False, True, True]), 1).tolist() == [0, 1, 3, 4]
-    assert module._rows(np.array([False, False, False, True, False]), 1).tolist() == [3]
+    assert module.rows(np.array([True, False, False, True, True]), 1).tolist() == [0, 1, 3, 4]
+    assert module.rows(np.array([False, False, False, True, False]), 1).tolist() == [3]
     prepared = optimum.prepare(problem)
     state = optimum.start(prepared, *optimum.check_trials(prepared, l2))
     for reached in optimum.iterate(prepared, state, tolerance=1e-5, span=4):

@@ -1,4 +1,4 @@
-"""The estimator that chooses the penalty: settings × folds as trials of one program, and a refit."""
+"""The estimator that chooses the penalty: penalties × folds as one program, and a refit."""
 
 import numpy as np
 from sklearn.metrics import get_scorer, log_loss

@@ -20,9 +20,9 @@ class SoftmaxRegression(LinearClassifier):
     are there because LogisticRegression has them.
 
     After `fit`: classes_ [C] · coef_ [C, D], intercept_ [C], with two classes [1, D] and [1] ·
-    n_iter_ [1] · n_features_in_, feature_names_in_ · l2_: the penalty of the mean loss · objective_:
-    mean loss + l2_/2 · ‖W‖² · gap_bound_: the objective is at most this far above its minimum (inf
-    without a penalty: there is no bound).
+    n_iter_ [1] · n_features_in_, feature_names_in_ · l2_: the penalty of the mean loss ·
+    objective_: mean loss + l2_/2 · ‖W‖² · gap_bound_: the objective is at most this far above its
+    minimum (inf without a penalty: there is no bound).
 
     Sparse input is made dense for `fit`, by blocks of rows, and used as it is by the rest.
 

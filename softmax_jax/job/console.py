@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,9 +17,15 @@ _ALL_OF_THEM, _SECONDS_BETWEEN = 100, 0.5
 
 
 def say(text=""):
-    """A line on the standard output, at once (a log that is being followed shows it)."""
-    tqdm.write(text, file=sys.stdout)
-    sys.stdout.flush()
+    """A line on the standard output, at once (a log that is being followed shows it).
+
+    Where nobody reads any more (`| head`), the job goes on without a word.
+    """
+    try:
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def warn(text):
@@ -48,10 +55,10 @@ def watch(epochs, num_examples) -> Iterator:
     num_examples: of the training split, for the rate. On a terminal a bar, elsewhere a line each:
     all of the first 100, then two a second, and the last one.
     """
-    show = None
+    show, began = None, time.perf_counter()
     for epoch in epochs:
         if show is None:
-            pace = _Pace(len(epoch.run.trials.group) * epoch.run.num_epochs, num_examples)
+            pace = _Pace(len(epoch.run.trials.group) * epoch.run.num_epochs, num_examples, began)
             show = _Bar(pace) if sys.stderr.isatty() else _Lines(pace)
         if not epoch.part:
             show(epoch)
@@ -63,10 +70,10 @@ def watch(epochs, num_examples) -> Iterator:
 class _Pace:
     """How fast it goes: passes over the data, all trials taken together."""
 
-    def __init__(self, total, num_examples):
+    def __init__(self, total, num_examples, began):
         self.total, self.num_examples = total, num_examples
         self.done, self.reached = 0, {}
-        self.began = self.before = time.perf_counter()
+        self.began = self.before = began
 
     def step(self, epoch):
         """(passes since the last step, examples per second, seconds left)."""

@@ -83,7 +83,7 @@ def _run(config, workdir, stop, splits, job, seconds):
     seconds["training"] = progress.training_seconds()
     outputs.write_tables(workdir, config, result)
     if not result.has_winner:
-        outputs.write_summary(workdir, config, splits, result, None, None, None, seconds)
+        outputs.write_summary(workdir, config, splits, result, None, None, {}, seconds)
         report.say_diverged(result)
         return DIVERGED
     with _timed(seconds, "selection"):
@@ -99,7 +99,10 @@ def _run(config, workdir, stop, splits, job, seconds):
         outputs.write_predictions(workdir, splits, judged.classifier, selected.classifier)
     with _timed(seconds, "pictures"):
         outputs.draw(workdir, config, splits, result, judged)
-    outputs.write_summary(workdir, config, splits, result, selected, test, decided, seconds)
+    with _timed(seconds, "studies"):
+        studies = outputs.write_studies(workdir, config, splits, selected)
+    more = {"decisions": decided} | studies
+    outputs.write_summary(workdir, config, splits, result, selected, test, more, seconds)
     report.say_result(config, splits, result, selected, test)
     report.say_costs(config, decided)
     report.say_files(workdir.path)

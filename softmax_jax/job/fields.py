@@ -41,6 +41,10 @@ def _class_weight(value):
     return isinstance(value, tuple | list) and all(map(positive, value)) and sum(value) > 0
 
 
+def _sizes(value):
+    return isinstance(value, tuple | list) and all(map(_whole(1).accepts, value))
+
+
 _TEXT = Rule(lambda value: isinstance(value, str), "text")
 _YES_OR_NO = Rule(lambda value: isinstance(value, bool), "True or False")
 _SPLIT = Rule(lambda value: isinstance(value, str) and value, "a split such as 'train[:80%]'")
@@ -82,6 +86,9 @@ RULES = {
     "select_epoch": _one_of(("last", "best")),
     "refit": _YES_OR_NO,
     "predictions": _YES_OR_NO,
+    "learning_curve.sizes": Rule(_sizes, "a tuple of whole numbers from 1"),
+    "learning_curve.seeds": _whole(1),
+    "audit_folds": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
     "cost_matrix": Rule(lambda v: isinstance(v, tuple | list), "a row of costs per class, or ()"),
     "tensorboard": _YES_OR_NO,
     "keep": _whole(1),

@@ -2,7 +2,17 @@
 
 import numpy as np
 
-from softmax_jax.job import console, machine, plots, report, setting_plots, sweep_plots
+from softmax_jax.job import (
+    console,
+    data_plots,
+    data_studies,
+    machine,
+    plots,
+    report,
+    setting_plots,
+    sweep_plots,
+)
+from softmax_jax.job.errors import JobError
 
 
 def write_provenance(workdir, config, splits, job):
@@ -39,6 +49,33 @@ def draw(workdir, config, splits, result, selected):
         workdir.write_figure(name, figure)
 
 
+def write_studies(workdir, config, splits, selected) -> dict:
+    """learning_curve.csv and .png, audit.csv and .png, where the config asks for them.
+
+    Returns what summary.json holds of them. Raises JobError for sizes or folds that do not fit.
+    """
+    classifier, l2 = selected.classifier, selected.hyperparameters["l2"]
+    summary, wanted = {}, config.learning_curve
+    try:
+        if wanted.sizes:
+            options = wanted.sizes, wanted.seeds, config.class_weight
+            rows, law = data_studies.curve(splits, classifier, l2, *options)
+            workdir.write_csv("learning_curve.csv", rows)
+            figure = data_plots.learning_curve(rows, law, splits.name)
+            workdir.write_figure("learning_curve.png", figure)
+            summary["learning_curve"] = law and law._asdict()
+        if config.audit_folds:
+            options = l2, config.audit_folds, config.class_weight
+            found = data_studies.suspects(splits.train, classifier, *options)
+            workdir.write_csv("audit.csv", found.table(splits.label_names))
+            if splits.train.is_image:
+                figure = data_plots.suspects(splits.train, found, splits.name)
+                workdir.write_figure("audit.png", figure)
+    except ValueError as error:
+        raise JobError(f"The studies cannot be made on {splits.name}: {error}") from error
+    return summary
+
+
 def write_tables(workdir, config, result):
     """trials.csv, and for a sweep settings.csv."""
     workdir.write_csv("trials.csv", result.table())
@@ -73,7 +110,7 @@ def write_predictions(workdir, splits, on_val, on_test):
     workdir.write_npz("predictions.npz", **arrays)
 
 
-def write_summary(workdir, config, splits, result, selected, test, decided, seconds):
+def write_summary(workdir, config, splits, result, selected, test, more, seconds):
     """summary.json, the last file of a job: where it stands, the job is done."""
-    summary = report.summary(config, splits, result, selected, test, decided, seconds)
+    summary = report.summary(config, splits, result, selected, test, seconds) | more
     workdir.write_json("summary.json", summary)

@@ -6,7 +6,7 @@ from softmax_jax import sweep
 from softmax_jax.job import console, decisions, machine
 
 
-def summary(config, splits, result, selected, test, decided, seconds) -> dict:
+def summary(config, splits, result, selected, test, seconds) -> dict:
     """What summary.json holds; `selected` is None where every trial diverged."""
     return {
         "dataset": splits.name,
@@ -19,7 +19,6 @@ def summary(config, splits, result, selected, test, decided, seconds) -> dict:
         "selected": None if selected is None else selected_fields(selected),
         "resampled": None if selected is None else resampled(config, result, selected),
         "test": test,
-        "decisions": decided,
         "seconds": {phase: round(value, 3) for phase, value in seconds.items()},
     }
 

@@ -20,6 +20,8 @@ _RESULTS = (
     "settings.csv",
     "params.npz",
     "predictions.npz",
+    "learning_curve.csv",
+    "audit.csv",
 )
 
 
