@@ -33,7 +33,10 @@ def get_config():
     config.model = "concise"  # 'concise' (flax.linen.Dense) or 'scratch' (W and b by hand)
     # 'cross_entropy' (from logits), or the book's from-scratch forms on the naive softmax:
     # 'cross_entropy_from_probabilities' (indexing) and 'cross_entropy_by_definition'.
+    # For very many classes, without ever holding the logits of a batch: 'linear_cross_entropy', and
+    # on samples 'sampled_softmax', 'noise_contrastive', 'negative_sampling'.
     config.loss = "cross_entropy"
+    config.num_samples = 0  # classes that a loss on samples draws for a batch
     config.init_scale = 0.01  # standard deviation of the initial weights; biases start at 0
     # Of the matrix products in training and validation: 'float32', 'bfloat16' (with float32 sums;
     # the test figures are those of params.npz in float32) or 'float64' (of everything).
@@ -75,6 +78,7 @@ def get_config():
     config.sweep.averaging = ()
     config.sweep.patience = ()
     config.sweep.batch_size = ()
+    config.sweep.num_samples = ()
     config.sweep.seed = ()
     # 'product': every combination of the axes; 'zip': the i-th setting has the i-th value of every
     # axis of hyperparameters (seeds and batch sizes combine with each of them all the same).

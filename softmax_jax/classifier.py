@@ -1,9 +1,9 @@
 """A trained model put to work: weights, and what they need to know about their input."""
 
+import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from softmax_jax import intervals, losses, models
@@ -40,11 +40,13 @@ class Classifier(NamedTuple):
 
     def test(self, dataset) -> dict:
         """Loss and accuracy on a dataset, each with a 95 % interval (normal; Wilson)."""
-        logits = self.logits(dataset.x)
-        labels = np.asarray(dataset.y)
-        loss = np.asarray(losses.cross_entropy(jnp.asarray(logits), jnp.asarray(labels)))
-        loss = loss.astype(np.float64)
-        correct, n = int((logits.argmax(-1) == labels).sum()), len(labels)
+        self._check(dataset.x)
+        parts = [
+            jax.device_get(_measured(self._replace(label_names=()), part.dataset.x, part.dataset.y))
+            for part in dataset.in_order()
+        ]
+        loss, hit = (np.concatenate(values) for values in zip(*parts, strict=True))
+        loss, correct, n = loss.astype(np.float64), int(hit.sum()), len(hit)
         spread = loss.std(ddof=1) if n > 1 else 0.0
         return {
             "loss": float(loss.mean()),
@@ -64,9 +66,21 @@ class Classifier(NamedTuple):
 
 @jax.jit
 def _logits(classifier, x):
-    def one(example):
-        features = example.reshape(-1).astype(classifier.W.dtype)
-        features = (features - classifier.mean) / classifier.scale
-        return models.product(features[None], classifier.W)[0] + classifier.b
+    return jax.lax.map(functools.partial(_of_one, classifier), x, batch_size=min(_BLOCK, len(x)))
 
-    return jax.lax.map(one, x, batch_size=min(_BLOCK, len(x)))
+
+@jax.jit
+def _measured(classifier, x, y):
+    """The loss and whether it is right, of each example: nothing [N, C] is made."""
+
+    def one(example):
+        logits = _of_one(classifier, example[0])
+        return losses.cross_entropy(logits, example[1]), logits.argmax() == example[1]
+
+    return jax.lax.map(one, (x, y), batch_size=min(_BLOCK, len(x)))
+
+
+def _of_one(classifier, example):
+    features = example.reshape(-1).astype(classifier.W.dtype)
+    features = (features - classifier.mean) / classifier.scale
+    return models.product(features[None], classifier.W)[0] + classifier.b

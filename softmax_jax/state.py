@@ -1,6 +1,5 @@
 """One model in training: its hyperparameters, and the state that a step of SGD moves. Pure."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +8,7 @@ import optax
 from flax import struct
 from flax.training.train_state import TrainState
 
-from softmax_jax import losses, models
+from softmax_jax import models, objectives
 
 
 class Hyperparameters(NamedTuple):
@@ -34,7 +33,7 @@ class Hyperparameters(NamedTuple):
 
 
 class State(TrainState):
-    """A Flax `TrainState` with its hyperparameters, its column of the resamples and its loss.
+    """A Flax `TrainState` with its hyperparameters, its column of the resamples and its objective.
 
     num_steps: of the whole training · average: the mean of the iterates · stopped: whether nothing
     may change any more. Each of these is None where no hyperparameter needs it.
@@ -45,7 +44,7 @@ class State(TrainState):
     num_steps: jax.Array | None
     average: Any
     stopped: jax.Array | None
-    loss: Callable = struct.field(pytree_node=False)
+    objective: objectives.Objective = struct.field(pytree_node=False)
     schedule: str = struct.field(pytree_node=False)
 
     @property
@@ -68,7 +67,7 @@ def create_state(
     num_features: int,
     num_classes: int,
     *,
-    loss=losses.cross_entropy,
+    objective=objectives.CROSS_ENTROPY,
     schedule="constant",
     num_steps=None,
     tx=MOMENTUM_SGD,
@@ -94,7 +93,7 @@ def create_state(
         num_steps=jnp.asarray(num_steps, jnp.float32) if timed else None,
         average=None if h.averaging is None else params,
         stopped=None if h.patience is None else jnp.zeros((), bool),
-        loss=loss,
+        objective=objective,
         schedule=schedule,
     )
     traced = {"learning_rate": h.learning_rate, "momentum": h.momentum}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from softmax_jax import batches, cures, losses, metrics, models, schedules
+from softmax_jax import batches, cures, losses, models, schedules
 from softmax_jax.batches import Batch, Data
 from softmax_jax.state import MOMENTUM_SGD, SGD, Hyperparameters, State, create_state
 
@@ -38,9 +38,7 @@ def train_step(state: State, batch: Batch):
     """
 
     def objective(params):
-        scores = state.apply_fn(params, batch.x).T  # [C, B]: see models.product
-        sums = _measure(state.loss, _TRAIN_METRICS, scores, batch)
-        value = _mean_loss(state, scores, batch, sums)
+        value, sums = state.objective.train(state, params, batch)
         return value + state.hyperparameters.l2 / 2 * models.squared_norm(params), sums
 
     gradient, sums = jax.grad(objective, has_aux=True)(state.params)
@@ -67,8 +65,7 @@ def evaluate(state: State, data: Data, *, batch_size: int = 1000):
 
     def one_block(start):
         batch = batches.block(data, start, size, state.resample)
-        scores = state.apply_fn(state.averaged, batch.x).T
-        return _measure(state.loss, _EVALUATION_METRICS, scores, batch)
+        return state.objective.evaluate(state, batch)
 
     def add(sums, start):
         return jax.tree.map(jnp.add, sums, one_block(start)), None
@@ -81,16 +78,12 @@ def evaluate(state: State, data: Data, *, batch_size: int = 1000):
 
 def values(state: State, sums):
     """{name: figure} of the sums that `train_step`, `train_epoch` and `evaluate` return."""
-    return metrics.values(_metrics(state.loss, sums), sums)
+    return state.objective.values(sums)
 
 
 def predict(state: State, x):
     """Probabilities [B, C] of normalised features x [B, ...]."""
     return losses.softmax(state.apply_fn(state.averaged, x))
-
-
-_TRAIN_METRICS = ("loss", "accuracy")
-_EVALUATION_METRICS = ("loss", *metrics.METRICS)
 
 
 def _update(state, gradient):
@@ -107,31 +100,3 @@ def _update(state, gradient):
         done = new.params, new.step, state.num_steps
         new = new.replace(average=cures.tail_mean(state.average, *done, h.averaging))
     return new if h.patience is None else cures.held(state.stopped, state, new)
-
-
-def _metrics(loss, names):
-    chosen = {name: metrics.METRICS[name] for name in names if name != "loss"}
-    return {"loss": metrics.mean_of(loss), **chosen}
-
-
-def _mean_loss(state, scores, batch, sums):
-    """The data part of the objective; often it is the loss already measured."""
-    loss, smoothing = state.loss, state.hyperparameters.label_smoothing
-    if batch.importance is None and smoothing is None:
-        return metrics.mean_of(loss).value(sums["loss"])
-    if smoothing is not None:
-        loss = cures.smoothed(loss, smoothing)
-
-    def weighted(scores, labels, axis):
-        each = loss(scores, labels, axis)
-        return each if batch.importance is None else batch.importance * each
-
-    metric = metrics.mean_of(weighted)
-    return metric.value(metric.sums(scores, batch.y, batch.weights, axis=0))
-
-
-def _measure(loss, names, scores, batch):
-    return {
-        name: metric.sums(scores, batch.y, batch.weights, axis=0)
-        for name, metric in _metrics(loss, names).items()
-    }

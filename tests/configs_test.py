@@ -117,3 +117,41 @@ def test_the_grid_reaches_the_test_figures_it_claims(
     assert summary["selected"]["hyperparameters"]["l2"] <= 1e-4
     low, high = summary["test"]["accuracy_interval"]
     assert low < summary["test"]["accuracy"] < high and high - low < 0.02
+
+
+@pytest.mark.slow
+def test_the_cures_help_as_much_as_the_note_says(main, environment, fashion_mnist_dir, tmp_path):
+    selected = _real(main, environment, fashion_mnist_dir, tmp_path, "overfit")["selected"]
+    assert selected["trial"] == 6 and selected["hints"] == []
+    with open(tmp_path / "settings.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    loss = [float(row["val_loss_mean"]) for row in rows]
+    assert loss == pytest.approx([0.792, 0.644, 0.647, 0.720, 0.701, 0.756, 0.633], abs=0.015)
+    accuracy = [float(row["val_accuracy_mean"]) for row in rows]
+    assert accuracy == pytest.approx([0.782, 0.784, 0.785, 0.783, 0.785, 0.772, 0.790], abs=0.007)
+    assert float(rows[1]["val_loss_sd"]) > 0.005 > 0.001 > float(rows[6]["val_loss_sd"])
+    with open(tmp_path / "trials.csv", newline="") as file:
+        stopped = [row for row in csv.DictReader(file) if float(row["patience"])]
+    for row in stopped:
+        assert 45 <= int(row["best_epoch"]) <= 70
+        assert int(row["stopped_epoch"]) == int(row["best_epoch"]) + 20
+
+
+@pytest.mark.slow
+def test_without_a_cure_the_validation_loss_rises_and_the_accuracy_stays(
+    main, environment, fashion_mnist_dir, tmp_path
+):
+    alone = ("--config.combine=product", "--config.schedule=constant", "--config.sweep.seed=0")
+    none = [f"--config.sweep.{name}=()" for name in importlib.import_module("configs.overfit").OFF]
+    _real(main, environment, fashion_mnist_dir, tmp_path, "overfit", *alone, *none)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    curve = {line["epoch"]: line for line in map(json.loads, lines)}
+    train = [curve[epoch]["train_loss"] for epoch in range(50, 501, 50)]
+    assert all(later < earlier for earlier, later in itertools.pairwise(train))
+    assert train[-1] < 0.05 and curve[500]["train_accuracy"] == 1
+    best = min(curve, key=lambda epoch: curve[epoch]["val_loss"])
+    assert 45 <= best <= 70 and curve[best]["val_loss"] == pytest.approx(0.65, abs=0.01)
+    assert curve[500]["val_loss"] > 1.18 * curve[best]["val_loss"]
+    late = [curve[epoch]["val_accuracy"] for epoch in range(481, 501)]
+    peak = [curve[epoch]["val_accuracy"] for epoch in range(80, 221)]
+    assert abs(sum(peak) / len(peak) - sum(late) / len(late)) < 0.004

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax, softmax
 
-from softmax_jax import losses, models, train
+from softmax_jax import losses, models, objectives, train
 
 N, D, C = 10, 6, 3
 EACH_LOSS = pytest.mark.parametrize("name", losses.FROM_LOGITS)
@@ -34,7 +34,7 @@ def batch_of(x, y, weights=None):
 
 def fresh(loss=losses.cross_entropy, resample=0, tx=train.MOMENTUM_SGD, course=(), **h):
     """course: the schedule and the number of steps."""
-    h, options = train.Hyperparameters(**h), {"loss": loss, "tx": tx, "resample": resample}
+    h, options = train.Hyperparameters(**h), {"objective": objectives.of_logits(loss), "tx": tx, "resample": resample}
     options |= dict(zip(("schedule", "num_steps"), course, strict=False))
     return train.create_state(jax.random.key(0), models.scratch, h, D, C, **options)
 

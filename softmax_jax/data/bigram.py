@@ -8,6 +8,7 @@ from scipy import special
 
 from softmax_jax.data.dataset import Dataset, Splits
 from softmax_jax.data.errors import DataError
+from softmax_jax.data.source import Source
 
 NAME = "bigram"
 _BLOCK = 50  # contexts whose next words are drawn at a time: 40 MB of probabilities for V = 100,000
@@ -120,3 +121,30 @@ def _blocks(contexts):
 def _log_probabilities(features, W, bias):
     # One product in float32, as a model makes it; the sums over V in float64.
     return special.log_softmax((features @ W + bias).astype(float), axis=1)
+
+
+@functools.lru_cache(maxsize=1)
+def language(name: str) -> Bigrams:
+    """The language called 'bigram', of 100,000 words, or 'bigram:V', of V words.
+
+    Raises DataError for a V that is no number from 2.
+    """
+    _, _, size = name.partition(":")
+    if size and not (size.isdecimal() and int(size) >= 2):
+        raise DataError(f"{name!r} must be 'bigram' or 'bigram:V', with V words from 2.")
+    words = int(size or 100_000)
+    return bigrams(vocabulary_size=words, num_contexts=min(1000, words))
+
+
+def source(name: str) -> Source:
+    """Examples of a `language`: the splits `train` (200,000) and `test` (10,000)."""
+    spoken = language(name)
+    parts = {"train": spoken.train, "test": spoken.val}
+    names = tuple(map(str, range(len(spoken.bias))))
+    lengths = {split: (len(words),) for split, (_, words) in parts.items()}
+
+    def read(split):
+        contexts, words = parts[split]
+        return spoken.features[contexts], words
+
+    return Source(name, names, 1.0, lengths, read)

@@ -3,7 +3,7 @@
 import difflib
 import os
 
-from softmax_jax.data import embedded, fashion_mnist, features, prepared
+from softmax_jax.data import bigram, embedded, fashion_mnist, features, prepared
 from softmax_jax.data.download import download
 from softmax_jax.data.errors import DatasetNotFoundError
 from softmax_jax.data.source import Source, data_folders, user_cache
@@ -16,7 +16,8 @@ def find(name: str, data_dir: str | os.PathLike | None) -> Source:
     for a dataset prepared by TFDS, and then the four IDX files of Fashion-MNIST. If these are
     nowhere, they are downloaded into `data_dir/fashion_mnist`, or without a data_dir into
     $XDG_CACHE_HOME/softmax_jax/fashion_mnist. The names in `embedded.NAMES` come from
-    scikit-learn. A name that is a path (see `features.is_path`) is that file or folder.
+    scikit-learn; 'bigram' and 'bigram:V' are made on the spot. A name that is a path (see
+    `features.is_path`) is that file or folder.
 
     Raises:
       DatasetNotFoundError: there is no such dataset, or it cannot be downloaded.
@@ -24,6 +25,8 @@ def find(name: str, data_dir: str | os.PathLike | None) -> Source:
     """
     if name in embedded.NAMES:
         return embedded.source(name)
+    if name.partition(":")[0] == bigram.NAME:
+        return bigram.source(name)
     if features.is_path(name):
         return features.source(name)
     folders = data_folders(data_dir)

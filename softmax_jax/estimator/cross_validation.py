@@ -71,13 +71,20 @@ class SoftmaxRegressionCV(LinearClassifier):
         labels = examples.classes[examples.labels]
         folds = list(check_cv(self.cv, labels, classifier=True).split(examples.x, labels, groups))
         counts = _counts(folds, len(labels))
-        l2 = _penalties(examples, counts, Cs, l2s)
+        totals, num_classes = examples.weights @ counts, len(examples.classes)
+        l2 = _penalties(Cs, l2s, totals, num_classes)
         problem = training.prepared(self, examples, counts)
         columns = np.repeat(np.arange(len(folds)), l2.shape[1])
         path = training.solve(self, problem, l2[:-1].ravel(), columns)
         self.n_iter_ = path.iterations.reshape(len(folds), -1)
         self.scores_ = self._scores(path, examples, folds, sample_weight is not None)
-        return self._refit(path, problem, examples, l2[-1])
+        best = self._best(l2[-1])
+        initial = [leaf[best :: l2.shape[1]].mean(0, keepdims=True) for leaf in (path.W, path.b)]
+        found = training.solve(self, problem, l2[-1:, best], [len(folds)], initial)
+        self.l2s_ = l2[-1]
+        self.Cs_ = conventions.swap_C_and_l2(l2s, totals[-1], num_classes) if Cs is None else Cs
+        self.C_ = float(self.Cs_[best])
+        return self._adopt(examples.classes, found, 0, self.l2s_[best])
 
     def score(self, X, y, sample_weight=None):
         """The `scoring` on X [N, D] and y [N], not the accuracy unless that is the scoring."""
@@ -86,27 +93,21 @@ class SoftmaxRegressionCV(LinearClassifier):
 
     def _scores(self, path, examples, folds, weighted):
         """Of every trial, on the examples that its fold leaves out: [folds, n]."""
-        scorer, scores = _scorer(self.scoring), []
-        for t in range(len(path.b)):
-            test = folds[t * len(folds) // len(path.b)][1]
-            model = SoftmaxRegression()._adopt(examples.classes, path, t, 0)
+        scorer = _scorer(self.scoring)
+        scores = np.empty((len(folds), len(path.b) // len(folds)))
+        for trial, (fold, _) in enumerate(np.ndindex(scores.shape)):
+            test = folds[fold][1]
+            model = SoftmaxRegression()._adopt(examples.classes, path, trial, np.nan)
             model.n_features_in_ = self.n_features_in_
             given = {"sample_weight": examples.sample_weight[test]} if weighted else {}
             labels = examples.classes[examples.labels[test]]
-            scores.append(scorer(model, examples.x[test], labels, **given))
-        return np.reshape(scores, (len(folds), -1))
+            scores.flat[trial] = scorer(model, examples.x[test], labels, **given)
+        return scores
 
-    def _refit(self, path, problem, examples, l2):
-        """The best of the penalties l2 [n] on all examples, from the mean of its folds on."""
+    def _best(self, l2):
+        """The penalty with the best mean score, of equals the strongest; NaN is the worst."""
         means = np.nan_to_num(self.scores_.mean(0), nan=-np.inf)
-        best = max(range(len(l2)), key=lambda j: (means[j], l2[j]))
-        start = [mean.reshape(-1, len(l2), *mean.shape[1:]).mean(0)[[best]] for mean in path[:2]]
-        columns = [self.scores_.shape[0]]
-        found = training.solve(self, problem, l2[[best]], columns, start)
-        total, num_classes = examples.weights.sum(), len(examples.classes)
-        self.l2s_, self.Cs_ = l2, conventions.swap_C_and_l2(l2, total, num_classes)
-        self.C_ = float(self.Cs_[best])
-        return self._adopt(examples.classes, found, 0, l2[best])
+        return max(range(len(l2)), key=lambda j: (means[j], l2[j]))
 
 
 def _counts(folds, num_examples):
@@ -116,12 +117,11 @@ def _counts(folds, num_examples):
     return np.stack([*trains, np.ones(num_examples)], 1).astype(np.int32)
 
 
-def _penalties(examples, counts, Cs, l2s):
-    """l2 of each fold and, last, of all examples: [folds + 1, n]."""
-    totals = examples.weights @ counts
+def _penalties(Cs, l2s, totals, num_classes):
+    """l2 of each fold and, last, of all examples, whose weights sum to totals: [folds + 1, n]."""
     if l2s is not None:
         return np.tile(l2s, (len(totals), 1))
-    return conventions.swap_C_and_l2(Cs, totals[:, None], len(examples.classes))
+    return conventions.swap_C_and_l2(Cs, totals[:, None], num_classes)
 
 
 def _scorer(scoring):

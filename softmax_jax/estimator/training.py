@@ -51,12 +51,12 @@ def prepared(estimator, examples: Examples, resamples=None) -> Prepared:
     """The examples for the solver: dense, in shapes of which there are few.
 
     Each shape is compiled for itself, which takes seconds. So N and D are rounded up, by at most
-    a 16th (to 64 and 8 at least): with copies of the first example, of weight zero, and features
+    a 16th (to 256 and 32 at least): with copies of the first example, of weight zero, and features
     that are zero. They change no optimum, and the folds of a cross-validation compile once.
     """
     num_examples, num_features = examples.x.shape
-    more = _rounded_up(num_examples, 64) - num_examples
-    x = np.zeros((num_examples + more, _rounded_up(num_features, 8)), estimator.dtype)
+    more = _rounded_up(num_examples, 256) - num_examples
+    x = np.zeros((num_examples + more, _rounded_up(num_features, 32)), estimator.dtype)
     for start in range(0, num_examples, _BLOCK):
         block = examples.x[start : start + _BLOCK]
         dense = block.toarray() if sparse.issparse(block) else block
@@ -110,7 +110,7 @@ def _report(estimator, found, tol):
 
 
 def _why_not(estimator, found, failed, tol):
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         gap = (found.gap_bound / found.objective)[failed].max()
     reached = f"a relative gap of at most {gap:.1e}" if np.isfinite(gap) else "no proof of a gap"
     if (found.iterations[failed] >= estimator.max_iter).any():

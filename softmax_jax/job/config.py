@@ -4,9 +4,10 @@ import difflib
 
 from ml_collections import ConfigDict
 
+from softmax_jax import vocabulary
 from softmax_jax.job import decisions
 from softmax_jax.job.errors import JobError
-from softmax_jax.job.fields import AXES, RULES, axis, value
+from softmax_jax.job.fields import AXES, RULES, WITHOUT_LOGITS, axis, value
 from softmax_jax.sweep import settings
 
 _DATA = ("dataset", "dataset_fallback", "data_dir", "train_split", "val_split", "test_split")
@@ -111,7 +112,26 @@ def _contradictions(config):
     if config.l2_path and config.sweep.l2:
         found.append("l2_path and sweep.l2 exclude each other; set l2_path to 0, or sweep.l2 to ()")
     found += _zip_problems(config) if config.combine == "zip" else []
+    found += _loss_problems(config)
     return found + (_not_for_the_optimum(config) if config.optimizer == "lbfgs" else [])
+
+
+def _loss_problems(config):
+    """What a loss without logits needs, and what it does not have."""
+    samples = WITHOUT_LOGITS.get(config.loss, vocabulary.EXACT) != vocabulary.EXACT
+    drawn = axis(config, "num_samples")
+    if samples and min(drawn) < 1:
+        return [f"loss = {config.loss!r} needs num_samples from 1; it is {min(drawn)}"]
+    if not samples and max(drawn) > 0:
+        return [f"loss = {config.loss!r} draws no samples; set num_samples to 0"]
+    if config.loss not in WITHOUT_LOGITS:
+        return []
+    found = []
+    if max(axis(config, "label_smoothing")) > 0:
+        found.append(f"loss = {config.loss!r} has no label_smoothing")
+    if config.select_metric == "val_balanced_accuracy":
+        found.append(f"loss = {config.loss!r} has no balanced accuracy to select by")
+    return found
 
 
 def _zip_problems(config):

@@ -19,20 +19,20 @@ _ALL_OF_THEM, _SECONDS_BETWEEN = 100, 0.5
 def say(text=""):
     """A line on the standard output, at once (a log that is being followed shows it).
 
-    Where nobody reads any more (`| head`), the job goes on without a word.
+    Where nobody reads any more (`| head`), or the log's disk is full, the job goes on without it.
     """
-    try:
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _write(text, sys.stdout)
 
 
 def warn(text):
     """A warning that nobody overlooks, on the standard error."""
     rule = "!" * 88
-    tqdm.write(f"{rule}\nWARNING: {text}\n{rule}", file=sys.stderr)
-    sys.stderr.flush()
+    complain(f"{rule}\nWARNING: {text}\n{rule}")
+
+
+def complain(text):
+    """Lines on the standard error."""
+    _write(text, sys.stderr)
 
 
 def warn_if(text):
@@ -65,6 +65,14 @@ def watch(epochs, num_examples) -> Iterator:
         yield epoch
     if show is not None:
         show.close()
+
+
+def _write(text, stream):
+    try:
+        tqdm.write(text, file=stream)
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Pace:

@@ -1,16 +1,17 @@
 """A job from config to results: load, train, select, test, draw, write, in this order."""
 
 import contextlib
-import sys
 import time
 
 from softmax_jax import data
 from softmax_jax.job import config as rules
 from softmax_jax.job import (
     console,
+    contents,
     decisions,
     forecast,
     identity,
+    language,
     lock,
     machine,
     outputs,
@@ -20,8 +21,10 @@ from softmax_jax.job import (
     sweeping,
     training,
 )
-from softmax_jax.job.errors import DIVERGED, DONE, INTERRUPTED, USAGE, JobError
+from softmax_jax.job.errors import DIVERGED, DONE, USAGE, JobError
 from softmax_jax.job.workdir import Workdir
+
+_MOST_CLASSES = 1000  # of which each has its own line in a table
 
 
 def main(config, folder="", *, overwrite=False, mode="run") -> int:
@@ -29,17 +32,18 @@ def main(config, folder="", *, overwrite=False, mode="run") -> int:
 
     An error is one message on the standard error.
     """
+    workdir = Workdir(folder)
     try:
         with signals.handled() as stop:
             if mode == "check":
                 return check(config)
-            return run(config, Workdir(folder), stop, overwrite=overwrite)
+            return run(config, workdir, stop, overwrite=overwrite)
     except (JobError, data.DataError) as error:
-        print(f"main.py: {error}", file=sys.stderr)
+        console.complain(f"main.py: {error}")
         return getattr(error, "exit_code", USAGE)
-    except KeyboardInterrupt as error:
-        print(f"main.py: {error}; the same command goes on from here.", file=sys.stderr)
-        return getattr(error, "exit_code", INTERRUPTED)
+    except signals.Stopped as stopped:
+        console.complain(f"main.py: {stopped}{_way_on(workdir, folder)}.")
+        return stopped.exit_code
 
 
 def check(config) -> int:
@@ -57,21 +61,42 @@ def run(config, workdir, stop, *, overwrite=False) -> int:
     Raises JobError, data.DataError and `signals.Stopped`.
     """
     _prepare(config)
-    seconds, found = {}, None if overwrite else workdir.found()
+    seconds, found = {}, None if overwrite else contents.job_in(workdir.path)
     with _timed(seconds, "data"):
         splits = load_checked(config, found)
     job = identity.of(config.to_dict(), splits)
-    resuming.check_same(workdir, job, found)
-    if found is not None and workdir.is_finished:
-        console.say(f"{workdir.path} holds this job, finished. Nothing is left to do.")
-        return DONE
+    ended = None if overwrite else _outcome(workdir.path, job)
+    if ended is not None:  # even where nothing can be written
+        return ended
     workdir.open()
     with lock.held(workdir.path) as warning:
         console.warn_if(warning)
-        if found is None:
-            workdir.clear()
+        if overwrite:
+            contents.clear(workdir.path)
+        ended = _outcome(workdir.path, job)  # who held the lock before may have been at work
+        if ended is not None:
+            return ended
+        contents.tidy(workdir.path)
+        if not contents.holds(workdir.path, job):
             outputs.write_provenance(workdir, config, splits, job)
         return _run(config, workdir, stop, splits, job, seconds)
+
+
+def _outcome(folder, job):
+    """The exit code of this job where the folder holds it and it has ended, else None."""
+    code = contents.outcome(folder) if contents.holds(folder, job) else None
+    if code is not None:
+        console.say(f"{folder} holds this job, finished. Nothing is left to do.")
+    return code
+
+
+def _way_on(workdir, folder):
+    """How a job that was stopped is gone on with; nothing if it had no folder yet."""
+    if folder:
+        return "; the same command goes on from here"
+    if workdir.path:
+        return f"; the same command with --workdir={workdir.path} goes on from here"
+    return ""
 
 
 def _run(config, workdir, stop, splits, job, seconds):
@@ -90,8 +115,7 @@ def _run(config, workdir, stop, splits, job, seconds):
         chosen = sweeping.select(config, result)
         selected = sweeping.refit(config, splits, result, chosen)
         test = None if splits.test is None else selected.classifier.test(splits.test)
-        counts = sweeping.resamples(config, splits.train)
-        decided = decisions.fields(config, splits, result, chosen, selected, counts)
+        more = _judged(config, splits, result, chosen, selected)
     outputs.write_params(workdir, selected.classifier)
     # A refit on train and val has seen what it would be judged on: the chosen model has not.
     judged = chosen if config.refit else selected
@@ -101,12 +125,21 @@ def _run(config, workdir, stop, splits, job, seconds):
         outputs.draw(workdir, config, splits, result, judged)
     with _timed(seconds, "studies"):
         studies = outputs.write_studies(workdir, config, splits, selected)
-    more = {"decisions": decided} | studies
+    more |= studies
     outputs.write_summary(workdir, config, splits, result, selected, test, more, seconds)
     report.say_result(config, splits, result, selected, test)
-    report.say_costs(config, decided)
+    report.say_more(config, more)
     report.say_files(workdir.path)
     return DONE
+
+
+def _judged(config, splits, result, chosen, selected):
+    """What summary.json holds beyond loss and accuracy: classes, costs, the language."""
+    more = {"language": language.distance(splits, selected.classifier), "decisions": None}
+    if len(splits.label_names) <= _MOST_CLASSES:
+        counts = sweeping.resamples(config, splits.train)
+        more["decisions"] = decisions.fields(config, splits, result, chosen, selected, counts)
+    return more
 
 
 def load_checked(config, found=None) -> data.Splits:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from softmax_jax import losses, models, schedules
+from softmax_jax import losses, models, schedules, vocabulary
 from softmax_jax.sweep import checks, selection, settings
 
 
@@ -49,6 +49,12 @@ _TEXT = Rule(lambda value: isinstance(value, str), "text")
 _YES_OR_NO = Rule(lambda value: isinstance(value, bool), "True or False")
 _SPLIT = Rule(lambda value: isinstance(value, str) and value, "a split such as 'train[:80%]'")
 
+# 'cross_entropy' goes by way of the logits; the exact loss without them has a name of its own.
+WITHOUT_LOGITS = {"linear_cross_entropy": vocabulary.EXACT} | {
+    name: name for name in vocabulary.OBJECTIVES if name != vocabulary.EXACT
+}
+LOSSES = (*losses.FROM_LOGITS, *WITHOUT_LOGITS)
+
 RULES = {
     "dataset": Rule(lambda value: isinstance(value, str) and value, "the name of a dataset"),
     "dataset_fallback": _one_of(("digits", "")),
@@ -58,7 +64,8 @@ RULES = {
     "val_split": _SPLIT,
     "test_split": _TEXT,
     "model": _one_of(tuple(models.MODELS)),
-    "loss": _one_of(tuple(losses.FROM_LOGITS)),
+    "loss": _one_of(LOSSES),
+    "num_samples": _whole(0),
     "init_scale": _number(lambda v: v >= 0, "of 0 or more"),
     "precision": _one_of(models.PRECISIONS),
     "batch_size": _whole(1),
@@ -97,7 +104,7 @@ RULES = {
     "mesh.batch": Rule(lambda v: v == -1 or _whole(1).accepts(v), "-1 or a whole number from 1"),
 }
 # {axis: field}; the axes are named after hyperparameters.
-AXES = {name: name for name in (*settings.NAMES, "batch_size", "seed")}
+AXES = {name: name for name in (*settings.NAMES, "batch_size", "num_samples", "seed")}
 AXES["patience"] = "early_stopping.patience"
 
 

@@ -24,6 +24,7 @@ def of(config: dict, splits: data.Splits) -> dict:
     roles = {role: getattr(splits, role) for role in ("train", "val", "test")}
     used = {
         "name": splits.name,
+        "part_size": splits.train.part_size,  # decides the order of what is read in parts
         "shapes": {role: split.x.shape for role, split in roles.items() if split is not None},
         "fingerprint": data.fingerprint(splits),
     }

@@ -34,7 +34,8 @@ def curves(result, selected, title):
             own = epochs[selected.trial], values[selected.trial]
             marker = "." if len(own[0]) <= _MARKED_EPOCHS else None
             axes.plot(*own, color=colour, marker=marker, label=label)
-        _zoom(axes, result.metrics[f"train_{what}"], selected.trial)
+        shown = [name for name in (f"train_{what}", f"val_{what}") if name in result.metrics]
+        _zoom(axes, result.metrics[shown[0]], selected.trial)
         axes.set(xlabel="epoch", ylabel=what)
         axes.legend()
         axes.grid(alpha=0.3)
@@ -43,6 +44,8 @@ def curves(result, selected, title):
 
 def of_classifier(classifier, dataset, title) -> dict:
     """{file name: figure} of what the classifier makes of a dataset, as far as its kind allows."""
+    if dataset.num_classes > _MOST_CLASSES and not dataset.is_image:
+        return {}
     probabilities, labels = classifier.predict_proba(dataset.x), np.asarray(dataset.y)
     figures = {}
     if dataset.num_classes <= _MOST_CLASSES:

@@ -98,8 +98,9 @@ def say_result(config, splits, result, selected, test):
     console.say(f"{'':8}{'loss':>10}{'accuracy':>10}")
     for role in ("train", "val"):
         if f"{role}_loss" in selected.metrics:
-            figures = [selected.metrics[f"{role}_{what}"] for what in ("loss", "accuracy")]
-            console.say(f"{role:8}" + "".join(f"{value:10.4f}" for value in figures))
+            figures = [selected.metrics.get(f"{role}_{what}") for what in ("loss", "accuracy")]
+            shown = ["" if value is None else f"{value:.4f}" for value in figures]
+            console.say(f"{role:8}{shown[0]:>10}{shown[1]:>10}".rstrip())
     if test:
         console.say(f"{'test':8}{test['loss']:10.4f}{test['accuracy']:10.4f}{_intervals(test)}")
         if splits.val_is_test and not selected.refit:
@@ -110,18 +111,19 @@ def say_result(config, splits, result, selected, test):
         console.warn("The validation loss is above that of guessing: try a smaller learning rate.")
 
 
-def say_costs(config, decided):
-    """Argmax against the decision of least expected cost, where there are costs."""
+def say_more(config, more):
+    """Argmax against the decision of least expected cost; the distance to a made language."""
     if config.cost_matrix:
-        for line in decisions.lines(decided):
+        for line in decisions.lines(more["decisions"]):
             console.say(line)
+    if more["language"]:
+        kl, entropy = more["language"]["kl"], more["language"]["entropy"]
+        console.say(f"KL(language ‖ model) = {kl:.4f} nats; the language has {entropy:.4f}")
 
 
 def _swept(result, selected):
-    axes = result.run.trials.axes() | {
-        "batch_size": result.run.trials.batch_size,
-        "seed": result.run.trials.seed,
-    }
+    trials = result.run.trials
+    axes = trials.columns() | {"seed": trials.seed}
     shown = selected.hyperparameters
     return [
         (name, shown[name])

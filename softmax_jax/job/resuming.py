@@ -8,20 +8,8 @@ from jax.experimental import multihost_utils
 
 from softmax_jax.job import checkpoint, identity
 from softmax_jax.job.checkpoint import Checkpoint
-from softmax_jax.job.errors import WORKDIR, JobError
 from softmax_jax.sweep import tasks
 from softmax_jax.sweep.collecting import Collection
-
-
-def check_same(workdir, job, found):
-    """Raises JobError (exit code 3) where the folder holds another job than this."""
-    if found is not None and identity.digest(found) != identity.digest(job):
-        different = "\n".join(f"  {line}" for line in identity.differences(found, job))
-        raise JobError(
-            f"{workdir.path} holds another job:\n{different}\nChoose another --workdir, or replace "
-            "what is there by --overwrite.",
-            WORKDIR,
-        )
 
 
 class Progress:

@@ -20,7 +20,8 @@ def settings(result, title, epoch="last"):
     measured = [name for name in _FIGURES if name in result.metrics]
     rows = -(-len(measured) // 2)
     figure = Figure(layout="constrained", dpi=110, figsize=(10, 0.8 + 3.4 * rows))
-    figure.suptitle(title, fontsize=11)
+    count = len(result.run.trials.group) // len(names)
+    figure.suptitle(f"{title}, means of {count} trials" if count > 1 else title, fontsize=11)
     for axes, name in zip(figure.subplots(rows, 2).ravel(), measured, strict=False):
         _panel(axes, result, name, names, epoch)
     handles = axes.get_legend_handles_labels()
@@ -34,7 +35,7 @@ def labels(trials) -> list[str]:
     An axis is left out where the setting has the value that more than half of all have.
     """
     _, first = np.unique(trials.group, return_index=True)
-    columns = trials.axes() | {"batch_size": trials.batch_size}
+    columns = trials.columns()
     parts = [[] for _ in first]
     for name, column in columns.items():
         values, which, counts = np.unique(column[first], return_inverse=True, return_counts=True)

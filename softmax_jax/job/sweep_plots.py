@@ -28,7 +28,7 @@ def lay_out(result, selected, metric, epoch) -> Grid | None:
     None where nothing is swept, or the axes are not crossed.
     """
     trials = result.run.trials
-    columns = trials.axes() | {"batch_size": trials.batch_size}
+    columns = trials.columns()
     columns = {name: values for name, values in columns.items() if len(np.unique(values)) > 1}
     if not columns:
         return None

@@ -30,6 +30,7 @@ def start(config, splits, work=None):
             combine(**axes),
             num_epochs=config.num_epochs,
             batch_size=rules.axis(config, "batch_size"),
+            num_samples=rules.axis(config, "num_samples"),
             seeds=rules.axis(config, "seed"),
             resamples=counts,
             schedule=config.schedule,
@@ -76,7 +77,7 @@ def _objective(config):
     """What is trained and how, apart from the hyperparameters."""
     return {
         "model": models.get(config.model, config.precision),
-        "loss": losses.FROM_LOGITS[config.loss],
+        "loss": losses.FROM_LOGITS.get(config.loss) or rules.WITHOUT_LOGITS[config.loss],
         "optimizer": config.optimizer,
         "tolerance": config.tolerance,
         **_inputs(config),

@@ -14,16 +14,6 @@ import numpy as np
 from softmax_jax.data.files import replacing
 from softmax_jax.job.errors import WORKDIR, JobError
 
-_RESULTS = (
-    "metrics.jsonl",
-    "trials.csv",
-    "settings.csv",
-    "params.npz",
-    "predictions.npz",
-    "learning_curve.csv",
-    "audit.csv",
-)
-
 
 class Workdir:
     """A folder for the results of one job; `''` is a new one under runs/.
@@ -34,50 +24,14 @@ class Workdir:
     def __init__(self, folder=""):
         self.path = Path(folder) if folder else None
 
-    def found(self) -> dict | None:
-        """The identity of the job that the folder holds; None: it holds none."""
-        if self.path is None or not (self.path / "config.json").exists():
-            return None
-        try:
-            return json.loads((self.path / "config.json").read_text("utf-8"))["job"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise JobError(
-                f"{self.path / 'config.json'} is not one of this program's, or damaged "
-                f"({type(error).__name__}). Choose another --workdir, or replace what is there by "
-                "--overwrite.",
-                WORKDIR,
-            ) from error
-
-    @property
-    def is_finished(self):
-        """Whether the job came to its end: summary.json is the last file that it writes."""
-        return self.path is not None and (self.path / "summary.json").exists()
-
     def open(self):
-        """Makes the folder, if it is not there, and sees that it can be written."""
+        """Makes the folder, if it is not there."""
         path = self.path or Path("runs")
         try:
             path.mkdir(parents=True, exist_ok=True)
             self.path = self.path or _fresh(path)
-            if is_writer():
-                probe = self.path / ".probe"
-                probe.write_bytes(b"")
-                probe.unlink()
         except OSError as error:
-            raise _unusable(path, error) from error
-
-    def clear(self):
-        """Removes what a job has left here, and nothing else; the config last."""
-        if self.path is None or not is_writer():
-            return
-        checkpoints = self.path / "checkpoints"
-        mine = [self.path / name for name in ("summary.json", *_RESULTS)]
-        mine += [*checkpoints.glob("*.npz*"), *self.path.glob("*.png"), self.path / "config.json"]
-        try:
-            for path in mine:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise _unusable(self.path, error) from error
+            raise unusable(path, error) from error
 
     def write_bytes(self, name, content: bytes):
         """A file that appears whole or not at all."""
@@ -87,7 +41,7 @@ class Workdir:
             with replacing(self.path / name) as file:
                 file.write(content)
         except OSError as error:
-            raise _unusable(self.path / name, error) from error
+            raise unusable(self.path / name, error) from error
 
     def write_json(self, name, value):
         """Indented JSON; a number that is not finite becomes null."""
@@ -130,7 +84,7 @@ class Workdir:
             with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write("".join(map(_line, lines)))
         except OSError as error:
-            raise _unusable(self.path / "metrics.jsonl", error) from error
+            raise unusable(self.path / "metrics.jsonl", error) from error
 
 
 def is_writer():
@@ -152,7 +106,8 @@ def _fresh(parent):
     raise FileExistsError(f"{parent} has a thousand runs of this second")
 
 
-def _unusable(path, error):
+def unusable(path, error) -> JobError:
+    """What to raise where the operating system refuses to have something written."""
     reason = error.strerror or error
     return JobError(
         f"{path} cannot be written: {reason}. Choose another --workdir, or mend that.", WORKDIR

@@ -14,7 +14,7 @@ from softmax_jax.sweep.result import Result, Selected
 from softmax_jax.sweep.settings import grid
 
 # What a refit does not take over: it is one trial of a fixed length.
-_OF_THE_SWEEP = ("num_epochs", "batch_size", "seeds", "chunk", "schedule")
+_OF_THE_SWEEP = ("num_epochs", "batch_size", "num_samples", "seeds", "chunk", "schedule")
 
 
 def cross_validate(
@@ -64,6 +64,7 @@ def refit(dataset, result: Result, selected: Selected, epoch="last", **options) 
         num_epochs=result.run.num_epochs,
         schedule=result.run.schedule if axes["final_rate"] < 1 else "constant",
         batch_size=int(min(trials.batch_size[selected.trial], len(dataset.y))),
+        num_samples=int(trials.num_samples[selected.trial]),
         seeds=(int(trials.seed[selected.trial]),),
         **options,
     )

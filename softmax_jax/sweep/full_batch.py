@@ -51,7 +51,7 @@ def prepare(feed) -> optimum.Prepared:
     return optimum.prepare(optimum.Problem(*arrays, feed.dataset.num_classes))
 
 
-def epochs(run, work, loss, source, tolerance) -> Iterator[Epoch]:
+def epochs(run, work, objective, source, tolerance) -> Iterator[Epoch]:
     """The spans of all tasks, one task after the other; the spectrum is found once a source."""
     prepared = None
     for number, task in enumerate(work):
@@ -60,13 +60,13 @@ def epochs(run, work, loss, source, tolerance) -> Iterator[Epoch]:
             feeds = source.of(fold)
             prepared = prepare(feeds[0])
         states = _spans(run, task, prepared, tolerance)
-        yield from _piece_epochs(run, task, work[number + 1 :], loss, prepared, feeds, states)
+        yield from _piece_epochs(run, task, work[number + 1 :], objective, prepared, feeds, states)
 
 
-def _piece_epochs(run, task, rest, loss, prepared, feeds, states) -> Iterator[Epoch]:
+def _piece_epochs(run, task, rest, objective, prepared, feeds, states) -> Iterator[Epoch]:
     """After every span, the figures of the trials that it moved."""
     piece, (feed, held_out) = task.piece, feeds
-    template = create(run, piece, loss, feed)
+    template = create(run, piece, objective, feed)
     best = program.no_best(template)
     before = _iterations_of(task)
     for state, unfinished in states:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from softmax_jax import losses, models
+from softmax_jax import losses, models, objectives
 from softmax_jax.sweep import checks, full_batch, memory, minibatch, sources, trials
 from softmax_jax.sweep.collecting import collect
 from softmax_jax.sweep.epoch import Epochs
@@ -25,6 +25,7 @@ def epochs(
     tolerance: float = 1e-4,
     model=models.concise,
     loss=losses.cross_entropy,
+    num_samples=(0,),
     class_weight=None,
     schedule: str = "constant",
     resamples=None,
@@ -40,24 +41,27 @@ def epochs(
 
     train, val: `data.Dataset`; val None means that nothing is evaluated. settings: from
     `sweep.grid`, `zipped` or `random` (None: the defaults). batch_size: one, or a sequence of them,
-    run one after the other. class_weight: None, 'balanced' or C numbers. schedule: 'constant', or
-    how the learning rate comes down to final_rate times it: 'cosine', 'exponential'. A trial with a
-    patience stops once so many epochs were no better than its best one. resamples: None, or counts
-    [N, R] of the training examples: every setting is then a trial per column, trained where the
-    count is positive and evaluated (val must be None) where it is zero. best_by: the figure that
-    decides each trial's best epoch. chunk: how many trials run at once (0: as many as the memory
-    holds).
+    run one after the other. best_by: the figure that decides each trial's best epoch.
 
     optimizer: 'sgd', or 'lbfgs' for the certified optimum of each l2 (`softmax_jax.optimum`): an
     iteration over all examples is then an epoch, num_epochs the most of them, tolerance the
     relative gap at which a trial has converged; learning_rate, momentum, init_scale and batch_size
-    play no part. standardize: features get mean 0 and standard deviation 1 over the training
-    examples (of every resample, over its own), with the weights penalised in these units. dtype:
-    of features and parameters; float64 needs `jax_enable_x64`.
+    play no part. schedule: 'constant', or how the learning rate comes down to final_rate times it:
+    'cosine', 'exponential'. A trial with a patience stops once so many epochs were no better than
+    its best one.
 
-    mesh: how many devices share the trials and how many the examples of a minibatch (-1: all that
-    are left). span_steps: after how many steps the generator yields, with figures or without (0:
-    after an epoch). work: what is left of a sweep that was broken off, instead of all of it.
+    loss: a function(logits, labels, axis) of `softmax_jax.losses`, or the name of one of
+    `vocabulary.OBJECTIVES`, with a num_samples, or several to be compared. class_weight: None,
+    'balanced' or C numbers. resamples: None, or counts [N, R] of the training examples: every
+    setting is then a trial per column, trained where the count is positive and evaluated (val must
+    be None) where it is zero. standardize: features get mean 0 and standard deviation 1 over the
+    training examples (of every resample, over its own), with the weights penalised in these units.
+    dtype: of features and parameters; float64 needs `jax_enable_x64`.
+
+    chunk: how many trials run at once (0: as many as the memory holds). mesh: how many devices
+    share the trials and how many the examples of a minibatch (-1: all that are left). span_steps:
+    after how many steps the generator yields, with figures or without (0: after an epoch). work:
+    what is left of a sweep that was broken off, instead of all of it.
 
     Raises ValueError for settings, sizes and weights out of range: at the call, before anything is
     compiled.
@@ -70,11 +74,14 @@ def epochs(
     checks.optimizer(optimizer, settings, seeds, tolerance, dtype)
     checks.cures(settings, schedule, optimizer, val is not None or resamples is not None)
     num_resamples = 0 if resamples is None else resamples.shape[1]
-    num_trials = len(settings.l2) * len(seeds) * len(sizes) * max(num_resamples, 1)
+    num_samples = [0] if full else np.atleast_1d(num_samples).tolist()
+    num_programs = len(sizes) * len(num_samples)
+    num_trials = len(settings.l2) * len(seeds) * num_programs * max(num_resamples, 1)
     shape = train.num_features, train.num_classes
-    each = (memory.full_batch_bytes if full else memory.bytes_per_trial)(*shape, max(sizes))
+    each = _bytes_per_trial(full, loss)(*shape, max(sizes))
     chunk = memory.fitting_chunk(num_trials, *shape, each * np.dtype(dtype).itemsize // 4, chunk)
-    table = trials.table(settings, seeds=seeds, batch_sizes=sizes, num_resamples=num_resamples)
+    dimensions = {"seeds": seeds, "batch_sizes": sizes, "num_samples": num_samples}
+    table = trials.table(settings, **dimensions, num_resamples=num_resamples)
     table = table._replace(shown=("l2",)) if full else table
     placement = place(*mesh)
     data, mean, scale = sources.make(
@@ -96,9 +103,23 @@ def epochs(
         work = [Task(piece) for piece in pieces]
     else:
         work = recut(work, chunk, multiple)
+    objective = _objective(loss, stored, train.num_classes)
     if full:
-        return Epochs(run, work, full_batch.epochs(run, work, loss, data, tolerance))
-    return Epochs(run, work, minibatch.epochs(run, work, loss, data, span_steps))
+        return Epochs(run, work, full_batch.epochs(run, work, objective, data, tolerance))
+    return Epochs(run, work, minibatch.epochs(run, work, objective, data, span_steps))
+
+
+def _bytes_per_trial(full, loss):
+    if full:
+        return memory.full_batch_bytes
+    return memory.bytes_per_trial if callable(loss) else memory.without_logits_bytes
+
+
+def _objective(loss, model, num_classes):
+    """number of samples -> what is minimised and measured."""
+    if callable(loss):
+        return lambda _: objectives.of_logits(loss)
+    return lambda samples: objectives.of_vocabulary(loss, model, num_classes, samples)
 
 
 def fit(train, val, settings: Hyperparameters | None = None, **options) -> Result:

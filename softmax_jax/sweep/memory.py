@@ -27,6 +27,11 @@ def full_batch_bytes(num_features, num_classes, num_examples):
     return _ITEM * (_OPTIMUM_PARAMETER_COPIES * parameters + _OPTIMUM_SCORE_COPIES * scores)
 
 
+def without_logits_bytes(num_features, num_classes, _):
+    """Bytes that one more trial takes with a loss that never holds the logits."""
+    return _ITEM * (_PARAMETER_COPIES + 1) * (num_features + 1) * num_classes
+
+
 def device_bytes():
     """The memory of the device: of an accelerator as it reports it, else of the machine."""
     stats = jax.local_devices()[0].memory_stats() or {}

@@ -24,7 +24,7 @@ class _Span(NamedTuple):
     order: np.ndarray
 
 
-def epochs(run, work, loss, sources, span_steps=0) -> Iterator[Epoch]:
+def epochs(run, work, objective, sources, span_steps=0) -> Iterator[Epoch]:
     """The epochs of all tasks, one task after the other.
 
     span_steps: the most steps in a program (0: an epoch); after each the generator yields.
@@ -32,13 +32,13 @@ def epochs(run, work, loss, sources, span_steps=0) -> Iterator[Epoch]:
     for number, task in enumerate(work):
         fold = int(run.trials.fold[task.piece.trials[0, 0]])
         rest = tuple(work[number + 1 :])
-        yield from _piece_epochs(run, task, rest, loss, *sources.of(fold), span_steps)
+        yield from _piece_epochs(run, task, rest, objective, *sources.of(fold), span_steps)
 
 
-def _piece_epochs(run, task, rest, loss, feed, held_out, span_steps):
+def _piece_epochs(run, task, rest, objective, feed, held_out, span_steps):
     """Train, evaluate, keep the best, stop who is done, yield."""
     piece, placement = task.piece, run.placement
-    states, best, sums = _start(run, task, loss, feed)
+    states, best, sums = _start(run, task, objective, feed)
     running = np.broadcast_to(np.arange(piece.trials.shape[1]) < piece.num_real, piece.trials.shape)
     if states.stopped is not None:
         running = running & ~placement.fetch(states.stopped)
@@ -84,10 +84,10 @@ def _piece_epochs(run, task, rest, loss, feed, held_out, span_steps):
             return
 
 
-def _start(run, task, loss, feed):
+def _start(run, task, objective, feed):
     """States, best epochs and sums (None: the epoch has not begun), fresh or as they were saved."""
     placement = run.placement
-    states = create(run, task.piece, loss, feed)
+    states = create(run, task.piece, objective, feed)
     best = placement.trials(program.no_best(states))
     if task.saved is None:
         return states, best, None
@@ -139,7 +139,7 @@ def orders(seeds, epoch, num_examples, batch_size, part=0):
     return order.reshape(len(seeds), steps, batch_size)
 
 
-def create(run, piece, loss, feed):
+def create(run, piece, objective, feed):
     """Fresh states [S, K] for the trials of a piece."""
     table, columns, placement = run.trials, piece.trials[0], run.placement
     batch_size = table.batch_size[columns[0]]
@@ -149,7 +149,7 @@ def create(run, piece, loss, feed):
         placement.rows(np.maximum(table.fold[columns], 0).astype(np.int32)),
         -(-run.num_examples // int(batch_size)) * run.num_epochs,
         model=run.model,
-        loss=loss,
+        objective=objective(int(table.num_samples[columns[0]])),
         schedule=run.schedule,
         tx=MOMENTUM_SGD if table.hyperparameters.momentum.any() else SGD,
         num_features=feed.dataset.num_features,

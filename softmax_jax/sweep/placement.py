@@ -2,15 +2,20 @@
 
 A mesh has two axes: `trials`, over which the trials of a piece are dealt out, and `batch`, over
 which the examples of each minibatch are. The programs are the same: the compiler divides them as
-their inputs are divided (GSPMD, Xu et al. 2021).
+their inputs are divided (GSPMD, Xu et al. 2021), and several processes run them together.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+_AT_ONCE = 1 << 28  # bytes of an array that every device may have whole, for a moment
 
 
 class Placement(NamedTuple):
@@ -22,36 +27,54 @@ class Placement(NamedTuple):
         """How many devices the axis 'trials' or 'batch' has."""
         return 1 if self.mesh is None else self.mesh.shape[axis]
 
+    def sharding(self, *axes):
+        """That of leaves whose first axes lie as said ('trials', 'batch', None); None: one device.
+
+        As a static argument of a jitted function, what `constrain` takes.
+        """
+        return None if self.mesh is None else NamedSharding(self.mesh, P(*axes))
+
     def trials(self, tree):
         """Leaves [S, K, ...], each device with its share of the K."""
-        return self._put(tree, P(None, "trials"))
+        return self._put(tree, None, "trials")
 
     def rows(self, tree):
         """Leaves [K, ...], each device with its share of the K."""
-        return self._put(tree, P("trials"))
+        return self._put(tree, "trials")
 
     def batches(self, order):
         """An order [S, steps, B], each device with its share of every minibatch."""
-        return self._put(order, P(None, None, "batch"))
+        return self._put(order, None, None, "batch")
 
-    def examples(self, tree, axis):
-        """Leaves with the examples on the given axis, each device with its share of them."""
-        return self._put(tree, P(*[None] * axis, "batch"))
+    def examples(self, tree):
+        """Leaves [N, ...], each device with its share of the N: filled up with zeros."""
+        if self.size("batch") == 1:
+            return self.everywhere(tree)
+        return self._put(jax.tree.map(self._filled, tree), "batch")
 
     def everywhere(self, tree):
         """Leaves that every device has whole."""
-        return self._put(tree, P())
+        return self._put(tree)
 
     def fetch(self, tree):
         """The leaves as NumPy arrays, in every process."""
-        if jax.process_count() > 1:
-            tree = self.everywhere(tree)
-        return jax.device_get(tree)
+        if self.mesh is None or not self.mesh.is_multi_process:
+            return jax.device_get(tree)
+        leaves, structure = jax.tree.flatten(tree)
+        small = {i: leaf for i, leaf in enumerate(leaves) if leaf.nbytes <= _AT_ONCE}
+        whole = jax.device_get(constrain(small, self.sharding()))
+        return structure.unflatten(
+            whole[i] if i in whole else _by_shares(leaf, self.sharding())
+            for i, leaf in enumerate(leaves)
+        )
 
-    def _put(self, tree, spec):
+    def _put(self, tree, *axes):
         if self.mesh is None:
             return jax.device_put(tree)
-        return jax.tree.map(lambda leaf: _place(leaf, NamedSharding(self.mesh, spec)), tree)
+        return jax.tree.map(lambda leaf: _put(leaf, self.sharding(*axes)), tree)
+
+    def _filled(self, leaf):
+        return leaf if len(leaf) % self.size("batch") == 0 else padded(leaf, 0, self.size("batch"))
 
 
 ONE = Placement()
@@ -60,11 +83,15 @@ ONE = Placement()
 def place(trials: int = -1, batch: int = 1) -> Placement:
     """A mesh of trials × batch devices; -1: all that are left. One device needs no mesh.
 
-    Raises ValueError where the devices do not suffice, or not all of them would be used.
+    Of several processes it takes the devices of all. Raises ValueError where the devices do not
+    suffice, or not all of them would be used.
     """
     devices = jax.devices()
-    if trials == batch == -1:
-        raise ValueError("Only one of mesh.trials and mesh.batch can be -1.")
+    if trials == batch == -1 or not all(size == -1 or size >= 1 for size in (trials, batch)):
+        raise ValueError(
+            "mesh.trials and mesh.batch must be whole numbers from 1, or one of them -1; "
+            f"got {trials} and {batch}."
+        )
     if trials == -1:
         trials = len(devices) // batch
     if batch == -1:
@@ -80,14 +107,47 @@ def place(trials: int = -1, batch: int = 1) -> Placement:
     return Placement(jax.make_mesh((trials, batch), ("trials", "batch"), axis_types=auto))
 
 
-def padded(array, axis, multiple, value):
+@functools.partial(jax.jit, static_argnums=1)
+def constrain(tree, sharding):
+    """The same tree with its leaves divided as the sharding says; as they are where it is None."""
+    return tree if sharding is None else lax.with_sharding_constraint(tree, sharding)
+
+
+def padded(array, axis, multiple, value=0):
     """The array, made longer along an axis with `value` until `multiple` divides its length."""
     missing = -array.shape[axis] % multiple
     widths = [(0, missing if a == axis % array.ndim else 0) for a in range(array.ndim)]
     return np.pad(array, widths, constant_values=value) if missing else array
 
 
-def _place(leaf, sharding):
+def _put(leaf, sharding):
+    """A leaf of this process, or of all, on the devices of all."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return jax.jit(lambda x: x, out_shardings=sharding)(leaf)
-    return jax.device_put(leaf, sharding)
+        return constrain(leaf, sharding)
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    array = np.asarray(leaf)
+    array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def _by_shares(leaf, everywhere):
+    """A leaf of several processes as a NumPy array: one device's share of it at a time."""
+    shape, whole = leaf.sharding.shard_shape(leaf.shape), np.empty(leaf.shape, leaf.dtype)
+    for which in np.ndindex(*np.floor_divide(leaf.shape, shape)):
+        part = tuple(slice(i * n, (i + 1) * n) for i, n in zip(which, shape, strict=True))
+        whole[part] = jax.device_get(_share(leaf, np.array(which), shape, everywhere))
+    return whole
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _share(leaf, which, shape, everywhere):
+    """The part [shape] of a leaf that is number `which` along every axis, on every device.
+
+    A sum in which all other parts are zero: a slice would bring the whole leaf together first.
+    """
+    for axis, size in enumerate(shape):
+        parts = leaf.reshape(*shape[:axis], -1, size, *leaf.shape[axis + 1 :])
+        chosen = lax.broadcasted_iota(jnp.int32, parts.shape, axis) == which[axis]
+        leaf = jnp.where(chosen, parts, 0).sum(axis, leaf.dtype)
+    return constrain(leaf, everywhere)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from softmax_jax import train
 
-_STATIC = ("model", "loss", "schedule", "tx", "num_features", "num_classes")
+_STATIC = ("model", "objective", "schedule", "tx", "num_features", "num_classes")
 
 
 class Best(NamedTuple):
@@ -32,7 +32,7 @@ def create(
     num_steps=None,
     *,
     model,
-    loss,
+    objective,
     schedule="constant",
     tx,
     num_features,
@@ -50,7 +50,7 @@ def create(
             hyperparameters,
             num_features,
             num_classes,
-            loss=loss,
+            objective=objective,
             schedule=schedule,
             num_steps=num_steps,
             tx=tx,

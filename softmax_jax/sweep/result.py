@@ -115,7 +115,7 @@ class Result:
             )
         trials, figures = self.run.trials, self.figures(metric, epoch)
         groups = selection.compare(trials.group, figures, self.diverged > 0)
-        columns = trials.axes() | {"batch_size": trials.batch_size}
+        columns = trials.columns()
         axes = {name: column[groups.first] for name, column in columns.items()}
         chosen = selection.winner(
             groups,

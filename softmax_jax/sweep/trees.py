@@ -4,6 +4,10 @@ import jax
 import numpy as np
 
 
+class MisfitError(ValueError):
+    """Arrays that are not those of the tree that they are to become."""
+
+
 def flatten(tree) -> dict[str, np.ndarray]:
     """The leaves of a tree of arrays by their paths, on the host; of random keys their data.
 
@@ -19,8 +23,7 @@ def unflatten(like, arrays: dict[str, np.ndarray]):
     """A tree of the structure of `like`, with the arrays for leaves.
 
     like: a tree of arrays, or of what `jax.eval_shape` gives (random keys must be keys). Raises
-    ValueError that names each leaf that is missing, too many, or of another shape or
-    type.
+    MisfitError that names each leaf that is missing, too many, or of another shape or type.
 
     >>> unflatten({"b": np.ones(2)}, {"b": np.zeros(2)})
     {'b': array([0., 0.])}
@@ -35,7 +38,7 @@ def unflatten(like, arrays: dict[str, np.ndarray]):
         if name in arrays and _describe(arrays[name]) != _describe(form)
     ]
     if problems:
-        raise ValueError(
+        raise MisfitError(
             "What was saved does not fit this program: " + "; ".join(problems) + ". Go on with "
             "the version that wrote it."
         )

@@ -9,11 +9,12 @@ from softmax_jax.train import Hyperparameters
 
 
 class Trials(NamedTuple):
-    """A row per trial, in the order of their numbers: batch size, seed, setting, fold (fastest).
+    """A row per trial, in the order of their numbers.
 
-    Every field is an array [T]; `group` numbers the pairs of batch size and setting, which are
-    what a selection compares; `fold` is the column of the resamples (-1: there are none). `shown`
-    names the columns that matter to the optimizer.
+    Of batch size, number of samples, seed, setting and fold, the last runs fastest. Every field is
+    an array [T]; `group` numbers the settings with their sizes, which are what a selection
+    compares; `fold` is the column of the resamples (-1: there are none); `num_samples` the words
+    that a loss draws for a batch (0: it draws none). `shown` names the columns that matter.
     """
 
     hyperparameters: Hyperparameters
@@ -21,6 +22,7 @@ class Trials(NamedTuple):
     seed: np.ndarray
     fold: np.ndarray
     group: np.ndarray
+    num_samples: np.ndarray
     shown: tuple = (*Hyperparameters._fields, "seed", "batch_size")
 
     def row(self, trial) -> dict:
@@ -28,25 +30,33 @@ class Trials(NamedTuple):
         values = {name: shortest(column[trial]) for name, column in self.axes().items()}
         values |= {"seed": int(self.seed[trial]), "fold": int(self.fold[trial])}
         values |= {"batch_size": int(self.batch_size[trial])}
+        values |= {"num_samples": int(self.num_samples[trial])}
         return {name: value for name, value in values.items() if name in (*self.shown, "fold")}
 
     def axes(self) -> dict:
         """The hyperparameters by name, arrays [T]."""
         return self.hyperparameters._asdict()
 
+    def columns(self) -> dict:
+        """All that a selection chooses among, by name, arrays [T]: hyperparameters and sizes."""
+        return self.axes() | {"batch_size": self.batch_size, "num_samples": self.num_samples}
 
-def table(settings, *, seeds=(0,), batch_sizes=(256,), num_resamples=0) -> Trials:
-    """All trials of settings × seeds × resamples × batch sizes."""
+
+def table(settings, *, seeds=(0,), batch_sizes=(256,), num_samples=(0,), num_resamples=0) -> Trials:
+    """All trials of settings × seeds × resamples × batch sizes × numbers of samples."""
     settings = as_arrays(settings)
     num_settings, folds = len(settings.l2), max(num_resamples, 1)
-    shape = (len(batch_sizes), len(seeds), num_settings, folds)
-    size, seed, setting, fold = (index.ravel() for index in np.indices(shape))
+    shape = (len(batch_sizes), len(num_samples), len(seeds), num_settings, folds)
+    size, sample, seed, setting, fold = (index.ravel() for index in np.indices(shape))
+    shown = Trials._field_defaults["shown"] + (("num_samples",) if any(num_samples) else ())
     return Trials(
         hyperparameters=Hyperparameters(*(column[setting] for column in settings)),
         batch_size=np.asarray(batch_sizes, np.int64)[size],
         seed=np.asarray(seeds, np.int64)[seed],
         fold=fold if num_resamples else np.full_like(fold, -1),
-        group=size * num_settings + setting,
+        group=(size * len(num_samples) + sample) * num_settings + setting,
+        num_samples=np.asarray(num_samples, np.int64)[sample],
+        shown=shown,
     )
 
 
@@ -70,9 +80,10 @@ def plan(trials: Trials, chunk: int = 0, *, by_fold=False, multiple=1) -> list[P
     """
     numbers = np.arange(len(trials.group))
     pieces = []
-    for size in _in_order(trials.batch_size):
+    programs = np.stack([trials.batch_size, trials.num_samples], 1)
+    for program in dict.fromkeys(map(tuple, programs.tolist())):
         for fold in _in_order(trials.fold) if by_fold else [None]:
-            together = (trials.batch_size == size) & ((trials.fold == fold) | (fold is None))
+            together = (programs == program).all(1) & ((trials.fold == fold) | (fold is None))
             by_seed = numbers[together].reshape(len(_in_order(trials.seed)), -1)
             pieces += cut(by_seed, chunk or by_seed.size, multiple)
     return pieces

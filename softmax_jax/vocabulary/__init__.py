@@ -7,12 +7,13 @@ from softmax_jax.vocabulary.checks import check_labels
 from softmax_jax.vocabulary.cross_entropy import linear_cross_entropy
 from softmax_jax.vocabulary.divergence import Layer, kl_divergence
 from softmax_jax.vocabulary.inference import log_prob, top_k
-from softmax_jax.vocabulary.objectives import OBJECTIVES, objective
+from softmax_jax.vocabulary.objectives import EXACT, OBJECTIVES, objective
 from softmax_jax.vocabulary.proposals import Proposal, log_uniform, uniform
 from softmax_jax.vocabulary.sampled import negative_sampling, noise_contrastive, sampled_softmax
 from softmax_jax.vocabulary.sharding import sharded_linear_cross_entropy
 
 __all__ = [
+    "EXACT",
     "OBJECTIVES",
     "Layer",
     "Proposal",

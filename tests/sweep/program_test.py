@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from softmax_jax import losses, models, sweep, train
+from softmax_jax import models, objectives, sweep, train
 from softmax_jax.sweep import program, sources
 from softmax_jax.sweep.minibatch import orders
 
@@ -18,7 +18,7 @@ def create(seeds=(0,), settings=None, num_features=64):
         settings,
         np.zeros(len(settings.l2), np.int32),
         model=MODEL,
-        loss=losses.cross_entropy,
+        objective=objectives.CROSS_ENTROPY,
         tx=train.MOMENTUM_SGD,
         num_features=num_features,
         num_classes=10,
