@@ -97,10 +97,9 @@ def _results(folder) -> Iterator[Path]:
 def _refuse_results_of_nobody(folder):
     names = [str(path.relative_to(folder)) for path in _results(folder)]
     if names:
+        some = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
         raise JobError(
-            f"{folder} holds {', '.join(names[:3])}{', ...' * (len(names) > 3)}, and no config.json "
-            f"that says of which job. {_CHOOSE}",
-            WORKDIR,
+            f"{folder} holds {some}, and no config.json that says of which job. {_CHOOSE}", WORKDIR
         )
 
 

@@ -141,12 +141,14 @@ def going(state: State, max_iterations) -> np.ndarray:
 
 
 def rows(going, cost):
-    """The trials to compute, [K] int32: all that are `going`; cost: multiplications of each.
+    """The trials to compute, [K] int32: all that are `going` [T]; cost: multiplications of each.
 
     Filled up to a power of two, because each size is compiled for itself, with finished trials,
-    because they stay as they are.
+    because they stay as they are. Of `going` [..., T] the same along the last axis, in one size.
     """
-    size = min(1 << int(going.sum() - 1).bit_length(), len(going))
-    if len(going) * cost < _WORTH_COMPILING:
-        size = len(going)
-    return np.sort(np.argsort(~going, kind="stable")[:size]).astype(np.int32)
+    num_trials = going.shape[-1]
+    size = min(1 << int(going.sum(-1).max() - 1).bit_length(), num_trials)
+    if num_trials * cost < _WORTH_COMPILING:
+        size = num_trials
+    chosen = np.argsort(~going, axis=-1, kind="stable")[..., :size]
+    return np.sort(chosen, axis=-1).astype(np.int32)

@@ -3,6 +3,7 @@
 An iteration over the full batch counts as an epoch; figures are taken after every span of them.
 """
 
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -13,7 +14,7 @@ from softmax_jax import batches, models, optimum
 from softmax_jax.sweep import program, sources, tasks
 from softmax_jax.sweep.epoch import Epoch
 from softmax_jax.sweep.minibatch import create, evaluate, fetch, named
-from softmax_jax.sweep.placement import padded
+from softmax_jax.sweep.placement import constrain, padded
 
 # Whatever the model, its parameters are one W and one b.
 MODEL = models.class_first(models.scratch)
@@ -37,18 +38,21 @@ def l2_path(train, num, *, class_weight=None, standardize=False, dtype=np.float3
 def prepare(feed) -> optimum.Prepared:
     """The data as the solver wants them: normalised, centred, with their spectrum.
 
-    On a mesh each device has its share of the examples; those that fill it up weigh nothing.
+    Each device has them as it has the feed; examples that only fill it up weigh nothing.
     """
     data, placement = feed.resident, feed.placement
     x = jax.jit(batches.normalise)(data, data.x)
-    arrays = (x, data.y, data.importance, data.resamples)
-    size = placement.size("batch")
-    if size > 1:
-        weights = np.ones(len(x), np.float32) if data.importance is None else data.importance
-        arrays = placement.fetch((x, data.y, weights, data.resamples))
-        arrays = jax.tree.map(lambda array: padded(array, 0, size, 0), arrays)
-        arrays = placement.examples(arrays, axis=0)
-    return optimum.prepare(optimum.Problem(*arrays, feed.dataset.num_classes))
+    weights = feed.importance
+    if weights is None and len(x) > len(feed.dataset.y):
+        weights = np.ones(len(feed.dataset.y), feed.dtype)
+    of_examples = np.asarray(feed.dataset.y), weights, feed.resamples
+    of_examples = jax.tree.map(lambda array: padded(array, 0, len(x)), of_examples)
+    problem = optimum.Problem(x, *of_examples, feed.dataset.num_classes)
+    prepared = optimum.prepare(problem)._asdict()
+    shares = {name: prepared.pop(name) for name in ("y", "weights", "resamples")}
+    features = placement.examples(prepared.pop("features"), axis=1)
+    whole = placement.everywhere(prepared)
+    return optimum.Prepared(features=features, **placement.examples(shares), **whole)
 
 
 def epochs(run, work, objective, source, tolerance) -> Iterator[Epoch]:
@@ -100,20 +104,21 @@ def _spans(run, task, prepared, tolerance):
     Where nothing is to be done, the first state.
     """
     placement, most, dtype = run.placement, run.num_epochs, prepared.mean.dtype
+    sharding = placement.sharding("trials")
     state = _start(run, task, prepared)
     limits = jnp.asarray(tolerance, dtype), jnp.int32(most), jnp.int32(optimum.SPAN)
 
     def unfinished():
         done, iterations = placement.fetch((state.done, state.iterations))
-        return ~done & (iterations < most)
+        real = np.arange(len(done)) < task.piece.num_real
+        return ~done & (iterations < most) & real
 
     left = unfinished()
     if not left.any():
         yield state, left
     while left.any():
-        rows = optimum.rows(left, prepared.features.size * 20)
-        rows = np.resize(rows, len(rows) + -len(rows) % placement.size("trials"))
-        state = optimum.advance(prepared, state, placement.rows(rows), *limits)
+        rows = _rows(left, prepared.features.size * 20, placement)
+        state = _advance(prepared, state, placement.rows(rows), limits, sharding)
         left = unfinished()
         yield state, left
 
@@ -122,12 +127,47 @@ def _start(run, task, prepared):
     trials, table, placement = task.piece.trials[0], run.trials, run.placement
     folds = np.maximum(table.fold[trials], 0)
     l2, columns, _ = optimum.check_trials(prepared, table.hyperparameters.l2[trials], folds)
-    state = optimum.start(prepared, placement.rows(l2), placement.rows(columns))
+    own = placement.rows(l2), placement.rows(columns)
+    state = _first(prepared, *own, placement.sharding("trials"))
     if task.saved is None:
         return state
     like = jax.tree.map(lambda leaf: leaf[None], state._asdict())
     saved = jax.tree.map(lambda leaf: leaf[0], tasks.load(task, like))
     return placement.rows(type(state)(**saved))
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _first(prepared, l2, columns, sharding):
+    return constrain(optimum.start(prepared, l2, columns), sharding)
+
+
+@functools.partial(jax.jit, donate_argnums=1, static_argnums=4)
+def _advance(prepared, state, rows, limits, sharding):
+    """`optimum.advance` of the trials in `rows`, as `_rows` numbers them: each stays where it is."""
+    if len(rows) == 1:
+        return optimum.advance(prepared, state, rows[0], *limits)
+    groups = jax.tree.map(lambda leaf: leaf.reshape(len(rows), -1, *leaf.shape[1:]), state)
+    advance = jax.vmap(optimum.advance, in_axes=(None, 0, 0, None, None, None))
+    groups = advance(prepared, groups, rows, *limits)
+    state = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), groups)
+    return constrain(state, sharding)
+
+
+def _rows(going, cost, placement):
+    """The trials to compute, [devices, n]: of each device its own, counted from its first one."""
+    return optimum.rows(going.reshape(placement.size("trials"), -1), cost)
+
+
+@jax.jit
+def _chosen(states, rows):
+    """Of leaves [1, K, ...] the trials in `rows`, as `_rows` numbers them."""
+
+    def choose(leaf):
+        groups = leaf.reshape(len(rows), -1, *leaf.shape[2:])
+        chosen = jax.vmap(lambda own, rows: own[rows])(groups, rows)
+        return chosen.reshape(1, -1, *leaf.shape[2:])
+
+    return jax.tree.map(choose, states)
 
 
 def _iterations_of(task):
@@ -139,15 +179,16 @@ def _iterations_of(task):
 
 def _figures(states, moved, feed, held_out):
     """{name: [n]} of the trials that moved: a finished one costs nothing."""
-    which = np.isin(np.arange(states.step.shape[1]), moved)
-    rows = optimum.rows(which, feed.resident.x.size * 10)
-    states = jax.tree.map(lambda leaf: leaf[:, rows], states)
+    which, placement = np.isin(np.arange(states.step.shape[1]), moved), feed.placement
+    rows = _rows(which, feed.resident.x.size * 10, placement)
+    states = _chosen(states, placement.rows(rows))
     train = evaluate(states, feed)
     figures = named("train", {name: train[name] for name in _TRAIN})
     if held_out is not None:
         figures |= named("val", evaluate(states, held_out))
-    figures = fetch(figures, feed.placement)
-    return {name: values[0][which[rows]] for name, values in figures.items()}
+    figures = fetch(figures, placement)
+    computed = np.take_along_axis(which.reshape(len(rows), -1), rows, 1).ravel()
+    return {name: values[0][computed] for name, values in figures.items()}
 
 
 @jax.jit

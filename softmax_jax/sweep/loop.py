@@ -92,6 +92,7 @@ def epochs(
         standardize=standardize,
         dtype=dtype,
         placement=placement,
+        divided=full,
     )
     stored = full_batch.MODEL if full else models.class_first(model)
     normalisation = mean, scale, train.label_names

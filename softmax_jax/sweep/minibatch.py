@@ -143,7 +143,7 @@ def create(run, piece, objective, feed):
     """Fresh states [S, K] for the trials of a piece."""
     table, columns, placement = run.trials, piece.trials[0], run.placement
     batch_size = table.batch_size[columns[0]]
-    states = program.create(
+    return program.create(
         placement.everywhere(table.seed[piece.trials[:, 0]].astype(np.uint32)),
         placement.rows(jax.tree.map(lambda column: column[columns], in_use(table.hyperparameters))),
         placement.rows(np.maximum(table.fold[columns], 0).astype(np.int32)),
@@ -154,15 +154,15 @@ def create(run, piece, objective, feed):
         tx=MOMENTUM_SGD if table.hyperparameters.momentum.any() else SGD,
         num_features=feed.dataset.num_features,
         num_classes=len(run.label_names),
+        sharding=placement.sharding(None, "trials"),
     )
-    return placement.trials(states)
 
 
 def evaluate(states, feed):
     """The figures {name: [S, K]} of every metric over a feed."""
     total = None
     for _, data in feed.parts():
-        sums = program.evaluate(states, data)
+        sums = program.evaluate(states, data, feed.placement.by_examples)
         total = sums if total is None else program.add(total, sums)
     return program.values(states, total)
 

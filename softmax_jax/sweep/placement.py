@@ -28,11 +28,16 @@ class Placement(NamedTuple):
         return 1 if self.mesh is None else self.mesh.shape[axis]
 
     def sharding(self, *axes):
-        """That of leaves whose first axes lie as said ('trials', 'batch', None); None: one device.
+        """That of leaves whose first axes lie on 'trials', on 'batch', or None; None: one device.
 
-        As a static argument of a jitted function, what `constrain` takes.
+        For `constrain`; hashable, so that it can be a static argument of a jitted function.
         """
         return None if self.mesh is None else NamedSharding(self.mesh, P(*axes))
+
+    @property
+    def by_examples(self):
+        """The sharding of examples [N, ...]; None where no two devices share them."""
+        return self.sharding("batch") if self.size("batch") > 1 else None
 
     def trials(self, tree):
         """Leaves [S, K, ...], each device with its share of the K."""
@@ -46,11 +51,15 @@ class Placement(NamedTuple):
         """An order [S, steps, B], each device with its share of every minibatch."""
         return self._put(order, None, None, "batch")
 
-    def examples(self, tree):
-        """Leaves [N, ...], each device with its share of the N: filled up with zeros."""
-        if self.size("batch") == 1:
-            return self.everywhere(tree)
-        return self._put(jax.tree.map(self._filled, tree), "batch")
+    def examples(self, tree, axis=0):
+        """Leaves with N examples on an axis, each device with its share of them.
+
+        Where the devices do not divide N, zeros fill it up.
+        """
+        size = self.size("batch")
+        if size > 1:
+            tree = jax.tree.map(lambda leaf: padded(leaf, axis, size), tree)
+        return self._put(tree, *[None] * axis, "batch")
 
     def everywhere(self, tree):
         """Leaves that every device has whole."""
@@ -72,9 +81,6 @@ class Placement(NamedTuple):
         if self.mesh is None:
             return jax.device_put(tree)
         return jax.tree.map(lambda leaf: _put(leaf, self.sharding(*axes)), tree)
-
-    def _filled(self, leaf):
-        return leaf if len(leaf) % self.size("batch") == 0 else padded(leaf, 0, self.size("batch"))
 
 
 ONE = Placement()

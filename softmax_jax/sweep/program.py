@@ -12,8 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from softmax_jax import train
+from softmax_jax.batches import Data
+from softmax_jax.sweep.placement import constrain
 
-_STATIC = ("model", "objective", "schedule", "tx", "num_features", "num_classes")
+_STATIC = ("model", "objective", "schedule", "tx", "num_features", "num_classes", "sharding")
+
+
+# The axis of the examples in a `Data`.
+_EXAMPLES = Data(x=0, y=0, weights=0, mean=None, scale=None, resamples=0, importance=0)
 
 
 class Best(NamedTuple):
@@ -37,10 +43,12 @@ def create(
     tx,
     num_features,
     num_classes,
+    sharding=None,
 ):
     """Fresh states [S, K] for seeds [S], hyperparameters [K] and columns of the resamples [K].
 
-    A column of hyperparameters that is None is left out of the program.
+    A column of hyperparameters that is None is left out of the program. sharding: of the trials
+    over devices, from the first moment on.
     """
 
     def one(seed, hyperparameters, resample):
@@ -57,9 +65,10 @@ def create(
             resample=resample,
         )
 
-    return jax.vmap(jax.vmap(one, in_axes=(None, 0, 0)), in_axes=(0, None, None))(
+    states = jax.vmap(jax.vmap(one, in_axes=(None, 0, 0)), in_axes=(0, None, None))(
         seeds, hyperparameters, resample
     )
+    return constrain(states, sharding)
 
 
 @functools.partial(jax.jit, donate_argnames="states")
@@ -79,10 +88,14 @@ def values(states, sums):
     return jax.vmap(jax.vmap(train.values))(states, sums)
 
 
-@jax.jit
-def evaluate(states, data):
-    """The sums [S, K] of every metric over the data."""
-    return jax.vmap(jax.vmap(train.evaluate, in_axes=(0, None)), in_axes=(0, None))(states, data)
+@functools.partial(jax.jit, static_argnames="sharding")
+def evaluate(states, data, sharding=None):
+    """The sums [S, K] of every metric over the data; sharding: of the examples over devices."""
+    trials = jax.vmap(jax.vmap(train.evaluate, in_axes=(0, None)), in_axes=(0, None))
+    if sharding is None:
+        return trials(states, data)
+    sums = jax.vmap(trials, in_axes=(None, _EXAMPLES))(states, _dealt(data, sharding))
+    return jax.tree.map(lambda leaf: leaf.sum(0), sums)
 
 
 @jax.jit
@@ -117,3 +130,16 @@ def stopped(states, best, epoch):
     """Whether each trial [S, K] has stopped by now: its best epoch is `patience` epochs ago."""
     patience = states.hyperparameters.patience
     return states.stopped | ((patience > 0) & (epoch - best.epoch >= patience))
+
+
+def _dealt(data, sharding):
+    """The examples as [P, N / P, ...], a share for each of P devices; what fills up weighs nothing."""
+    num_shares = sharding.mesh.shape[sharding.spec[0]]
+
+    def deal(leaf):
+        missing = -len(leaf) % num_shares
+        leaf = jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
+        return constrain(leaf.reshape(num_shares, -1, *leaf.shape[1:]), sharding)
+
+    parts = {name: getattr(data, name) for name in data._fields if getattr(_EXAMPLES, name) == 0}
+    return data._replace(**jax.tree.map(deal, parts))

@@ -15,7 +15,8 @@ from softmax_jax.sweep.placement import ONE, Placement
 class Feed(NamedTuple):
     """A `data.Dataset` for the device: at once, or, where it is too large for that, in parts.
 
-    resident: all of it, on the device, or None. dtype: of the features there.
+    divided: whether each device of the mesh's batch axis has a share of the examples, instead of
+    all. resident: all of it, on the device, or None. dtype: of the features there.
     """
 
     dataset: Any
@@ -23,6 +24,7 @@ class Feed(NamedTuple):
     resamples: np.ndarray | None
     placement: Placement
     dtype: Any
+    divided: bool = False
     resident: Data | None = None
 
     def parts(self, epoch=None, batch_size=1) -> Iterator[tuple[int, Data]]:
@@ -53,22 +55,25 @@ class Feed(NamedTuple):
     def _on_device(self, dataset, rows):
         importance = None if self.importance is None else self.importance[rows]
         resamples = None if self.resamples is None else self.resamples[rows]
-        return device_data(dataset, importance, resamples, self.dtype, self.placement)
+        lie = self.dtype, self.placement, self.divided
+        return device_data(dataset, importance, resamples, *lie)
 
 
-def device_data(dataset, importance=None, resamples=None, dtype=np.float32, placement=ONE) -> Data:
+def device_data(
+    dataset, importance=None, resamples=None, dtype=np.float32, placement=ONE, divided=False
+) -> Data:
     """A `data.Dataset` on the device; arrays that are there already stay where they are."""
-    return placement.everywhere(
-        Data(
-            x=dataset.x,
-            y=dataset.y,
-            weights=np.ones(len(dataset.y), np.float32),
-            mean=np.asarray(dataset.mean, dtype) if np.any(dataset.mean) else None,
-            scale=np.asarray(dataset.scale, dtype),
-            resamples=resamples,
-            importance=importance,
-        )
-    )
+    mean, scale = np.asarray(dataset.mean, dtype), np.asarray(dataset.scale, dtype)
+    whole = {"mean": mean if np.any(mean) else None, "scale": scale}
+    examples = {
+        "x": dataset.x,
+        "y": dataset.y,
+        "weights": np.ones(len(dataset.y), np.float32),
+        "resamples": resamples,
+        "importance": importance,
+    }
+    put = placement.examples if divided else placement.everywhere
+    return Data(**put(examples), **placement.everywhere(whole))
 
 
 class Sources(NamedTuple):
@@ -105,26 +110,29 @@ def make(
     standardize=False,
     dtype=np.float32,
     placement=ONE,
+    divided=False,
 ):
     """(sources, mean, scale): the data on the device, and how an input is normalised.
 
-    mean and scale are [R, D] where each resample has its own. Raises ValueError for weights that
-    do not fit.
+    mean and scale are [R, D] where each resample has its own. divided: on a mesh, each device of
+    its batch axis has a share of the training examples (what is only evaluated is always so).
+    Raises ValueError for weights that do not fit.
     """
     importance = resampling.importance(train, class_weight)
     own = None
     if standardize:
         train, val, own = _standardised(train, val, resamples)
     counts = None if resamples is None else np.asarray(resamples, np.uint8)
-    feed = Feed(train, importance, counts, placement, dtype).kept()
+    feed = Feed(train, importance, counts, placement, dtype, divided).kept()
     normalisation = train.mean, train.scale
     if resamples is None:
-        held_out = val and Feed(val, None, None, placement, dtype).kept()
+        held_out = val and Feed(val, None, None, placement, dtype, divided=True).kept()
         return Sources(feed, held_out), *normalisation
     out = (counts == 0).astype(np.uint8)
     held_out = feed._replace(importance=None, resamples=out)
     if feed.resident is not None:  # the examples are there once
-        shared = feed.resident._replace(importance=None, resamples=placement.everywhere(out))
+        put = placement.examples if divided else placement.everywhere
+        shared = feed.resident._replace(importance=None, resamples=put(out))
         held_out = held_out._replace(resident=shared)
     return Sources(feed, held_out, *(own or (None, None))), *(own or normalisation)
 

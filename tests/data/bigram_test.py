@@ -3,7 +3,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from softmax_jax.data import DataError
+from softmax_jax import data
+from softmax_jax.data import DataError, bigram
 from softmax_jax.data.bigram import bigrams
 
 SMALL = {"vocabulary_size": 60, "num_contexts": 7, "num_features": 4, "num_val": 500}
@@ -85,3 +86,14 @@ def test_by_default_the_vocabulary_is_large_and_the_contexts_are_few():
     assert len(language.bias) >= 100_000 and len(language.features) <= 1000
     assert language.train[1].max() > 90_000
     assert language.entropy() == pytest.approx(6.67, abs=0.01)
+
+
+def test_a_language_is_a_dataset_by_its_name():
+    splits = data.load("bigram:30", train="train[:1000]", val="test")
+    assert (splits.name, len(splits.label_names)) == ("bigram:30", 30)
+    true = bigram.language("bigram:30")
+    np.testing.assert_array_equal(splits.val.y, true.val[1])
+    np.testing.assert_array_equal(splits.train.x, true.features[true.train[0][:1000]])
+    for wrong in ("bigram:1", "bigram:x", "bigram:-5"):
+        with pytest.raises(data.DataError, match="words from 2"):
+            data.load(wrong)
