@@ -9,7 +9,8 @@ from softmax_jax.sweep.cross_validation import bootstrap, cross_validate, refit
 from softmax_jax.sweep.epoch import Epoch
 from softmax_jax.sweep.full_batch import l2_path
 from softmax_jax.sweep.loop import epochs, fit
-from softmax_jax.sweep.result import Result, Selected
+from softmax_jax.sweep.result import Result
+from softmax_jax.sweep.run import Selected
 from softmax_jax.sweep.settings import grid, log_uniform, random, uniform, zipped
 from softmax_jax.sweep.tables import spread
 

@@ -10,7 +10,8 @@ import dataclasses
 from softmax_jax.sweep import checks, resampling, tables
 from softmax_jax.sweep.collecting import collect
 from softmax_jax.sweep.loop import epochs, fit
-from softmax_jax.sweep.result import Result, Selected
+from softmax_jax.sweep.result import Result
+from softmax_jax.sweep.run import Selected
 from softmax_jax.sweep.settings import grid
 
 # What a refit does not take over: it is one trial of a fixed length.

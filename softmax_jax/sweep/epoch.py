@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from softmax_jax.sweep.program import Best
-from softmax_jax.sweep.result import Run
+from softmax_jax.sweep.run import Run
 from softmax_jax.sweep.trials import Piece
 from softmax_jax.train import State
 

@@ -3,7 +3,6 @@
 An iteration over the full batch counts as an epoch; figures are taken after every span of them.
 """
 
-import functools
 from collections.abc import Iterator
 
 import jax
@@ -11,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from softmax_jax import batches, models, optimum
-from softmax_jax.sweep import program, sources, tasks
+from softmax_jax.sweep import program, shares, sources, tasks
 from softmax_jax.sweep.epoch import Epoch
 from softmax_jax.sweep.minibatch import create, evaluate, fetch, named
-from softmax_jax.sweep.placement import constrain, padded
+from softmax_jax.sweep.placement import padded
 
 # Whatever the model, its parameters are one W and one b.
 MODEL = models.class_first(models.scratch)
@@ -49,10 +48,10 @@ def prepare(feed) -> optimum.Prepared:
     of_examples = jax.tree.map(lambda array: padded(array, 0, len(x)), of_examples)
     problem = optimum.Problem(x, *of_examples, feed.dataset.num_classes)
     prepared = optimum.prepare(problem)._asdict()
-    shares = {name: prepared.pop(name) for name in ("y", "weights", "resamples")}
+    divided = {name: prepared.pop(name) for name in ("y", "weights", "resamples")}
     features = placement.examples(prepared.pop("features"), axis=1)
     whole = placement.everywhere(prepared)
-    return optimum.Prepared(features=features, **placement.examples(shares), **whole)
+    return optimum.Prepared(features=features, **placement.examples(divided), **whole)
 
 
 def epochs(run, work, objective, source, tolerance) -> Iterator[Epoch]:
@@ -117,8 +116,8 @@ def _spans(run, task, prepared, tolerance):
     if not left.any():
         yield state, left
     while left.any():
-        rows = _rows(left, prepared.features.size * 20, placement)
-        state = _advance(prepared, state, placement.rows(rows), limits, sharding)
+        rows = shares.rows(left, prepared.features.size * 20, placement)
+        state = shares.advance(prepared, state, placement.rows(rows), limits, sharding)
         left = unfinished()
         yield state, left
 
@@ -128,46 +127,12 @@ def _start(run, task, prepared):
     folds = np.maximum(table.fold[trials], 0)
     l2, columns, _ = optimum.check_trials(prepared, table.hyperparameters.l2[trials], folds)
     own = placement.rows(l2), placement.rows(columns)
-    state = _first(prepared, *own, placement.sharding("trials"))
+    state = shares.start(prepared, *own, placement.sharding("trials"))
     if task.saved is None:
         return state
     like = jax.tree.map(lambda leaf: leaf[None], state._asdict())
     saved = jax.tree.map(lambda leaf: leaf[0], tasks.load(task, like))
     return placement.rows(type(state)(**saved))
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def _first(prepared, l2, columns, sharding):
-    return constrain(optimum.start(prepared, l2, columns), sharding)
-
-
-@functools.partial(jax.jit, donate_argnums=1, static_argnums=4)
-def _advance(prepared, state, rows, limits, sharding):
-    """`optimum.advance` of the trials in `rows`, as `_rows` numbers them: each stays where it is."""
-    if len(rows) == 1:
-        return optimum.advance(prepared, state, rows[0], *limits)
-    groups = jax.tree.map(lambda leaf: leaf.reshape(len(rows), -1, *leaf.shape[1:]), state)
-    advance = jax.vmap(optimum.advance, in_axes=(None, 0, 0, None, None, None))
-    groups = advance(prepared, groups, rows, *limits)
-    state = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), groups)
-    return constrain(state, sharding)
-
-
-def _rows(going, cost, placement):
-    """The trials to compute, [devices, n]: of each device its own, counted from its first one."""
-    return optimum.rows(going.reshape(placement.size("trials"), -1), cost)
-
-
-@jax.jit
-def _chosen(states, rows):
-    """Of leaves [1, K, ...] the trials in `rows`, as `_rows` numbers them."""
-
-    def choose(leaf):
-        groups = leaf.reshape(len(rows), -1, *leaf.shape[2:])
-        chosen = jax.vmap(lambda own, rows: own[rows])(groups, rows)
-        return chosen.reshape(1, -1, *leaf.shape[2:])
-
-    return jax.tree.map(choose, states)
 
 
 def _iterations_of(task):
@@ -180,8 +145,8 @@ def _iterations_of(task):
 def _figures(states, moved, feed, held_out):
     """{name: [n]} of the trials that moved: a finished one costs nothing."""
     which, placement = np.isin(np.arange(states.step.shape[1]), moved), feed.placement
-    rows = _rows(which, feed.resident.x.size * 10, placement)
-    states = _chosen(states, placement.rows(rows))
+    rows = shares.rows(which, feed.resident.x.size * 10, placement)
+    states = shares.chosen(states, placement.rows(rows))
     train = evaluate(states, feed)
     figures = named("train", {name: train[name] for name in _TRAIN})
     if held_out is not None:

@@ -7,7 +7,8 @@ from softmax_jax.sweep import checks, full_batch, memory, minibatch, sources, tr
 from softmax_jax.sweep.collecting import collect
 from softmax_jax.sweep.epoch import Epochs
 from softmax_jax.sweep.placement import place
-from softmax_jax.sweep.result import Result, Run
+from softmax_jax.sweep.result import Result
+from softmax_jax.sweep.run import Run
 from softmax_jax.sweep.settings import as_arrays
 from softmax_jax.sweep.tasks import Task, recut
 from softmax_jax.train import Hyperparameters

@@ -133,7 +133,7 @@ def stopped(states, best, epoch):
 
 
 def _dealt(data, sharding):
-    """The examples as [P, N / P, ...], a share for each of P devices; what fills up weighs nothing."""
+    """The examples as [P, N / P, ...], a share for each of P devices; filled up with zeros."""
     num_shares = sharding.mesh.shape[sharding.spec[0]]
 
     def deal(leaf):
