@@ -14,7 +14,20 @@ NAMES = sorted(
     path.stem for path in Path(__file__).parents[1].glob("configs/*.py") if path.stem != "__init__"
 )
 # What makes any config short and independent of a download.
-SMALL = ("--config.dataset=digits", "--config.train_split=train[:80%]", "--config.num_epochs=2")
+SMALL = {
+    "dataset": "digits",
+    "train_split": "train[:80%]",
+    "val_split": "train[80%:]",
+    "test_split": "test",
+    "num_epochs": 2,
+}
+# What else some of them need.
+SMALL_OF = {
+    "batch_size": {"sweep.batch_size": "1,32,1150"},
+    "large_vocabulary": {"dataset": "bigram:300", "train_split": "train[:2000]"},
+    "learning_curve": {"learning_curve.sizes": "20,100,400"},
+    "medical": {"dataset": "breast_cancer", "bootstraps": 3},
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -25,13 +38,12 @@ def test_the_config_is_valid_and_documented(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_config_runs_on_digits(main, tmp_path, name):
-    small = [*SMALL, "--config.val_split=train[80%:]", "--config.test_split=test"]
-    if name == "batch_size":
-        small.append("--config.sweep.batch_size=1,32,1150")
+def test_the_config_runs_on_small_data(main, tmp_path, name):
+    fields = SMALL | SMALL_OF.get(name, {})
+    small = [f"--config.{field}={value}" for field, value in fields.items()]
     done = main(f"--config=configs/{name}.py", *small, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "summary.json").read_text())["dataset"] == "digits"
+    assert json.loads((tmp_path / "summary.json").read_text())["dataset"] == fields["dataset"]
 
 
 def _real(main, environment, fashion_mnist_dir, folder, name, *arguments):

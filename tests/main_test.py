@@ -15,20 +15,20 @@ from scipy.special import log_softmax
 from softmax_jax import data
 
 SHORT = ("--config.num_epochs=3",)
+FINISHED = (
+    "--config=configs/digits.py",
+    "--config.train_split=train[:80%]",
+    "--config.val_split=train[80%:]",
+    "--config.test_split=test",
+    *SHORT,
+)
 
 
 @pytest.fixture(scope="module")
 def finished(main, tmp_path_factory):
     """One run on digits with a test split: its folder and its output."""
     folder = tmp_path_factory.mktemp("finished")
-    done = main(
-        "--config=configs/digits.py",
-        "--config.train_split=train[:80%]",
-        "--config.val_split=train[80%:]",
-        "--config.test_split=test",
-        f"--workdir={folder}",
-        *SHORT,
-    )
+    done = main(*FINISHED, f"--workdir={folder}")
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -42,7 +42,7 @@ def test_the_folder_holds_what_the_contract_names(finished):
     names = {path.name for path in folder.iterdir()}
     pictures = {"curves.png", "confusion.png", "weights.png", "mistakes.png"}
     files = {"config.json", "metrics.jsonl", "trials.csv", "summary.json", "params.npz"}
-    assert names == files | pictures
+    assert names == files | pictures | {"checkpoints", ".lock"}
     for name in pictures:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
@@ -137,21 +137,51 @@ def test_a_folder_that_cannot_be_written_is_exit_3_before_training(main, tmp_pat
     assert "epoch" not in done.stdout
 
 
-def test_a_folder_that_holds_a_run_is_left_alone(main, finished):
+def test_a_folder_that_holds_another_job_is_left_alone(main, finished):
     folder, _ = finished
-    before = (folder / "params.npz").read_bytes()
-    done = main("--config=configs/digits.py", f"--workdir={folder}")
-    _is_one_message(done, 3, "already holds a run")
-    assert (folder / "params.npz").read_bytes() == before
+    before = _times(folder)
+    done = main(*FINISHED, "--config.l2=0.5", "--config.test_split=", f"--workdir={folder}")
+    _is_one_message(done, 3, f"{folder} holds another job:", "--overwrite")
+    different = [line for line in done.stderr.splitlines() if "→" in line]
+    assert different[0] == "  l2: 0.0 → 0.5" and different[1].startswith("  test_split: ")
+    assert _times(folder) == before
+
+
+def test_the_same_job_again_has_nothing_to_do(main, finished):
+    folder, _ = finished
+    before = _times(folder)
+    done = main(*FINISHED, "--config.chunk=1", "--config.keep=9", f"--workdir={folder}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{folder} holds this job, finished. Nothing is left to do.\n"
+    assert _times(folder) == before
+
+
+@pytest.mark.slow
+def test_overwrite_replaces_all_that_a_job_has_left_and_nothing_else(main, tmp_path):
+    """Every kind of result: a new one has to be made known to `contents.clear`."""
+    studies = ("--config.audit_folds=2", "--config.learning_curve.sizes=100,200,400")
+    more = ("--config.predictions=True", "--config.tensorboard=True")
+    swept = ("--config.sweep.learning_rate=0.01,0.1", "--config.sweep.l2=0.0,0.1")
+    (tmp_path / "holiday.png").write_bytes(b"mine")
+    done = main(*FINISHED, *studies, *more, *swept, f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    everything = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
+    assert {"audit.png", "sweep.png", "settings.csv", "predictions.npz"} <= everything
+    done = main(*FINISHED, "--config.learning_rate=1e38", f"--workdir={tmp_path}", "--overwrite")
+    assert done.returncode == 4, done.stderr
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    fresh = {"config.json", "metrics.jsonl", "trials.csv", "summary.json", ".lock"}
+    assert left == fresh | {"holiday.png", "checkpoints/00000001.npz"}
 
 
 def test_divergence_is_exit_4_with_the_rows_kept(main, tmp_path):
-    done = main(
-        "--config=configs/digits.py", "--config.learning_rate=1e38", f"--workdir={tmp_path}", *SHORT
-    )
+    rate = "--config.learning_rate=1e38"
+    command = ("--config=configs/digits.py", rate, f"--workdir={tmp_path}", *SHORT)
+    done = main(*command)
     assert done.returncode == 4
     assert "diverged" in done.stderr and "learning_rate" in done.stderr
     assert "Traceback" not in done.stderr
+    assert main(*command).returncode == 4  # again, though it has nothing left to do
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 3 and lines[-1]["val_loss"] is None
     assert _summary(tmp_path)["selected"] is None
@@ -238,9 +268,13 @@ def test_an_interrupt_ends_the_job_without_a_traceback(tmp_path, environment):
     job.send_signal(signal.SIGINT)
     _, errors = job.communicate(timeout=30)
     assert job.returncode == 130
-    assert "interrupted" in errors and "Traceback" not in errors
+    assert errors == "main.py: stopped by SIGINT; the same command goes on from here.\n"
     for line in metrics.read_text().splitlines():
         json.loads(line)
+
+
+def _times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def _is_one_message(done, code, *texts):

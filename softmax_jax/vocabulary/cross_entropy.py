@@ -46,7 +46,8 @@ def linear_cross_entropy(
       label_smoothing: ε, from 0 to below 1: the share of the label that all V words divide.
       z_loss: z, of 0 or more: keeps log Z near 0.
       logit_softcap: c above 0, or None.
-      row_block, vocabulary_block: the most rows and columns of a tile. None: sizes for caches.
+      row_block, vocabulary_block: the most rows and columns of a tile. None: what suits the caches
+        of a CPU, at most 8 MB of logits.
       axis_name: inside `shard_map`, the axis over which W and bias are divided by their V, while x,
         labels and weights are whole; see `sharded_linear_cross_entropy`.
 

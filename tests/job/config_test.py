@@ -6,6 +6,7 @@ import pytest
 
 from configs import default
 from softmax_jax.job import config as rules
+from softmax_jax.job import fields
 from softmax_jax.job.errors import USAGE, JobError
 from softmax_jax.sweep import settings
 
@@ -28,8 +29,10 @@ def _check(config):
 def test_the_default_config_has_exactly_the_fields_that_have_rules():
     config = default.get_config()
     assert set(config) == {*(name.split(".")[0] for name in rules.RULES), "sweep"}
-    assert set(config.early_stopping) == {"patience"}
-    assert set(config.sweep) == set(rules.AXES) == {*settings.NAMES, "batch_size", "seed"}
+    for name in rules.RULES:
+        assert fields.value(config, name) is not None or name == "class_weight", name
+    axes = {*settings.NAMES, "batch_size", "num_samples", "seed"}
+    assert set(config.sweep) == set(rules.AXES) == axes
     _check(config)
 
 
@@ -66,6 +69,22 @@ def test_the_default_config_has_exactly_the_fields_that_have_rules():
         "val_split": ("", None),
         "test_split": (None,),
         "data_dir": (3,),
+        "num_samples": (-1, 2.0),
+        "standardize": (1, "yes", None),
+        "optimizer": ("adam", None),
+        "tolerance": (0.0, 1.0, math.nan),
+        "l2_path": (-1, 1.0),
+        "refit": (0, None),
+        "predictions": (1, "yes"),
+        "learning_curve.sizes": (100, (0,), (1.5,)),
+        "learning_curve.seeds": (0, 1.0),
+        "audit_folds": (1, -2, None),
+        "cost_matrix": (None, 3),
+        "tensorboard": (1, "logs"),
+        "keep": (0, 1.0),
+        "checkpoint_seconds": (-1.0, math.inf, None),
+        "mesh.trials": (0, -2, 1.0),
+        "mesh.batch": (0, -2, None),
     }.items(),
 )
 def test_a_value_out_of_range_is_refused_by_name(name, values):

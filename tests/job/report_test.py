@@ -32,14 +32,17 @@ def test_an_optimistic_test_figure_is_called_so(config, result, splits, capsys):
     assert "optimistic" not in capsys.readouterr().out
 
 
-def test_edges_and_losses_above_guessing_are_warnings(config, result, splits, capsys):
+def test_each_hint_and_a_loss_above_guessing_are_warnings(config, result, splits, capsys):
     selected = result.best()
-    worse = selected._replace(
-        metrics=selected.metrics | {"val_loss": 2.4}, hints=["learning_rate = 1 is the largest"]
-    )
+    hints = ["learning_rate = 1 is the largest: try 3.", "No trial got as far as its patience."]
+    worse = selected._replace(metrics=selected.metrics | {"val_loss": 2.4}, hints=hints)
     report.say_result(config, splits, result, worse, None)
     warnings = capsys.readouterr().err
-    assert "edge of the grid: learning_rate = 1" in warnings and "guessing" in warnings
+    assert [line for line in warnings.splitlines() if line.startswith("WARNING: ")] == [
+        f"WARNING: {hints[0]}",
+        f"WARNING: {hints[1]}",
+        "WARNING: The validation loss is above that of guessing: try a smaller learning rate.",
+    ]
     report.say_result(config, splits, result, selected._replace(hints=[]), None)
     assert capsys.readouterr().err == ""
 

@@ -97,7 +97,7 @@ def test_folds_end_in_a_refit_of_the_winner(config, splits):
     config.folds = 3
     config.sweep.learning_rate = (0.01, 0.3)
     result = sweep.collect(sweeping.start(config, splits))
-    selected = sweeping.select(config, splits, result)
+    selected = sweeping.refit(config, splits, result, sweeping.select(config, result))
     assert selected.refit and selected.hyperparameters["learning_rate"] == 0.3
     alone = sweep.fit(
         splits.train, None, sweep.grid(learning_rate=0.3), num_epochs=2, batch_size=256

@@ -48,6 +48,12 @@ def test_a_cured_trial_equals_training_by_hand(cured, digits, by_hand, distance,
     assert cured.metrics["val_loss"][trial, -1] == pytest.approx(figures["loss"], rel=1e-5)
 
 
+def test_the_average_is_what_is_left_without_validation_too(cured, fit):
+    blind = fit(CURED, schedule="cosine", val=None)
+    for trial in range(6):
+        assert_allclose(blind.classifier(trial).W, cured.classifier(trial).W, rtol=1e-5, atol=1e-7)
+
+
 def test_every_cure_makes_a_difference(cured, distance):
     for trial in range(1, 6):
         assert distance(cured.classifier(trial), cured.classifier(0)) > 1e-3

@@ -40,8 +40,20 @@ eight = compiled(functools.partial(sharded_linear_cross_entropy, mesh), divided)
 expected, (value, gradients) = one(arrays), eight(divided)
 pairs = zip(jax.tree.leaves((value, gradients)), jax.tree.leaves(expected))
 memory = eight.memory_analysis()
+
+def of_trial(W):
+    loss = functools.partial(sharded_linear_cross_entropy, mesh, arrays["x"])
+    return loss(W, labels, **options)
+
+trials = jax.device_put(
+    np.stack([arrays["W"], -arrays["W"]]),
+    NamedSharding(mesh, PartitionSpec(None, None, "vocabulary")),
+)
+together = jax.jit(jax.vmap(of_trial))(trials)
+alone = [linear_cross_entropy(arrays["x"], W, labels, **options) for W in trials]
 print(json.dumps({
     "differences": [float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs],
+    "trials": float(np.abs(together - np.stack(alone)).max() / np.min(alone)),
     "share": gradients["W"].addressable_shards[0].data.shape,
     "arguments": memory.argument_size_in_bytes,
     "temporary": memory.temp_size_in_bytes,
@@ -65,6 +77,10 @@ def found(environment):
 
 def test_eight_devices_find_what_one_does(found):
     assert max(found["differences"]) < 1e-6
+
+
+def test_trials_are_added_outside(found):
+    assert found["trials"] < 1e-6
 
 
 def test_no_device_holds_more_than_its_share(found):

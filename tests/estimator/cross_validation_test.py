@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import make_scorer, recall_score
+from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_score
+
+from softmax_jax.estimator import SoftmaxRegression, SoftmaxRegressionCV
+
+CS = [1e-3, 0.1, 10.0]
+
+
+@pytest.fixture(scope="module")
+def chosen(three):
+    return SoftmaxRegressionCV(CS, cv=3, tol=1e-9).fit(*three)
+
+
+def test_scores_are_those_of_models_fitted_one_by_one(three, chosen):
+    assert chosen.scores_.shape == chosen.n_iter_.shape == (3, 3)
+    for j, C in enumerate(CS):
+        model = LogisticRegression(C=C, solver="newton-cg", tol=1e-8)
+        expected = cross_val_score(model, *three, cv=3, scoring="neg_log_loss")
+        np.testing.assert_allclose(chosen.scores_[:, j], expected, atol=1e-5)
+
+
+def test_the_best_penalty_is_fitted_to_all(three, chosen):
+    means = chosen.scores_.mean(0)
+    assert chosen.C_ == CS[means.argmax()] and 0 < means.argmax() or means[0] == means.max()
+    alone = SoftmaxRegression(chosen.C_, tol=1e-9).fit(*three)
+    assert chosen.l2_ == pytest.approx(alone.l2_)
+    np.testing.assert_allclose(chosen.coef_, alone.coef_, atol=1e-3)
+    assert chosen.gap_bound_ <= 1e-9 * chosen.objective_
+    np.testing.assert_allclose(chosen.Cs_, CS)
+    np.testing.assert_allclose(chosen.l2s_ * 60 * chosen.Cs_, 1)
+
+
+def test_penalties_of_the_mean_loss_are_the_same_in_every_fold(three):
+    x, y = three
+    l2s = [0.5, 0.05, 0.005]
+    model = SoftmaxRegressionCV(l2s=l2s, cv=3, tol=1e-9).fit(x, y)
+    for j, l2 in enumerate(l2s):
+        alone = SoftmaxRegression(l2=l2, tol=1e-9)
+        expected = cross_val_score(alone, x, y, cv=3, scoring="neg_log_loss")
+        np.testing.assert_allclose(model.scores_[:, j], expected, atol=1e-5)
+    np.testing.assert_allclose(model.Cs_, 1 / (np.array(l2s) * 60))
+    assert model.l2_ in l2s and model.C_ == pytest.approx(1 / (model.l2_ * 60))
+
+
+def test_of_equals_the_strongest_penalty_wins_and_nan_never(three):
+    x, y = three
+    constant = SoftmaxRegressionCV([1.0, 0.01, 10.0], cv=3, scoring=lambda *_: 1.0).fit(x, y)
+    assert constant.C_ == 0.01
+
+    def undefined_for_strong_ones(estimator, x, y):
+        return np.nan if np.abs(estimator.coef_).max() < 0.1 else 0.0
+
+    model = SoftmaxRegressionCV([0.001, 1.0, 10.0], cv=3, scoring=undefined_for_strong_ones)
+    assert model.fit(x, y).C_ == 1.0
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", None, make_scorer(recall_score, average="macro")])
+def test_the_scoring_is_used_throughout(three, scoring):
+    x, y = three
+    model = SoftmaxRegressionCV(CS, cv=3, scoring=scoring).fit(x, y)
+    alone = SoftmaxRegression(CS[1])
+    np.testing.assert_allclose(
+        model.scores_[:, 1], cross_val_score(alone, x, y, cv=3, scoring=scoring)
+    )
+    right = y == model.predict(x)
+    recalls = [right[y == name].mean() for name in model.classes_]
+    expected = right.mean() if scoring in ("accuracy", None) else np.mean(recalls)
+    assert model.score(x, y) == pytest.approx(expected)
+
+
+def test_examples_without_weight_count_nowhere(three):
+    x, y = three
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    noise = np.random.default_rng(0).permutation(y)
+    splits = [
+        (np.append(train, 60 + train), np.append(test, 60 + test))
+        for train, test in folds.split(x, y)
+    ]
+    weights = np.repeat([2.0, 0.0], 60)
+    clean = SoftmaxRegressionCV(CS, cv=folds).fit(x, y, np.full(60, 2.0))
+    dirty = SoftmaxRegressionCV(CS, cv=splits)
+    dirty.fit(np.append(x, x, 0), np.append(y, noise), weights)
+    np.testing.assert_allclose(dirty.scores_, clean.scores_, rtol=1e-7)
+    np.testing.assert_allclose(dirty.coef_, clean.coef_, rtol=1e-6)
+    score = dirty.score(np.append(x, x, 0), np.append(y, noise), weights)
+    assert score == pytest.approx(clean.score(x, y))
+
+
+def test_groups_stay_together_and_folds_may_lack_a_class(three):
+    x, y = three
+    groups = np.unique(y, return_inverse=True)[1]  # every fold is one class
+    model = SoftmaxRegressionCV(CS, cv=GroupKFold(3)).fit(sparse.csr_array(x), y, groups=groups)
+    assert np.isfinite(model.scores_).all() and model.scores_.max() < -10
+    assert model.C_ == CS[0] or model.scores_.mean(0).argmax() > 0
