@@ -1,23 +1,23 @@
-"""Every example in the documents and in the docstrings runs, and prints what it says."""
+"""Every example in the documents and docstrings runs; what the documents point to is there."""
 
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import softmax_jax
+from configs import default
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "docs" / "book.md"
-DOCUMENTS = [
-    path
-    for path in (*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md")
-    if path.is_file() and ">>>" in path.read_text("utf-8")
-]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [path for path in PAGES if ">>>" in path.read_text("utf-8")]
 MODULES = [
     "softmax_jax",
     *(module.name for module in pkgutil.walk_packages(softmax_jax.__path__, "softmax_jax.")),
@@ -39,13 +39,59 @@ def assert_pass(tests):
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_examples_of_document(path):
+def test_examples_of_document(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # an example may write files
     assert_pass([read_examples(path)])
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of_module(name):
     assert_pass(doctest.DocTestFinder().find(importlib.import_module(name)))
+
+
+def prose(path) -> str:
+    """A Markdown file without its fenced code."""
+    return re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def targets(path) -> list[str]:
+    """What the links and images of a Markdown file point to, within the repository."""
+    found = re.findall(r"\]\(([^)\s]+)\)", prose(path))
+    return [target for target in found if "://" not in target]
+
+
+def anchors(path) -> set[str]:
+    """The names of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", prose(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_and_images_lead_somewhere(path):
+    for target in targets(path):
+        file, _, anchor = target.partition("#")
+        there = path.parent / file if file else path
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+
+
+def test_every_image_is_shown():
+    shown = {(path.parent / target).resolve() for path in PAGES for target in targets(path)}
+    assert shown >= {path.resolve() for path in (ROOT / "docs" / "images").iterdir()}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_commands_name_configs_fields_and_modules_that_exist(path):
+    text = path.read_text("utf-8")
+    config = default.get_config()
+    fields = {*config}
+    for name, held in config.items():
+        fields |= {f"{name}.{inner}" for inner in held} if isinstance(held, ConfigDict) else set()
+    assert set(re.findall(r"--config\.([a-z][\w.]*\w)", text)) <= fields
+    for name in re.findall(r"--config=(\S+?\.py)\b", text):
+        assert (ROOT / name).is_file(), name
+    for name in re.findall(r"python -m ([\w.]*\w)", text):
+        assert importlib.util.find_spec(name), name
 
 
 def test_book_is_told_in_examples():

@@ -1,9 +1,10 @@
 """Kills a job at random moments, again and again, until it has ended: python lives.py JSON
 
-JSON: {"arguments": those of main.py, "folder": its --workdir, "most": kills, "seed": of the
-moments, "clock_runs_back": whether the time of day does}. Prints JSON: the exit code, the number of
-kills and how many of them left a checkpoint half written. Each life is a process of its own, forked
-from one that has imported everything: so it is over in a fraction of a second.
+JSON: {"arguments": those of main.py, "folder": its --workdir, "kills": how many at most, "apart":
+checkpoints between two of them at most, "clock_runs_back": whether the time of day does}. Prints
+JSON: the exit code, the number of kills and how many of them left a checkpoint half written. Each
+life is a process of its own, forked from one that has imported everything: so it takes a fraction
+of a second to get going.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 import warnings
 from pathlib import Path
 
@@ -35,6 +37,8 @@ def live(arguments, clock_runs_back):
         app.run(main.main, flags_parser=command_line.parse)
     except SystemExit as exit:
         code = exit.code or 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
@@ -48,15 +52,14 @@ def checkpoints(folder):
     return max(done, default=0), any(name.endswith(".tmp") for name in names)
 
 
-def fate(rng, folder, start):
+def fate(rng, folder, apart):
     """A function that tells whether the moment has come to be killed.
 
-    In the first `start` seconds, in which the program gets ready; after a few more checkpoints and
-    a few milliseconds; or in the middle of a save.
+    Early, when the program is still getting ready; after a few more checkpoints and a few
+    milliseconds; or in the middle of a save.
     """
-    kind, began = rng.choice(("early", "late", "late", "saving")), time.monotonic()
-    first, more, delay = checkpoints(folder)[0], rng.randint(1, 6), rng.uniform(0, 0.01)
-    moment = began + rng.uniform(0, start)
+    kind, moment = rng.choice(("early", "late", "late", "saving")), time.monotonic() + rng.random()
+    wanted, delay = checkpoints(folder)[0] + rng.randint(1, apart), rng.uniform(0, 0.01)
 
     def has_come():
         nonlocal moment
@@ -64,34 +67,40 @@ def fate(rng, folder, start):
             return time.monotonic() > moment
         newest, half = checkpoints(folder)
         if kind == "saving":
-            return half and newest >= first + more
-        if newest < first + more:
+            return half and newest >= wanted
+        if newest < wanted:
             moment = time.monotonic() + delay
         return time.monotonic() > moment
 
     return has_come
 
 
-def run(arguments, folder, most, seed, clock_runs_back=False):
+def watch(child, has_come):
+    """The exit code of the child, or None: it was killed when its moment had come."""
+    while True:
+        gone, status = os.waitpid(child, os.WNOHANG)
+        if gone:
+            return os.waitstatus_to_exitcode(status)
+        if has_come():
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        time.sleep(1e-4)
+
+
+def run(arguments, folder, kills=0, apart=6, clock_runs_back=False):
     """One life after the other."""
-    rng, kills, halves, start = random.Random(seed), 0, 0, 0.5
+    rng, killed, halves = random.Random(0), 0, 0
     folder = Path(folder) / "checkpoints"
     while True:
-        has_come = fate(rng, folder, start) if kills < most else lambda: False
-        began, child = time.monotonic(), os.fork()
+        has_come = fate(rng, folder, apart) if killed < kills else lambda: False
+        child = os.fork()
         if child == 0:
             live(arguments, clock_runs_back)
-        while True:
-            gone, status = os.waitpid(child, os.WNOHANG)
-            if gone:
-                code = os.waitstatus_to_exitcode(status)
-                return {"code": code, "kills": kills, "halves": halves}
-            if has_come():
-                break
-            time.sleep(1e-4)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        kills += 1
+        code = watch(child, has_come)
+        if code is not None:
+            return {"code": code, "kills": killed, "halves": halves}
+        killed += 1
         halves += checkpoints(folder)[1]
 
 

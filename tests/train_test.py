@@ -34,7 +34,8 @@ def batch_of(x, y, weights=None):
 
 def fresh(loss=losses.cross_entropy, resample=0, tx=train.MOMENTUM_SGD, course=(), **h):
     """course: the schedule and the number of steps."""
-    h, options = train.Hyperparameters(**h), {"objective": objectives.of_logits(loss), "tx": tx, "resample": resample}
+    h, objective = train.Hyperparameters(**h), objectives.of_logits(loss)
+    options = {"objective": objective, "tx": tx, "resample": resample}
     options |= dict(zip(("schedule", "num_steps"), course, strict=False))
     return train.create_state(jax.random.key(0), models.scratch, h, D, C, **options)
 

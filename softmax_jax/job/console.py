@@ -11,6 +11,8 @@ import absl.logging
 import numpy as np
 from tqdm import tqdm
 
+from softmax_jax.job import processes
+
 _BAR = "{desc} |{bar:20}| {percentage:3.0f}%{postfix} [{elapsed}<{remaining}]"
 
 _ALL_OF_THEM, _SECONDS_BETWEEN = 100, 0.5
@@ -20,14 +22,17 @@ def say(text=""):
     """A line on the standard output, at once (a log that is being followed shows it).
 
     Where nobody reads any more (`| head`), or the log's disk is full, the job goes on without it.
+    Of several processes only the first says anything.
     """
-    _write(text, sys.stdout)
+    if processes.is_first():
+        _write(text, sys.stdout)
 
 
 def warn(text):
     """A warning that nobody overlooks, on the standard error."""
     rule = "!" * 88
-    complain(f"{rule}\nWARNING: {text}\n{rule}")
+    if processes.is_first():
+        complain(f"{rule}\nWARNING: {text}\n{rule}")
 
 
 def complain(text):
@@ -59,7 +64,8 @@ def watch(epochs, num_examples) -> Iterator:
     for epoch in epochs:
         if show is None:
             pace = _Pace(len(epoch.run.trials.group) * epoch.run.num_epochs, num_examples, began)
-            show = _Bar(pace) if sys.stderr.isatty() else _Lines(pace)
+            on_terminal = sys.stderr.isatty() and processes.is_first()
+            show = _Bar(pace) if on_terminal else _Lines(pace)
         if not epoch.part:
             show(epoch)
         yield epoch

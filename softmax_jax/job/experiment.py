@@ -1,9 +1,11 @@
 """A job from config to results: load, train, finish, in this order."""
 
-from softmax_jax import data
+import contextlib
+
 from softmax_jax.job import (
     console,
     contents,
+    endings,
     finishing,
     forecast,
     identity,
@@ -11,34 +13,37 @@ from softmax_jax.job import (
     lock,
     machine,
     outputs,
+    processes,
     report,
     resuming,
     signals,
     sweeping,
     training,
 )
-from softmax_jax.job.errors import DIVERGED, DONE, USAGE, JobError
+from softmax_jax.job.errors import DIVERGED, DONE
 from softmax_jax.job.finishing import timed
 from softmax_jax.job.workdir import Workdir
 
 
-def main(config, folder="", *, overwrite=False, mode="run") -> int:
+def main(config, folder="", *, overwrite=False, mode="run", distributed=False) -> int:
     """Runs (or only checks) the job and returns its exit code.
 
-    An error is one message on the standard error.
+    An error is one message on the standard error. distributed: as one of several processes, see
+    `processes.join`; one that fails alone does not return.
     """
+    console.quieten()
     workdir = Workdir(folder)
     try:
         with signals.handled() as stop:
+            if distributed:
+                processes.join(folder)
             if mode == "check":
-                return check(config)
-            return run(config, workdir, stop, overwrite=overwrite)
-    except (JobError, data.DataError) as error:
-        console.complain(f"main.py: {error}")
-        return getattr(error, "exit_code", USAGE)
-    except signals.Stopped as stopped:
-        console.complain(f"main.py: {stopped}{_way_on(workdir, folder)}.")
-        return stopped.exit_code
+                code = check(config)
+            else:
+                code = run(config, workdir, stop, overwrite=overwrite)
+    except (Exception, signals.Stopped) as error:
+        code = endings.told(error, workdir, folder)
+    return processes.leave(code)
 
 
 def check(config) -> int:
@@ -56,22 +61,43 @@ def run(config, workdir, stop, *, overwrite=False) -> int:
     Raises JobError, data.DataError and `signals.Stopped`.
     """
     _prepare(config)
-    seconds, found = {}, None if overwrite else contents.job_in(workdir.path)
-    with timed(seconds, "data"):
-        splits = loading.load_checked(config, found)
-    job = identity.of(config.to_dict(), splits)
-    ended = None if overwrite else _outcome(workdir.path, job)
+    seconds = {}
+    splits, job, ended = processes.agreed(_read, config, workdir, overwrite, seconds)
+    processes.same(int(identity.digest(job)[:7], 16), "config and data")
     if ended is not None:  # even where nothing can be written
         return ended
-    workdir.open()
-    with lock.held(workdir.path) as warning:
-        console.warn_if(warning)
-        # Who held the lock before may have been at work here.
-        ended = None if overwrite else _outcome(workdir.path, job)
+    with contextlib.ExitStack() as held:
+        own = held, config, workdir, splits, job, overwrite
+        ended, progress, epochs = processes.led(_begin, *own)
         if ended is not None:
             return ended
-        progress, epochs = _start(config, workdir, splits, job, overwrite)
+        processes.same(progress.number, "checkpoint (is --workdir a folder that they share?)")
         return _run(config, workdir, stop, splits, progress, epochs, seconds)
+
+
+def _read(config, workdir, overwrite, seconds):
+    """The data, the identity of the job on them, and the exit code with which it has ended."""
+    found = None if overwrite else contents.job_in(workdir.path)
+    with timed(seconds, "data"):
+        splits = loading.load_checked(config, found)
+    machine.mesh(config)
+    job = identity.of(config.to_dict(), splits)
+    return splits, job, None if overwrite else _outcome(workdir.path, job)
+
+
+def _begin(held, config, workdir, splits, job, overwrite):
+    """(exit code, None, None) of a job that has ended; else (None, where it stands, its epochs).
+
+    held: what is to be held until the end, of which the lock of the folder is one.
+    """
+    workdir.open()
+    if processes.is_first():
+        console.warn_if(held.enter_context(lock.held(workdir.path)))
+    # Who held the lock before may have been at work here.
+    ended = None if overwrite else _outcome(workdir.path, job)
+    if ended is not None:
+        return ended, None, None
+    return None, *_start(config, workdir, splits, job, overwrite)
 
 
 def _outcome(folder, job):
@@ -80,15 +106,6 @@ def _outcome(folder, job):
     if code is not None:
         console.say(f"{folder} holds this job, finished. Nothing is left to do.")
     return code
-
-
-def _way_on(workdir, folder):
-    """How a job that was stopped is gone on with; nothing if it had no folder yet."""
-    if folder:
-        return "; the same command goes on from here"
-    if workdir.path:
-        return f"; the same command with --workdir={workdir.path} goes on from here"
-    return ""
 
 
 def _start(config, workdir, splits, job, overwrite):
@@ -107,10 +124,8 @@ def _start(config, workdir, splits, job, overwrite):
     return progress, epochs or sweeping.start(config, splits, progress.work)
 
 
-def _run(config, workdir, stop, splits, job, seconds):
+def _run(config, workdir, stop, splits, progress, epochs, seconds):
     """What is left of the job, in its own folder, with the data at hand."""
-    progress = resuming.Progress(workdir.path / "checkpoints", job, config)
-    epochs = sweeping.start(config, splits, progress.work)
     report.say_start(splits, workdir.path, progress)
     result = training.train(config, epochs, progress, workdir, len(splits.train.y), stop)
     seconds["training"] = progress.training_seconds()
@@ -124,6 +139,6 @@ def _run(config, workdir, stop, splits, job, seconds):
 
 
 def _prepare(config):
-    console.quieten()
     machine.use_compilation_cache()
     machine.use_precision(config.get("precision"))
+    machine.start()

@@ -5,6 +5,8 @@ import importlib.metadata
 import jax
 
 from softmax_jax.data.source import user_cache
+from softmax_jax.job.errors import JobError
+from softmax_jax.sweep.placement import place
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -22,6 +24,28 @@ def use_compilation_cache():
 def use_precision(precision):
     """float64 has to be switched on before the first array is made."""
     jax.config.update("jax_enable_x64", precision == "float64")
+
+
+def start():
+    """Starts the devices. Raises JobError (exit code 2) where those asked for are not to be had."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter without a plugin for the platform
+        wanted = jax.config.jax_platforms or ""
+        reason = (str(error).splitlines() or ["it knows none of that kind"])[0].rstrip(".")
+        raise JobError(
+            f"JAX has no device for JAX_PLATFORMS={wanted}: {reason}. See whether the machine has "
+            "one, and whether the JAX for it is installed."
+        ) from error
+
+
+def mesh(config) -> dict:
+    """{'trials': 8, 'batch': 1}: how many devices share what. Raises JobError (exit code 2)."""
+    try:
+        placement = place(config.mesh.trials, config.mesh.batch)
+    except ValueError as error:
+        raise JobError(f"The config cannot be run on these devices: {error}") from error
+    return {axis: placement.size(axis) for axis in ("trials", "batch")}
 
 
 def devices() -> dict:

@@ -23,7 +23,7 @@ def write_provenance(workdir, config, splits, job):
             "config": config.to_dict(),
             "versions": machine.versions(),
             **machine.devices(),
-            "mesh": config.mesh.to_dict(),
+            "mesh": machine.mesh(config),
             "dataset": splits.name,
             "fingerprint": job["data"]["fingerprint"],
             "job": job,

@@ -2,11 +2,7 @@
 
 import time
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
-
-from softmax_jax.job import checkpoint, identity
+from softmax_jax.job import checkpoint, identity, processes
 from softmax_jax.job.checkpoint import Checkpoint
 from softmax_jax.sweep import tasks
 from softmax_jax.sweep.collecting import Collection
@@ -16,14 +12,15 @@ class Progress:
     """The checkpoints of one job: what was found at the start, and when the next one is due.
 
     arrays, work: of the collection and of what is left; None and None for a fresh job. seconds: of
-    training in earlier runs. Only the first process writes; all agree on when.
+    training in earlier runs. number: of the last checkpoint (0: there is none). Only the first
+    process writes; all agree on when.
     """
 
     def __init__(self, folder, job, config):
         self._folder, self._digest = folder, identity.digest(job)
         self._keep, self._every = config.keep, config.checkpoint_seconds
         found, self.warnings = checkpoint.restore(folder, self._digest)
-        self._number = found.number if found else 0
+        self.number = found.number if found else 0
         self.seconds = found.facts["seconds"] if found else 0.0
         self._started = self._saved = time.monotonic()
         self.arrays, self.work = _unpack(found) if found else (None, None)
@@ -38,11 +35,7 @@ class Progress:
 
     def agree(self, stop):
         """(the signal to stop, or 0; whether a checkpoint is due): the same in every process."""
-        due = time.monotonic() - self._saved >= self._every
-        if jax.process_count() == 1:
-            return stop.requested, due
-        everyone = multihost_utils.process_allgather(np.array([stop.requested, due], np.int32))
-        return int(everyone[:, 0].max()), bool(everyone[0, 1])
+        return processes.agree(stop.requested, time.monotonic() - self._saved >= self._every)
 
     def save(self, collection, epoch):
         """A checkpoint after this step of the training."""
@@ -50,9 +43,9 @@ class Progress:
         arrays = {f"collection/{name}": array for name, array in collection.arrays().items()}
         arrays |= {f"work/{name}": array for name, array in saved.items()}
         facts = {"work": work, "seconds": self.training_seconds()}
-        self._number += 1
-        if jax.process_index() == 0:
-            made = Checkpoint(self._number, self._digest, arrays, facts)
+        self.number += 1
+        if processes.is_first():
+            made = Checkpoint(self.number, self._digest, arrays, facts)
             checkpoint.save(self._folder, made, self._keep)
         self._saved = time.monotonic()
 

@@ -1,7 +1,5 @@
 """From a config to a sweep: here its fields become plain arguments, and go no further."""
 
-import math
-
 import numpy as np
 
 from softmax_jax import data, losses, models, sweep
@@ -23,11 +21,12 @@ def start(config, splits, work=None):
     try:
         if config.l2_path:
             axes["l2"] = sweep.l2_path(splits.train, config.l2_path, **_inputs(config))
+        settings = combine(**axes)
         counts = resamples(config, splits.train)
         return sweep.epochs(
             splits.train,
             splits.val if counts is None else None,
-            combine(**axes),
+            settings,
             num_epochs=config.num_epochs,
             batch_size=rules.axis(config, "batch_size"),
             num_samples=rules.axis(config, "num_samples"),
@@ -36,8 +35,7 @@ def start(config, splits, work=None):
             schedule=config.schedule,
             best_by=config.select_metric,
             chunk=config.chunk,
-            mesh=(config.mesh.trials, config.mesh.batch),
-            span_steps=_span_steps(splits.train, axes, config),
+            span_steps=_span_steps(splits.train, settings, config),
             work=work,
             **_objective(config),
         )
@@ -64,22 +62,23 @@ def refit(config, splits, result, chosen):
         raise JobError(str(error), DIVERGED) from error
 
 
-def _span_steps(train, axes, config):
+def _span_steps(train, settings, config):
     """How many steps of SGD make a span; a function of the job alone, and not of its devices."""
-    trials = math.prod(len(values) for values in axes.values()) * max(config.folds, 1)
-    trials *= len(rules.axis(config, "seed")) * max(config.bootstraps, 1)
+    trials = len(settings.l2) * max(config.folds, config.bootstraps, 1)
+    trials *= len(rules.axis(config, "seed"))
     largest = max(rules.axis(config, "batch_size"))
     each = 4 * largest * train.num_features * train.num_classes * trials
     return max(1, round(_SPAN / each))
 
 
 def _objective(config):
-    """What is trained and how, apart from the hyperparameters."""
+    """What is trained, how and where, apart from the hyperparameters."""
     return {
         "model": models.get(config.model, config.precision),
         "loss": losses.FROM_LOGITS.get(config.loss) or rules.WITHOUT_LOGITS[config.loss],
         "optimizer": config.optimizer,
         "tolerance": config.tolerance,
+        "mesh": (config.mesh.trials, config.mesh.batch),
         **_inputs(config),
     }
 

@@ -1,6 +1,6 @@
 """The training of a job: every step recorded, checkpoints in between, an orderly stop."""
 
-from softmax_jax.job import console, tensorboard
+from softmax_jax.job import console, processes, tensorboard
 from softmax_jax.job.errors import WORKDIR, JobError
 from softmax_jax.sweep.trees import MisfitError
 
@@ -14,7 +14,7 @@ def train(config, epochs, progress, workdir, num_examples, stop):
     collection = progress.collection(epochs.run)
     workdir.write_metrics(collection.lines())
     shown = console.watch(epochs, num_examples)
-    if config.tensorboard:
+    if config.tensorboard and processes.is_first():
         shown = tensorboard.recorded(shown, workdir.path)
     try:
         with stop.deferred():

@@ -25,8 +25,14 @@ def l2_path(prepared: Prepared, num: int) -> np.ndarray:
     largest = 10 * largest_root * float(jnp.linalg.norm(_gradient_at_zero(prepared)))
     if not largest > 0:
         raise ValueError("The features say nothing of the labels: there is no path of penalties.")
-    smallest = float(prepared.eigenvalues.sum()) / (100 * len(prepared.y))
+    smallest = float(_total_variance(prepared)) / (100 * len(prepared.y))
     return np.geomspace(largest, min(smallest, largest / 1000), num)
+
+
+@jax.jit
+def _total_variance(prepared: Prepared) -> jax.Array:
+    """tr Cov of the features, with the common weights."""
+    return prepared.weights @ (prepared.features[:-1] ** 2).sum(0) / prepared.weights.sum()
 
 
 @jax.jit

@@ -139,14 +139,18 @@ def _sample(weights, num_features):
 
 @jax.jit
 def _spectrum(x, roots):
-    """Eigenvectors and eigenvalues, ascending, of x diag(roots²) xᵀ, and (directionsᵀ x)²."""
+    """Eigenvectors and eigenvalues, ascending, of x diag(roots²) xᵀ, and (directionsᵀ x)².
+
+    A direction whose eigenvalue is only rounding gets the figures of the first one that is sound:
+    a curvature of zero would let the preconditioner amplify rounding without bound.
+    """
     scaled = x * roots
     if x.shape[1] >= len(x):
         eigenvalues, directions = jnp.linalg.eigh(product(scaled, scaled.T))
     else:
         directions, singular, _ = jnp.linalg.svd(scaled, full_matrices=False)
         eigenvalues, directions = singular[::-1] ** 2, directions[:, ::-1]
-    # Smaller ones are rounding.
-    floor = 10 * jnp.finfo(x.dtype).eps * eigenvalues[-1]
-    eigenvalues = jnp.maximum(eigenvalues, jnp.maximum(floor, jnp.finfo(x.dtype).tiny))
-    return directions, eigenvalues, product(directions.T, x) ** 2
+    sound = eigenvalues > 10 * jnp.finfo(x.dtype).eps * eigenvalues[-1]
+    place = jnp.maximum(jnp.arange(len(sound)), sound.argmax())
+    eigenvalues = jnp.maximum(eigenvalues[place], jnp.finfo(x.dtype).tiny)
+    return directions, eigenvalues, product(directions.T, x)[place] ** 2

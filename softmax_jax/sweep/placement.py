@@ -98,19 +98,19 @@ def place(trials: int = -1, batch: int = 1) -> Placement:
             "mesh.trials and mesh.batch must be whole numbers from 1, or one of them -1; "
             f"got {trials} and {batch}."
         )
-    if trials == -1:
-        trials = len(devices) // batch
-    if batch == -1:
-        batch = len(devices) // trials
-    if trials * batch != len(devices):
+    shape = (
+        len(devices) // batch if trials == -1 else trials,
+        len(devices) // trials if batch == -1 else batch,
+    )
+    if shape[0] * shape[1] != len(devices):
         raise ValueError(
-            f"mesh.trials × mesh.batch is {trials} × {batch}, and there are {len(devices)} "
-            "devices: the product must be their number (-1 takes all that are left)."
+            f"mesh.trials × mesh.batch is {trials} × {batch}; the product must be the number of "
+            f"devices, which is {len(devices)} (-1: all that are left)."
         )
     if len(devices) == 1:
         return ONE
     auto = (AxisType.Auto, AxisType.Auto)
-    return Placement(jax.make_mesh((trials, batch), ("trials", "batch"), axis_types=auto))
+    return Placement(jax.make_mesh(shape, ("trials", "batch"), axis_types=auto))
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -14,7 +14,7 @@ def test_every_default_obeys_its_rule():
 
 
 def test_every_axis_is_a_field_and_every_hyperparameter_an_axis():
-    assert set(fields.AXES) == {*settings.NAMES, "batch_size", "seed"}
+    assert set(settings.NAMES) < set(fields.AXES)
     assert set(fields.AXES.values()) <= set(fields.RULES)
 
 

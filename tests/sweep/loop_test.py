@@ -280,7 +280,7 @@ def test_bfloat16_products_select_the_same_setting(digits):
         sweep.fit(
             digits.train, digits.val, settings, model=models.get("concise", precision), **options
         ).best()
-        for precision in models.PRECISIONS
+        for precision in ("float32", "bfloat16")
     ]
     assert chosen[0].trial == chosen[1].trial
     losses_ = [selected.metrics["val_loss"] for selected in chosen]

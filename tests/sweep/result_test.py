@@ -89,8 +89,11 @@ def test_settings_are_compared_over_their_seeds(seeded):
 def test_selection_says_where_the_grid_ends(result):
     """The largest rate and the largest l2 of the three win here."""
     assert result.best().hints == [
-        "learning_rate = 0.1 is the largest tried: extend learning_rate upwards",
-        "l2 = 0.01 is the largest tried: extend l2 upwards",
+        f"The winner lies at the edge of the grid: {hint}."
+        for hint in (
+            "learning_rate = 0.1 is the largest tried: extend learning_rate upwards",
+            "l2 = 0.01 is the largest tried: extend l2 upwards",
+        )
     ]
 
 
