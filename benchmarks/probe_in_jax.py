@@ -87,9 +87,7 @@ class _SciPy:
 
         initial = np.zeros(self.shape).ravel() if initial is None else initial
         options = {"maxcor": 20, "maxiter": _MOST, "maxfun": _MOST, "ftol": 0, "gtol": 0}
-        optimize.minimize(
-            value_and_gradient, initial, jac=True, method="L-BFGS-B", options=options
-        )
+        optimize.minimize(value_and_gradient, initial, jac=True, method="L-BFGS-B", options=options)
 
     def weights(self, v):
         params = v.reshape(self.shape)

@@ -65,7 +65,7 @@ def _options():
     parser.add_argument("--value", action="store_true", help="without gradients")
     parser.add_argument("--bigram", action="store_true", help="train instead")
     parser.add_argument("--samples", type=int, nargs="+", default=[64, 256, 1024, 4096])
-    parser.add_argument("--learning-rates", type=float, nargs="+", default=[8.0, 16.0, 32.0])
+    parser.add_argument("--learning-rates", type=float, nargs="+", default=[8.0, 16.0, 32.0, 64.0])
     parser.add_argument("--output", default="", help="a JSON file")
     return parser.parse_args()
 

@@ -1,6 +1,6 @@
 """A language of 100,000 words: softmax without the logits, exact and on samples.
 
-    python main.py --config=configs/large_vocabulary.py
+python main.py --config=configs/large_vocabulary.py
 
 """
 

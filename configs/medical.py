@@ -1,6 +1,6 @@
 """A decision that is not argmax: is the tumour malignant, where a miss costs ten false alarms?
 
-    python main.py --config=configs/medical.py
+python main.py --config=configs/medical.py
 
 """
 

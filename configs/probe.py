@@ -1,7 +1,7 @@
 """A linear probe: the certified optimum over a path of l2, for features of your own.
 
-    python main.py --config=configs/probe.py --config.dataset=features.npz
-    python main.py --config=configs/probe.py
+python main.py --config=configs/probe.py --config.dataset=features.npz
+python main.py --config=configs/probe.py
 
 """
 

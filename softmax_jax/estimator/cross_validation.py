@@ -26,10 +26,10 @@ class SoftmaxRegressionCV(LinearClassifier):
     [folds · n, C, N] beside a dense copy of X.
 
     >>> import numpy as np
-    >>> x = np.random.default_rng(0).normal(size=(60, 2))
-    >>> model = SoftmaxRegressionCV(Cs=[0.01, 1.0]).fit(x, x[:, 0] > 0)
+    >>> x = np.random.default_rng(0).normal(size=(60, 3))
+    >>> model = SoftmaxRegressionCV(Cs=[1e-4, 1e-2, 1.0], cv=3).fit(x, x.argmax(1))
     >>> model.C_, model.scores_.shape
-    (1.0, (5, 2))
+    (1.0, (3, 3))
     """
 
     def __init__(

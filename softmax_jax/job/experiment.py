@@ -64,6 +64,8 @@ def run(config, workdir, stop, *, overwrite=False) -> int:
     seconds = {}
     splits, job, ended = processes.agreed(_read, config, workdir, overwrite, seconds)
     processes.same(int(identity.digest(job)[:7], 16), "config and data")
+    parts = sum(part.part_size or 0 for part in (splits.train, splits.val))
+    processes.same(parts, "number of examples in memory at a time")
     if ended is not None:  # even where nothing can be written
         return ended
     with contextlib.ExitStack() as held:

@@ -23,7 +23,7 @@ def lines(config, splits, epochs) -> list[str]:
     largest = max(math.prod(shape) for shape in shapes)
     shape = splits.train.num_features, splits.train.num_classes
     of_trial = memory.full_batch_bytes if config.optimizer == "lbfgs" else memory.bytes_per_trial
-    each = of_trial(*shape, max(sizes)) / placement.size("batch")
+    each = of_trial(*shape, -(-max(sizes) // placement.size("batch")))
     here = math.ceil(largest / placement.size("trials"))
     steps = sum(-(-run.num_examples // size) for size in sizes)
     return [

@@ -6,6 +6,7 @@ import jax
 
 from softmax_jax.data.source import user_cache
 from softmax_jax.job.errors import JobError
+from softmax_jax.sweep import memory
 from softmax_jax.sweep.placement import place
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -27,9 +28,13 @@ def use_precision(precision):
 
 
 def start():
-    """Starts the devices. Raises JobError (exit code 2) where those asked for are not to be had."""
+    """Starts the devices. Raises JobError (exit code 2) where those asked for are not to be had.
+
+    Of several processes all do so together: here they agree on the memory that they plan with.
+    """
     try:
         jax.devices()
+        memory.device_bytes()
     except (RuntimeError, AssertionError) as error:  # the latter without a plugin for the platform
         wanted = jax.config.jax_platforms or ""
         reason = (str(error).splitlines() or ["it knows none of that kind"])[0].rstrip(".")

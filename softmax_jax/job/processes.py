@@ -110,16 +110,18 @@ def leave(code) -> int:
     """
     if not jax.distributed.is_initialized():
         return code
-    done = code in (DONE, DIVERGED)
-    try:
+    if code != LOST:
+        done = code in (DONE, DIVERGED)
         patience = _END if done else _PATIENCE
-        distributed.global_state.client.wait_at_barrier("leave", 1000 * patience)
-        jax.distributed.shutdown()
-    except jax.errors.JaxRuntimeError:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(LOST if done else code)
-    return code
+        try:
+            distributed.global_state.client.wait_at_barrier("leave", 1000 * patience)
+            jax.distributed.shutdown()
+            return code
+        except jax.errors.JaxRuntimeError:
+            code = LOST if done else code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _by_hand():

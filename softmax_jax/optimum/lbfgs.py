@@ -87,8 +87,8 @@ def precondition(gradient, gamma=1.0, *, curvature, l2, directions):
 
     curvature [C, K + 1]: Λ, the curvature of the loss for each class along each of the directions
     [D, K], and for its bias, which is not penalised. Whatever lies outside the directions counts
-    as the first, which has the smallest eigenvalue. No curvature is below l2, so no factor goes
-    above 1 / l2: a greater γ would amplify what is only rounding, where the features say nothing.
+    as the first, which has the smallest eigenvalue. No curvature of the objective is below l2, so
+    no factor goes above 1 / l2, whatever γ.
     """
     weights, bias = gradient[:, :-1], gradient[:, -1:]
     outside = jnp.minimum(gamma / (curvature[:, :1] + l2), 1 / l2)

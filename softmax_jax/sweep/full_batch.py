@@ -12,7 +12,8 @@ import numpy as np
 from softmax_jax import batches, models, optimum
 from softmax_jax.sweep import program, shares, sources, tasks
 from softmax_jax.sweep.epoch import Epoch
-from softmax_jax.sweep.minibatch import create, evaluate, fetch, named
+from softmax_jax.sweep.figures import evaluate, fetch, named
+from softmax_jax.sweep.minibatch import create
 from softmax_jax.sweep.placement import padded
 
 # Whatever the model, its parameters are one W and one b.

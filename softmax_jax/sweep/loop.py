@@ -59,7 +59,7 @@ def epochs(
     training examples (of every resample, over its own), with the weights penalised in these units.
     dtype: of features and parameters; float64 needs `jax_enable_x64`.
 
-    chunk: how many trials run at once (0: as many as the memory holds). mesh: how many devices
+    chunk: how many trials run at once (0: as many as the devices hold). mesh: how many devices
     share the trials and how many the examples of a minibatch (-1: all that are left). span_steps:
     after how many steps the generator yields, with figures or without (0: after an epoch). work:
     what is left of a sweep that was broken off, instead of all of it.
@@ -79,12 +79,14 @@ def epochs(
     num_programs = len(sizes) * len(num_samples)
     num_trials = len(settings.l2) * len(seeds) * num_programs * max(num_resamples, 1)
     shape = train.num_features, train.num_classes
-    each = _bytes_per_trial(full, loss)(*shape, max(sizes))
-    chunk = memory.fitting_chunk(num_trials, *shape, each * np.dtype(dtype).itemsize // 4, chunk)
+    placement = place(*mesh)
+    here = -(-max(sizes) // placement.size("batch"))
+    each = _bytes_per_trial(full, loss)(*shape, here) * np.dtype(dtype).itemsize // 4
+    multiple = placement.size("trials")
+    chunk = memory.fitting_chunk(num_trials, *shape, each, chunk, multiple)
     dimensions = {"seeds": seeds, "batch_sizes": sizes, "num_samples": num_samples}
     table = trials.table(settings, **dimensions, num_resamples=num_resamples)
     table = table._replace(shown=("l2",)) if full else table
-    placement = place(*mesh)
     data, mean, scale = sources.make(
         train,
         val,
@@ -99,7 +101,6 @@ def epochs(
     normalisation = mean, scale, train.label_names
     options = schedule, placement
     run = Run(table, num_epochs, stored, best_by, len(train.y), *normalisation, *options)
-    multiple = placement.size("trials")
     if work is None:
         pieces = trials.plan(table, chunk, by_fold=data.differ, multiple=multiple)
         work = [Task(piece) for piece in pieces]

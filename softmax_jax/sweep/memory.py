@@ -1,8 +1,12 @@
-"""How many trials fit on the device at once."""
+"""How many trials fit on the devices at once."""
 
+import functools
+import math
 import os
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 _ITEM = 4  # bytes of a float32
 _PARAMETER_COPIES = 6  # parameters, momentum, average, gradient, best so far, update in flight
@@ -33,9 +37,14 @@ def without_logits_bytes(num_features, num_classes, _):
 
 
 def device_bytes():
-    """The memory of the device: of an accelerator as it reports it, else of the machine."""
+    """The memory of a device: of an accelerator as it reports it, else its share of the machine's.
+
+    Of several processes it is the smallest, so that all come to one plan; the first call is one
+    that all of them make together.
+    """
     stats = jax.local_devices()[0].memory_stats() or {}
-    return stats.get("bytes_limit") or _machine_bytes()
+    own = stats.get("bytes_limit") or _machine_bytes() // jax.local_device_count()
+    return own if jax.process_count() == 1 else _least(own)
 
 
 def check_table(num_trials):
@@ -49,17 +58,25 @@ def check_counts(num_examples, num_resamples):
     _require(3 * num_examples * num_resamples, _machine_bytes(), what)
 
 
-def fitting_chunk(num_trials, num_features, num_classes, each, chunk=0):
+def fitting_chunk(num_trials, num_features, num_classes, each, chunk=0, devices=1):
     """The number of trials of `each` so many bytes to run at once: `chunk`; if 0, what fits.
 
-    Raises ValueError, with the bytes, where not even one fits, or where the results of all (their
-    last and their best parameters) cannot be held.
+    devices: how many share the trials; a chunk is rounded up, to give each the same number.
+    Raises ValueError, with the bytes, where not even one fits on each, or where the results of all
+    (their last and their best parameters) cannot be held.
     """
     what = f"{num_trials:,} trials of {num_features} × {num_classes} parameters need"
     chunk = min(chunk, num_trials)
-    _require(each * max(chunk, 1), device_bytes(), f"{max(chunk, 1):,} at once of {what}")
+    here = max(math.ceil(chunk / devices), 1)
+    _require(each * here, device_bytes(), f"{here:,} at once on a device of {what}")
     _require(2 * _ITEM * (num_features + 1) * num_classes * num_trials, _machine_bytes(), what)
-    return chunk or max(1, int(_SHARE * device_bytes() // each))
+    return devices * (here if chunk else max(1, int(_SHARE * device_bytes() // each)))
+
+
+@functools.cache
+def _least(own):
+    mebibytes = multihost_utils.process_allgather(np.int32(own >> 20))
+    return int(mebibytes.min()) << 20
 
 
 def _machine_bytes():

@@ -9,6 +9,7 @@ import numpy as np
 from softmax_jax.batches import Data
 from softmax_jax.sweep import program, tasks
 from softmax_jax.sweep.epoch import Epoch
+from softmax_jax.sweep.figures import evaluate, fetch, named
 from softmax_jax.sweep.placement import padded
 from softmax_jax.sweep.settings import in_use
 from softmax_jax.train import MOMENTUM_SGD, SGD
@@ -108,6 +109,7 @@ def _spans(run, task, feed, span_steps) -> Iterator[_Span]:
     """Every span of the task's epochs that does not lie behind it."""
     table, first, placement = run.trials, task.piece.trials[0, 0], run.placement
     seeds, batch_size = table.seed[task.piece.trials[:, 0]], int(table.batch_size[first])
+    shape = task.piece.trials.shape
     for epoch in range(task.epoch + 1, run.num_epochs + 1):
         done = task.part if epoch == task.epoch + 1 else 0
         left = -(-run.num_examples // batch_size)
@@ -120,7 +122,7 @@ def _spans(run, task, feed, span_steps) -> Iterator[_Span]:
                 span = order[:, start : start + limit]
                 left, number = left - span.shape[1], number + 1
                 if number > done:
-                    yield _Span(epoch, number, left == 0, data, placement.batches(span))
+                    yield _Span(epoch, number, left == 0, data, placement.batches(span, shape))
 
 
 def orders(seeds, epoch, num_examples, batch_size, part=0):
@@ -154,28 +156,8 @@ def create(run, piece, objective, feed):
         tx=MOMENTUM_SGD if table.hyperparameters.momentum.any() else SGD,
         num_features=feed.dataset.num_features,
         num_classes=len(run.label_names),
-        sharding=placement.sharding(None, "trials"),
+        sharding=placement.sharding(*placement.axes(piece.trials.shape)),
     )
-
-
-def evaluate(states, feed):
-    """The figures {name: [S, K]} of every metric over a feed."""
-    total = None
-    for _, data in feed.parts():
-        sums = program.evaluate(states, data, feed.placement.by_examples)
-        total = sums if total is None else program.add(total, sums)
-    return program.values(states, total)
-
-
-def named(prefix, figures):
-    """{'train_loss': ...} of {'loss': ...}: the loss first."""
-    names = sorted(figures, key=lambda name: name != "loss")
-    return {f"{prefix}_{name}": figures[name] for name in names}
-
-
-def fetch(figures, placement):
-    """The figures on the host, in their order (that of a jitted function is the alphabet's)."""
-    return dict(zip(figures, placement.fetch(list(figures.values())), strict=True))
 
 
 def _cost(figures, best_by):

@@ -1,8 +1,9 @@
 """Where the arrays of a sweep lie: on one device, or spread over a mesh of them.
 
-A mesh has two axes: `trials`, over which the trials of a piece are dealt out, and `batch`, over
-which the examples of each minibatch are. The programs are the same: the compiler divides them as
-their inputs are divided (GSPMD, Xu et al. 2021), and several processes run them together.
+A mesh has two axes: `trials`, over which the trials of a piece are dealt out (its settings, or else
+its seeds), and `batch`, over which the examples of each minibatch are. The programs are the same:
+the compiler divides them as their inputs are divided (GSPMD, Xu et al. 2021), and several processes
+run them together.
 """
 
 import functools
@@ -39,17 +40,21 @@ class Placement(NamedTuple):
         """The sharding of examples [N, ...]; None where no two devices share them."""
         return self.sharding("batch") if self.size("batch") > 1 else None
 
+    def axes(self, shape):
+        """For `sharding`: which axis of a piece [S, K] the devices share; K, if they divide it."""
+        return ("trials", None) if shape[1] % self.size("trials") else (None, "trials")
+
     def trials(self, tree):
-        """Leaves [S, K, ...], each device with its share of the K."""
-        return self._put(tree, None, "trials")
+        """Leaves [S, K, ...], each device with its share of the trials."""
+        return jax.tree.map(lambda leaf: self._put(leaf, *self.axes(leaf.shape)), tree)
 
     def rows(self, tree):
-        """Leaves [K, ...], each device with its share of the K."""
-        return self._put(tree, "trials")
+        """Leaves [K, ...], each device with its share of the K if they divide it."""
+        return jax.tree.map(lambda leaf: self._put(leaf, self.axes((1, *leaf.shape))[1]), tree)
 
-    def batches(self, order):
-        """An order [S, steps, B], each device with its share of every minibatch."""
-        return self._put(order, None, None, "batch")
+    def batches(self, order, shape):
+        """An order [S, steps, B] for a piece [S, K]: each device with its share of a minibatch."""
+        return self._put(order, self.axes(shape)[0], None, "batch")
 
     def examples(self, tree, axis=0):
         """Leaves with N examples on an axis, each device with its share of them.

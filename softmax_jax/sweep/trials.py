@@ -90,9 +90,13 @@ def plan(trials: Trials, chunk: int = 0, *, by_fold=False, multiple=1) -> list[P
 
 
 def cut(by_seed, limit, multiple=1) -> list[Piece]:
-    """Pieces of trials [seeds, columns], with at most `limit` real ones each."""
+    """Pieces of trials [seeds, columns], with at most `limit` real ones each.
+
+    Where `multiple` divides the seeds of a piece, its columns need no padding.
+    """
     columns = _even(by_seed.shape[1], limit)
     rows = _divisor(len(by_seed), limit // columns)
+    multiple = multiple if rows % multiple else 1
     pieces = []
     for top in range(0, len(by_seed), rows):
         for left in range(0, by_seed.shape[1], columns):

@@ -94,9 +94,9 @@ def test_float32_agrees_too(name):
 
 def newton(x, labels, C, steps=30):
     """The coefficients without an intercept [C, D] by Newton's method, from the definition."""
-    (num_examples, num_features), num_classes = x.shape, labels.max() + 1
+    num_classes = labels.max() + 1
     y = np.eye(num_classes)[labels]
-    coef = np.zeros(num_classes * num_features)
+    coef = np.zeros(num_classes * x.shape[1])
     for _ in range(steps):
         p = special.softmax(x @ coef.reshape(num_classes, -1).T, 1)
         gradient = C * ((p - y).T @ x).ravel() + coef

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import make_scorer, recall_score
+from sklearn.metrics import balanced_accuracy_score, make_scorer
 from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_score
 
 from softmax_jax.estimator import SoftmaxRegression, SoftmaxRegressionCV
 
-CS = [1e-3, 0.1, 10.0]
+CS = [1e-3, 1.0, 1e3]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_scores_are_those_of_models_fitted_one_by_one(three, chosen):
 
 def test_the_best_penalty_is_fitted_to_all(three, chosen):
     means = chosen.scores_.mean(0)
-    assert chosen.C_ == CS[means.argmax()] and 0 < means.argmax() or means[0] == means.max()
+    assert chosen.C_ == CS[means.argmax()] == 1.0
     alone = SoftmaxRegression(chosen.C_, tol=1e-9).fit(*three)
     assert chosen.l2_ == pytest.approx(alone.l2_)
     np.testing.assert_allclose(chosen.coef_, alone.coef_, atol=1e-3)
@@ -51,14 +51,14 @@ def test_of_equals_the_strongest_penalty_wins_and_nan_never(three):
     constant = SoftmaxRegressionCV([1.0, 0.01, 10.0], cv=3, scoring=lambda *_: 1.0).fit(x, y)
     assert constant.C_ == 0.01
 
-    def undefined_for_strong_ones(estimator, x, y):
+    def undefined_for_strong_ones(estimator, *_):
         return np.nan if np.abs(estimator.coef_).max() < 0.1 else 0.0
 
     model = SoftmaxRegressionCV([0.001, 1.0, 10.0], cv=3, scoring=undefined_for_strong_ones)
     assert model.fit(x, y).C_ == 1.0
 
 
-@pytest.mark.parametrize("scoring", ["accuracy", None, make_scorer(recall_score, average="macro")])
+@pytest.mark.parametrize("scoring", ["accuracy", None, make_scorer(balanced_accuracy_score)])
 def test_the_scoring_is_used_throughout(three, scoring):
     x, y = three
     model = SoftmaxRegressionCV(CS, cv=3, scoring=scoring).fit(x, y)
@@ -94,5 +94,6 @@ def test_groups_stay_together_and_folds_may_lack_a_class(three):
     x, y = three
     groups = np.unique(y, return_inverse=True)[1]  # every fold is one class
     model = SoftmaxRegressionCV(CS, cv=GroupKFold(3)).fit(sparse.csr_array(x), y, groups=groups)
+    # A class that a fold has never seen gets a probability of about 0.
     assert np.isfinite(model.scores_).all() and model.scores_.max() < -10
-    assert model.C_ == CS[0] or model.scores_.mean(0).argmax() > 0
+    np.testing.assert_allclose(model.coef_, SoftmaxRegression(model.C_).fit(x, y).coef_, atol=0.01)

@@ -108,6 +108,7 @@ def test_weights_are_routed(three):
     x, y = three
     with sklearn.config_context(enable_metadata_routing=True):
         model = SoftmaxRegression().set_fit_request(sample_weight=True)
+        model.set_score_request(sample_weight=False)
         weights = {"sample_weight": (y != "pear").astype(float)}
         found = cross_validate(model, x, y, cv=3, params=weights, return_estimator=True)
     for estimator in found["estimator"]:

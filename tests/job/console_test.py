@@ -7,6 +7,8 @@ import sys
 import termios
 from pathlib import Path
 
+import pytest
+
 from softmax_jax import sweep
 from softmax_jax.job import console
 
@@ -35,6 +37,18 @@ def test_a_warning_stands_between_rules_on_the_standard_error(capsys):
     captured = capsys.readouterr()
     assert captured.out == "" and "WARNING: mind this" in captured.err
     assert captured.err.count("!" * 40) >= 2
+
+
+@pytest.mark.parametrize("name, speak", [("stdout", console.say), ("stderr", console.warn)])
+def test_a_full_disk_under_the_log_or_nobody_who_reads_it_is_no_error(monkeypatch, name, speak):
+    reader, writer = os.pipe()
+    os.close(reader)
+    for broken in (open("/dev/full", "w"), open(writer, "w")):
+        with broken:
+            monkeypatch.setattr(sys, name, broken)
+            speak("once")
+            speak("twice")
+            assert os.path.samestat(os.fstat(broken.fileno()), os.stat(os.devnull))
 
 
 def test_on_a_terminal_there_is_a_progress_bar(tmp_path, environment):

@@ -1,0 +1,108 @@
+"""Trains sweeps on meshes of the devices there are: python on_devices.py FOLDER MESH[:CASE...] ...
+
+Writes what each mesh found to FOLDER/MESH.npz, and prints a line of JSON per mesh: for each case
+the bytes of the states (all of them, and those on the first device), and of every program its
+buffers on one device and the kinds of communication in it.
+"""
+
+import collections
+import json
+import re
+import sys
+
+import jax
+import numpy as np
+
+from softmax_jax import data, sweep
+from softmax_jax.sweep import program, shares
+from softmax_jax.sweep.collecting import Collection
+
+_SPLITS = data.load("digits", "train[:500]", "train[500:703]")
+_FOLDS = {"resamples": sweep.resampling.fold_counts(_SPLITS.train.y, 3)}
+_SETTINGS = sweep.grid(learning_rate=(0.02, 0.05, 0.1), momentum=(0.0, 0.5))
+_CURED = _SETTINGS._replace(averaging=np.float32([0, 0.5] * 3), patience=np.float32([0, 2, 1] * 2))
+_SHORT = {"num_epochs": 3, "batch_size": 60}
+_EXACT = {"optimizer": "lbfgs", "num_epochs": 100, "tolerance": 1e-5}
+CASES = {
+    "seeds": (_SETTINGS, {"seeds": (0, 1), "chunk": 6, **_SHORT}),
+    "many seeds": (sweep.grid(l2=(0.0, 0.1)), {"seeds": range(8), **_SHORT}),
+    "cured": (_CURED, {"span_steps": 4, **_SHORT}),
+    "folds": (_SETTINGS, {"class_weight": "balanced", **_FOLDS, **_SHORT}),
+    "folds apart": (_SETTINGS, {"standardize": True, **_FOLDS, **_SHORT}),
+    "optimum": (sweep.grid(l2=(1e-3, 1e-2, 3e-2, 0.1, 1.0)), _EXACT),
+    "optimum of folds": (sweep.grid(l2=(0.03, 0.1, 1.0)), {**_FOLDS, **_EXACT}),
+}
+_PROGRAMS = (
+    (program, "create"),
+    (program, "train_epoch"),
+    (program, "evaluate"),
+    (shares, "start"),
+    (shares, "advance"),
+    (shares, "chosen"),
+)
+
+
+def watch(module, name, seen):
+    """Has every first call of a program noted in `seen`."""
+    function = getattr(module, name)
+
+    def call(*arguments, **options):
+        if name not in seen:
+            seen[name] = facts(function.lower(*arguments, **options).compile())
+        return function(*arguments, **options)
+
+    setattr(module, name, call)
+
+
+def facts(compiled):
+    """Buffers on one device, in bytes, and how often the devices communicate in which way."""
+    memory = compiled.memory_analysis()
+    pattern = r" (all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\("
+    return {
+        "arguments": memory.argument_size_in_bytes,
+        "results": memory.output_size_in_bytes,
+        "temporary": memory.temp_size_in_bytes,
+        "communication": collections.Counter(re.findall(pattern, compiled.as_text())),
+    }
+
+
+def held(tree):
+    """[bytes of a tree, those of them that the first device has]."""
+    leaves, first = jax.tree.leaves(tree), jax.devices()[0]
+    shards = [shard for leaf in leaves for shard in leaf.addressable_shards]
+    here = [shard.data.nbytes for shard in shards if shard.device == first]
+    return [sum(leaf.nbytes for leaf in leaves), sum(here)]
+
+
+def run(case, mesh, seen):
+    """(the result of a case, what is to be told of it)."""
+    settings, options = CASES[case]
+    val = None if "resamples" in options else _SPLITS.val
+    epochs = sweep.epochs(_SPLITS.train, val, settings, mesh=mesh, **options)
+    seen.clear()
+    collection = Collection(epochs.run)
+    for epoch in epochs:
+        collection.add(epoch)
+        told = {"progress": held(epoch.progress), "models": held((epoch.states, epoch.best))}
+    return collection.result(), told | {"programs": dict(seen)}
+
+
+def main(folder, *meshes):
+    seen = {}
+    for module, name in _PROGRAMS:
+        watch(module, name, seen)
+    for text in meshes:
+        name, *cases = text.split(":")
+        arrays, told = {}, {}
+        for case in cases or CASES:
+            result, told[case] = run(case, tuple(map(int, name.split(","))), seen)
+            kept = {"params": result.params, "best": result.best_params} | result.metrics
+            kept |= {"best_epoch": result.best_epoch, "reached": result.reached}
+            for path, leaf in jax.tree_util.tree_flatten_with_path(kept)[0]:
+                arrays[f"{case}/{jax.tree_util.keystr(path, simple=True, separator='/')}"] = leaf
+        np.savez(f"{folder}/{name}.npz", **arrays)
+        print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
