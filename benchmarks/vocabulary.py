@@ -11,7 +11,9 @@ accelerator, its contenders are left out). A size is N x V, examples and words; 
 Those that hold all logits are left out where these take more than --largest-logits bytes; PyTorch
 holds three such arrays, JAX two.
 
-`buffers`: what the compiled program allocates besides arguments and results
+`ratio`: times as long as this project. `CPU s`: what all threads of a contender took, the median:
+where others use the machine, the figure to compare (PyTorch's threads also spend it waiting for
+each other then). `buffers`: what the compiled program allocates besides arguments and results
 (`memory_analysis()`). `peak`: by how much one run raises the peak memory of a fresh process,
 gradients included. `GFLOP/s`: of the 6 N V D operations of the three products that the full form
 makes, whatever a contender really makes.
@@ -24,6 +26,7 @@ KL(true ‖ model), exact and averaged over the contexts, at the best of the lea
 import argparse
 import functools
 import importlib.util
+import statistics
 
 from benchmarks import timing
 from benchmarks.timing import Contender, Processes
@@ -82,16 +85,20 @@ def _measure(processes, options, size, torch):
         "num_features": options.features,
         "gradients": not options.value,
     }
-    contenders = [
-        Contender(name, run, run)
-        for name, run in ((n, processes.bind(path, **arguments)) for n, path in names.items())
-    ]
+    cpu_seconds = {name: [] for name in names}
+    contenders = []
+    for name, path in names.items():
+        run = processes.bind(path, **arguments)
+        contenders.append(Contender(name, _recording(run, cpu_seconds[name]), run))
     rows = timing.measure(contenders, options.repeats)
     for row in rows:
+        row["cpu"] = statistics.median(cpu_seconds[row["name"]])
         with Processes() as fresh:
             row["peak"] = fresh.bind(names[row["name"]], peak=True, **arguments)()["peak"]
     work = (2 if options.value else 6) * num_rows * num_words * options.features
     columns = {
+        "CPU s": lambda row: f"{row['cpu']:.3f}",
+        "CPU ratio": lambda row: f"{row['cpu'] / rows[0]['cpu']:.2f}",
         "GFLOP/s": lambda row: f"{work / row['median'] / 1e9:.0f}",
         "buffers": lambda row: _megabytes(row["figures"].get("buffers")),
         "peak": lambda row: _megabytes(row["peak"]),
@@ -104,6 +111,17 @@ def _measure(processes, options, size, torch):
         flush=True,
     )
     return rows
+
+
+def _recording(run, cpu_seconds):
+    """The run, leaving the CPU seconds of every call in the list."""
+
+    def recorded():
+        figures = run()
+        cpu_seconds.append(figures["cpu"])
+        return figures
+
+    return recorded
 
 
 def _train(processes, options):

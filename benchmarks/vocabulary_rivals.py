@@ -2,6 +2,7 @@
 
 import functools
 import resource
+import time
 
 import numpy as np
 import torch
@@ -38,12 +39,12 @@ def _in_blocks(x, W, labels, gradients):
 def _run(loss, num_rows, num_words, num_features, gradients, peak=False):
     x, W, labels = _problem(num_rows, num_words, num_features)
     x.grad = W.grad = None
-    before = _peak_memory()
+    before, start = _peak_memory(), time.process_time()
     with torch.set_grad_enabled(gradients):
         value = loss(x, W, labels, gradients)
         if value.requires_grad:
             value.backward()
-    figures = {"loss": float(value.detach())}
+    figures = {"cpu": time.process_time() - start, "loss": float(value.detach())}
     return figures | {"peak": _peak_memory() - before} if peak else figures
 
 

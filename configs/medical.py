@@ -1,7 +1,13 @@
 """A decision that is not argmax: is the tumour malignant, where a miss costs ten false alarms?
 
-python main.py --config=configs/medical.py
+    python main.py --config=configs/medical.py
 
+scikit-learn's breast-cancer set, standardised, at the certified optimum for l2 = 0.01, judged on
+what 100 bootstrap draws of the train split leave out: half a minute on 2 CPU cores. Expect an
+accuracy of .974, and a cost of 0.21 an example by argmax against 0.125 by the least expected cost,
+which catches more malignant tumours and raises more false alarms. The saving is 0.085 in the mean,
+with 95 % of the draws in [-0.08, 0.32]: on a single split of this size, such as the 114 test
+examples, argmax may still come out cheaper, and does.
 """
 
 from configs import default

@@ -1,8 +1,14 @@
 """A linear probe: the certified optimum over a path of l2, for features of your own.
 
-python main.py --config=configs/probe.py --config.dataset=features.npz
-python main.py --config=configs/probe.py
+    python main.py --config=configs/probe.py --config.dataset=features.npz
+    python main.py --config=configs/probe.py
 
+Standardised features; 16 penalties, found from the data, brought to within 1e-4 of their optimum
+at once; the choice by the validation loss; a refit on train and val; one look at the test split.
+On the pixels of Fashion-MNIST a few minutes on 2 CPU cores: with 50,000 images to train on and
+10,000 to choose by, expect l2 = 0.0017, a validation loss of 0.412 (.855 of the images), and after
+the refit on all 60,000 a test loss of 0.436 and a test accuracy of .847, 95 % interval [.840,
+.854].
 """
 
 from configs import default

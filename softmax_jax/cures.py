@@ -13,8 +13,9 @@ def smoothed(loss, amount):
     section 7.
 
     >>> from softmax_jax.losses import cross_entropy
-    >>> print(smoothed(cross_entropy, 0.5)(jnp.array([[2.0, 0.0]]), jnp.array([0])).round(4))
-    [0.6269]
+    >>> (loss,) = smoothed(cross_entropy, 0.5)(jnp.array([[2.0, 0.0]]), jnp.array([0]))
+    >>> print(f"{loss:.4f}")
+    0.6269
     """
 
     def smoothed_loss(logits, labels, axis=-1):

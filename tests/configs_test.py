@@ -167,3 +167,30 @@ def test_without_a_cure_the_validation_loss_rises_and_the_accuracy_stays(
     late = [curve[epoch]["val_accuracy"] for epoch in range(481, 501)]
     peak = [curve[epoch]["val_accuracy"] for epoch in range(80, 221)]
     assert abs(sum(peak) / len(peak) - sum(late) / len(late)) < 0.004
+
+
+@pytest.mark.slow
+def test_the_probe_comes_to_the_test_figures_it_claims(
+    main, environment, fashion_mnist_dir, tmp_path
+):
+    splits = ("--config.train_split=train[:50000]", "--config.val_split=train[50000:]")
+    # A few penalties around the one that wins on the whole path.
+    path = ("--config.l2_path=0", "--config.sweep.l2=5e-4,1.7e-3,5e-3")
+    summary = _real(main, environment, fashion_mnist_dir, tmp_path, "probe", *splits, *path)
+    selected, test = summary["selected"], summary["test"]
+    assert selected["refit"] and selected["hyperparameters"]["l2"] == pytest.approx(1.7e-3)
+    assert selected["val_loss"] == pytest.approx(0.412, abs=0.003)
+    assert test["accuracy"] >= 0.844 and test["loss"] <= 0.441
+    assert selected["gap_bound"] <= 1e-4 * selected["objective"]
+
+
+@pytest.mark.slow
+def test_the_cost_rule_saves_what_the_medical_note_claims(main, tmp_path):
+    done = main("--config=configs/medical.py", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    resampled = json.loads((tmp_path / "summary.json").read_text())["decisions"]["resampled"]
+    assert resampled["argmax"]["cost"]["mean"] == pytest.approx(0.21, abs=0.01)
+    assert resampled["bayes"]["cost"]["mean"] == pytest.approx(0.125, abs=0.01)
+    assert resampled["saving"]["mean"] == pytest.approx(0.085, abs=0.01)
+    recall = {rule: resampled[rule]["recall"]["malignant"]["mean"] for rule in ("argmax", "bayes")}
+    assert recall["bayes"] > recall["argmax"]

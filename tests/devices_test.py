@@ -1,14 +1,11 @@
-"""Eight devices in one process, and several processes, find what one device does.
+"""Eight devices find what one does, and none of them has more than its share.
 
-The devices are parts of this machine's processor; the processes meet on its loopback, started as
-Slurm would start them.
+The devices are parts of this machine's processor. `tests/job/processes_test.py` has the processes.
 """
 
 import json
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,43 +16,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 # Of each mesh some cases of `on_devices.py`; of the default one all.
-MESHES = {"-1,1": "", "4,2": ":cured:folds apart:optimum of folds", "1,-1": ":seeds:optimum"}
+MESHES = {"-1,1": "", "4,2": ":seeds:folds apart:optimum", "1,-1": ":folds:optimum"}
 SHARES = {"-1,1": 8, "4,2": 4, "1,-1": 1}
-
-
-def python(environment, *arguments, **variables):
-    environment = environment | {"PYTHONPATH": str(ROOT)} | variables
-    pipe = subprocess.PIPE
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
-
-
-def together(environment, number, *arguments, **variables):
-    """So many processes of one program, started as Slurm starts them; all ended at the end."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    slurm = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": str(number)}
-    slurm["JAX_COORDINATOR_PORT"] = str(port)
-    return [
-        python(environment, *arguments, **slurm, SLURM_PROCID=i, SLURM_LOCALID=i, **variables)
-        for i in map(str, range(number))
-    ]
-
-
-def ended(processes, seconds=200):
-    """[(exit code, standard output, standard error)], within so many seconds from now."""
-    deadline = time.monotonic() + seconds
-    try:
-        outputs = [
-            process.communicate(timeout=deadline - time.monotonic()) for process in processes
-        ]
-    finally:
-        for process in processes:
-            process.kill()
-    return [
-        (process.returncode, *output) for process, output in zip(processes, outputs, strict=True)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +27,16 @@ def sweeps(environment, tmp_path_factory):
     def run(meshes, **variables):
         folder = tmp_path_factory.mktemp("sweeps")
         texts = [mesh + cases for mesh, cases in meshes.items()]
-        program = python(environment, "tests/on_devices.py", folder, *texts, **variables)
-        ((code, output, errors),) = ended([program])
-        assert code == 0, errors
-        told = map(json.loads, output.splitlines())
+        done = subprocess.run(
+            [sys.executable, "tests/on_devices.py", folder, *texts],
+            cwd=ROOT,
+            env=environment | {"PYTHONPATH": str(ROOT)} | variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        told = map(json.loads, done.stdout.splitlines())
         return {
             mesh: (dict(np.load(folder / f"{mesh}.npz")), facts)
             for mesh, facts in zip(meshes, told, strict=True)
@@ -79,7 +47,7 @@ def sweeps(environment, tmp_path_factory):
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_eight_devices_find_what_one_does(sweeps, mesh):
-    """Where an optimum is left within its tolerance, rounding decides; how good it is, it does not."""
+    """Rounding decides where an optimum is left within its tolerance, but not how good it is."""
     expected, found = sweeps["one"][0], sweeps[mesh][0]
     assert len(found) > 20 and found.keys() <= expected.keys()
     for name, array in found.items():
@@ -114,7 +82,7 @@ def test_devices_exchange_sums_over_examples_and_nothing_else(sweeps, mesh):
             kinds = set(program["communication"])
             allowed = set() if mesh == "-1,1" and name == "train_epoch" else {"all-reduce"}
             assert kinds <= allowed, (case, name, program["communication"])
-    both = sweeps["4,2"][1]["cured"]["programs"]
+    both = sweeps["4,2"][1]["seeds"]["programs"]
     assert both["train_epoch"]["communication"] and both["evaluate"]["communication"]
 
 

@@ -7,6 +7,7 @@ import contextlib
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -488,3 +489,12 @@ def test_data_that_cannot_be_trained_on_are_refused_before_anything_is_written(
     said = capsys.readouterr().err.replace(str(tmp_path), "")
     assert said.count("main.py: ") == 1 and text in said
     assert not (tmp_path / "w").exists()
+
+
+def test_every_test_that_the_document_names_is_there():
+    text = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    named = re.findall(r"`(\w+_test): (\w+)`", text)
+    assert len(named) > 50
+    for file, words in named:
+        texts = [path.read_text("utf-8") for path in (ROOT / "tests").rglob(f"{file}.py")]
+        assert re.search(rf"def test_\w*{words}", "".join(texts)), (file, words)

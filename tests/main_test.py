@@ -83,7 +83,7 @@ def test_summary_and_config_name_the_data_and_the_machine(finished):
     summary, config = _summary(folder), json.loads((folder / "config.json").read_text())
     assert summary["dataset"] == config["dataset"] == "digits"
     assert summary["num_examples"] == {"train": 1150, "val": 287, "test": 360}
-    assert set(summary["seconds"]) == {"data", "training", "selection", "pictures"}
+    assert set(summary["seconds"]) == {"data", "training", "selection", "pictures", "studies"}
     assert len(config["fingerprint"]) == 64
     assert config["device_count"] >= 1 and set(config["versions"]) >= {"jax", "flax", "optax"}
     assert config["config"]["batch_size"] == 64

@@ -1,4 +1,4 @@
-"""L-BFGS for one trial: the direction, the preconditioner, the line search on logits.
+"""L-BFGS for one trial: the memory, the direction, the line search on logits.
 
 Source: Nocedal and Wright, *Numerical Optimization*, 2nd ed.: algorithm 7.4 (two-loop recursion),
 section 3.1 (Wolfe conditions).
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from softmax_jax import losses
-from softmax_jax.optimum.problem import product
 
 MEMORY = 20
 _SUFFICIENT, _CURVATURE, _MOST_TRIES = 1e-4, 0.9, 30
@@ -53,12 +52,23 @@ def empty_memory(like) -> Memory:
 
 def remember(memory: Memory, s, y) -> Memory:
     """The newest pair in, the oldest one out; a pair without positive curvature counts nothing."""
+    newest = Memory(s, y, _rho(s, y))
+    return jax.tree.map(lambda old, new: jnp.append(old[1:], new[None], 0), memory, newest)
+
+
+def transfer(memory: Memory, change) -> Memory:
+    """The memory of the same loss under a penalty that is greater by `change`.
+
+    Exact: the penalty's share of y is l2 · s, but for the bias, which is not penalised.
+    """
+    y = memory.y + change * memory.s.at[:, :, -1].set(0)
+    return Memory(memory.s, y, jnp.where(memory.rho > 0, jax.vmap(_rho)(memory.s, y), 0))
+
+
+def _rho(s, y):
     curvature = jnp.vdot(s, y)
     good = curvature > jnp.finfo(s.dtype).eps * jnp.vdot(y, y)
-    rho = jnp.where(good, 1 / jnp.where(good, curvature, 1), 0)
-    return jax.tree.map(
-        lambda old, new: jnp.append(old[1:], new[None], 0), memory, Memory(s, y, rho)
-    )
+    return jnp.where(good, 1 / jnp.where(good, curvature, 1), 0)
 
 
 def direction(gradient, memory: Memory, precondition) -> jax.Array:
@@ -80,21 +90,6 @@ def direction(gradient, memory: Memory, precondition) -> jax.Array:
     gamma = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 1)
     q, shares = lax.scan(down, gradient, memory, reverse=True)
     return -lax.scan(up, precondition(q, gamma), (memory, shares))[0]
-
-
-def precondition(gradient, gamma=1.0, *, curvature, l2, directions):
-    """γ · (Λ + l2)⁻¹ · gradient, in the eigenvectors of the covariance: [C, D + 1] -> the same.
-
-    curvature [C, K + 1]: Λ, the curvature of the loss for each class along each of the directions
-    [D, K], and for its bias, which is not penalised. Whatever lies outside the directions counts
-    as the first, which has the smallest eigenvalue. No curvature of the objective is below l2, so
-    no factor goes above 1 / l2, whatever γ.
-    """
-    weights, bias = gradient[:, :-1], gradient[:, -1:]
-    outside = jnp.minimum(gamma / (curvature[:, :1] + l2), 1 / l2)
-    inside = jnp.minimum(gamma / (curvature[:, :-1] + l2), 1 / l2) - outside
-    turned = product(inside * product(weights, directions), directions.T)
-    return jnp.append(outside * weights + turned, gamma * bias / curvature[:, -1:], 1)
 
 
 def line_search(logits, along, y, shares, loss, slope, penalty) -> Point:

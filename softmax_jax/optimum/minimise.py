@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from softmax_jax.optimum.following import batch, follow, leaders, ready
 from softmax_jax.optimum.problem import Prepared, Problem, prepare
 from softmax_jax.optimum.solver import State, advance, start
 
@@ -89,11 +90,15 @@ def iterate(
     """
     dtype = state.params.dtype
     tolerance, limit = jnp.asarray(tolerance, dtype), jnp.int32(max_iterations)
+    order = leaders(np.asarray(state.l2), np.asarray(state.column))
+    cost = state.params[0].size * len(prepared.y) * 2 * len(order)
+    small = cost < _WORTH_COMPILING
     while True:
         unfinished = going(state, max_iterations)
         if not unfinished.any():
             return
-        chosen = rows(unfinished, state.params[0].size * len(prepared.y) * 2)
+        chosen = batch(ready(unfinished, order), order, small)
+        state = follow(prepared, state, jnp.asarray(chosen), jnp.asarray(order[chosen]))
         state = advance(prepared, state, jnp.asarray(chosen), tolerance, limit, jnp.int32(span))
         yield state
 

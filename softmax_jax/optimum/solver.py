@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from softmax_jax import losses
-from softmax_jax.optimum import certificate, lbfgs
+from softmax_jax.optimum import certificate, lbfgs, preconditioner
 from softmax_jax.optimum.problem import Prepared, product
 
 
@@ -66,7 +66,8 @@ def advance(prepared: Prepared, state: State, rows, tolerance, max_iterations, s
     return jax.tree.map(lambda leaf, new: leaf.at[rows].set(new), state, part)
 
 
-def _shares(prepared, column):
+def shares_of(prepared, column):
+    """The weights [N] of the examples for a column of the resamples, of sum 1."""
     weights = prepared.weights
     if prepared.resamples is not None:
         weights = weights * prepared.resamples[:, column]
@@ -74,7 +75,7 @@ def _shares(prepared, column):
 
 
 def _start(prepared, l2, column, params):
-    shares, y = _shares(prepared, column), prepared.y
+    shares, y = shares_of(prepared, column), prepared.y
     num_classes, dtype = len(prepared.priors), shares.dtype
     labels = jax.nn.one_hot(y, num_classes, axis=0, dtype=dtype)
     priors = jnp.where(prepared.fit_bias, (labels * shares).sum(1), 1 / num_classes)
@@ -99,10 +100,10 @@ def _start(prepared, l2, column, params):
 
 
 def _span(prepared, tolerance, max_iterations, span, trial):
-    shares = _shares(prepared, trial.column)
+    shares = shares_of(prepared, trial.column)
     logits = product(trial.params, prepared.features)
     loss = losses.cross_entropy(logits, prepared.y, axis=0)
-    curvature = _curvature(prepared, shares, logits)
+    curvature = preconditioner.estimate(prepared, shares, logits)
     limit = jnp.minimum(max_iterations, trial.iterations + span)
 
     def running(carry):
@@ -116,27 +117,16 @@ def _span(prepared, tolerance, max_iterations, span, trial):
 
     new, logits, _, _ = lax.while_loop(running, step, (trial, logits, loss, jnp.bool_(False)))
     new = certificate.certify(prepared, new, logits, shares, tolerance)
-    return _choose(trial.done, trial, new)
-
-
-def _curvature(prepared, shares, logits):
-    """The diagonal of the loss's Hessian along the directions, from the sample: [C, K + 1].
-
-    Σ w p(1 - p) (x · direction)², and for the bias (last) Σ w p(1 - p). Kept from zero, which
-    a class of confident probabilities would come to.
-    """
-    p = losses.softmax(logits[:, prepared.sample], axis=0)
-    w = shares[prepared.sample]
-    w = p * (1 - p) * w / jnp.maximum(w.sum(), jnp.finfo(w.dtype).tiny)
-    bias = jnp.maximum(w.sum(1, keepdims=True), 1e-3 / len(p))
-    weights = jnp.maximum(product(w, prepared.squares.T), 1e-3 * bias * prepared.eigenvalues)
-    return jnp.append(weights, bias, 1)
+    return choose(trial.done, trial, new)
 
 
 def _step(prepared, shares, curvature, trial, logits, loss):
     """One iteration: (trial, logits, loss) -> the same, one step further or stalled."""
     precondition = functools.partial(
-        lbfgs.precondition, curvature=curvature, l2=trial.l2, directions=prepared.directions
+        preconditioner.precondition,
+        curvature=curvature,
+        l2=trial.l2,
+        directions=prepared.directions,
     )
     d = lbfgs.direction(trial.gradient, trial.memory, precondition)
     # Rounding may leave a direction that does not descend; the preconditioned gradient does.
@@ -154,10 +144,11 @@ def _step(prepared, shares, curvature, trial, logits, loss):
     # Without a good step, once more without the memory; if that was empty, rounding has the word.
     no_memory = jax.tree.map(jnp.zeros_like, trial.memory)
     failed = trial._replace(memory=no_memory, stalled=~trial.memory.rho.any())
-    new = _choose(point.good, new._replace(memory=memory), failed)
+    new = choose(point.good, new._replace(memory=memory), failed)
     new = new._replace(iterations=trial.iterations + 1)
     return new, logits + t * along, jnp.where(point.good, point.loss, loss)
 
 
-def _choose(condition, a, b):
+def choose(condition, a, b):
+    """a where the condition holds, b elsewhere, leaf by leaf."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), a, b)

@@ -71,7 +71,7 @@ def _piece_epochs(run, task, rest, objective, prepared, feeds, states) -> Iterat
     """After every span, the figures of the trials that it moved."""
     piece, (feed, held_out) = task.piece, feeds
     template = create(run, piece, objective, feed)
-    best = program.no_best(template)
+    best = run.placement.trials(program.no_best(template))
     before = _iterations_of(task)
     for state, unfinished in states:
         names = (*_CERTIFICATE, *_FACTS)

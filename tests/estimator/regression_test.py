@@ -72,6 +72,7 @@ def test_a_warm_start_goes_on_from_the_last_weights(data, request):
     model.set_params(tol=1e-8).fit(x, y)
     assert model.n_iter_[0] <= 1 < cold / 4
     np.testing.assert_allclose(model.coef_, coef, atol=1e-3)
+    assert not model.set_params(fit_intercept=False, tol=None).fit(x, y).intercept_.any()
     assert model.set_params(warm_start=False).fit(x, y).n_iter_[0] > 1
     with pytest.raises(ValueError, match="2 and"):
         model.set_params(warm_start=True).fit(x[:, :2], y)

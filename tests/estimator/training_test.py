@@ -19,7 +19,7 @@ def test_weights_are_those_of_the_sample_times_those_of_the_class(three):
 
 def test_balanced_classes_weigh_the_same(three):
     x, y = three
-    own = np.linspace(0, 2, 60)
+    own = np.linspace(0, 3, 60)
     examples = training.read(SoftmaxRegression(class_weight="balanced"), x, y, own)
     sums = np.bincount(examples.labels, examples.weights)
     np.testing.assert_allclose(sums, own.sum() / 3)

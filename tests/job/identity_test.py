@@ -1,5 +1,6 @@
 """A job is the same if all on which its numbers depend is the same, and only then."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -55,6 +56,12 @@ def test_other_data_make_another_job(small):
     other = data.from_arrays(train=(x, y), val=val, test=(small.train.x, y.copy()))
     names = [text.split(":")[0] for text in identity.differences(of(small), of(other))]
     assert names == ["data.fingerprint", "data.shapes.test"]
+
+
+def test_data_that_are_read_in_other_parts_make_another_job(small):
+    """As the parts decide in which order the examples come."""
+    in_parts = dataclasses.replace(small, train=dataclasses.replace(small.train, part_size=4))
+    assert identity.differences(of(small), of(in_parts)) == ["data.part_size: null → 4"]
 
 
 def test_fields_that_one_of_them_lacks_are_told():

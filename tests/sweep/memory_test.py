@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from softmax_jax import losses, models, sweep, train
+from softmax_jax import models, objectives, sweep, train
 from softmax_jax.data import Dataset
 from softmax_jax.sweep import memory, program, sources
 
@@ -20,25 +20,28 @@ def test_a_stated_chunk_is_kept():
     assert memory.fitting_chunk(4, 784, 10, 1000, chunk=3) == 3
 
 
+def fitting(num_features, num_classes, batch_size):
+    each = memory.bytes_per_trial(num_features, num_classes, batch_size)
+    return memory.fitting_chunk(1, num_features, num_classes, each), each
+
+
 def test_the_chosen_chunk_fills_the_budget_and_no_more():
-    chunk, budget = memory.fitting_chunk(1, 784, 10, 256), 0.6 * memory.device_bytes()
-    each = memory.bytes_per_trial(784, 10, 256)
+    (chunk, each), budget = fitting(784, 10, 256), 0.6 * memory.device_bytes()
     assert chunk * each <= budget < (chunk + 1) * each
 
 
 def test_larger_models_and_batches_make_smaller_chunks():
-    base = memory.fitting_chunk(1, 784, 10, 256)
-    assert memory.fitting_chunk(1, 7840, 10, 256) < base
-    assert memory.fitting_chunk(1, 784, 100, 256) < base
-    assert memory.fitting_chunk(1, 784, 10, 60_000) < base
+    base, _ = fitting(784, 10, 256)
+    for larger in ((7840, 10, 256), (784, 100, 256), (784, 10, 60_000)):
+        assert fitting(*larger)[0] < base
 
 
 def test_what_cannot_be_had_is_said_with_its_bytes():
     """A model of terabytes, a chunk of terabytes, results of terabytes; nothing is allocated."""
     with pytest.raises(ValueError, match=r"1 trials of 1000000000 × 1000 .* GiB, more than the .*"):
-        memory.fitting_chunk(1, 10**9, 1000, 256)
+        memory.fitting_chunk(1, 10**9, 1000, 10**13)
     with pytest.raises(ValueError, match=r"GiB that can be had: take fewer .* smaller chunk"):
-        memory.fitting_chunk(10**6, 784, 10, 256, chunk=10**6)
+        memory.fitting_chunk(10**6, 784, 10, 10**6, chunk=10**6)
     with pytest.raises(ValueError, match=r"90,000 trials .* GiB that can be had: take fewer"):
         memory.fitting_chunk(90_000, 10**6, 10, 256)
 
@@ -66,7 +69,7 @@ def test_the_bytes_per_trial_are_enough_for_what_the_compiler_takes(digits):
 
     def bytes_of(K):
         h = sweep.grid(learning_rate=np.linspace(0.01, 0.1, K))
-        fixed = {"loss": losses.cross_entropy, "num_features": 64, "num_classes": 10}
+        fixed = {"objective": objectives.CROSS_ENTROPY, "num_features": 64, "num_classes": 10}
         fixed["tx"] = train.MOMENTUM_SGD
         model = models.class_first(models.concise)
         states = program.create(np.uint32([0]), h, np.zeros(K, np.int32), model=model, **fixed)

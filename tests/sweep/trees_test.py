@@ -27,7 +27,11 @@ def test_a_training_state_comes_back_to_the_bit_by_way_of_a_file(state, tmp_path
         sealed.write(file, sealed.Checkpoint(1, "", trees.flatten(state), {}))
     again = trees.unflatten(state, sealed.read(tmp_path / "1.npz").arrays)
     assert leaves(again) == leaves(state) and len(leaves(state)) > 5
-    assert (again.apply_fn, again.tx, again.loss) == (state.apply_fn, state.tx, state.loss)
+    assert (again.apply_fn, again.tx, again.objective) == (
+        state.apply_fn,
+        state.tx,
+        state.objective,
+    )
 
 
 def test_the_names_are_the_paths(state):
