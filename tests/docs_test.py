@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import pkgutil
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,11 @@ def test_the_readme_examples_run(capsys, monkeypatch, tmp_path):
     assert names["result"].refit.refit
     assert names["result"].test(names["splits"].test)["accuracy"] > 0.85
     assert "accuracy_interval" in capsys.readouterr().out
+
+
+def test_the_scripts_of_the_batch_jobs_parse():
+    text = (ROOT / "docs" / "batch_jobs.md").read_text("utf-8")
+    scripts = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    for script in scripts:
+        assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+    assert len(scripts) == 3
