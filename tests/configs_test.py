@@ -24,7 +24,12 @@ SMALL = {
 # What else some of them need.
 SMALL_OF = {
     "batch_size": {"sweep.batch_size": "1,32,1150"},
-    "large_vocabulary": {"dataset": "bigram:300", "train_split": "train[:2000]"},
+    "large_vocabulary": {
+        "dataset": "bigram:300",
+        "train_split": "train[:2000]",
+        "val_split": "train[5000:6000]",
+        "num_samples": 50,
+    },
     "learning_curve": {"learning_curve.sizes": "20,100,400"},
     "medical": {"dataset": "breast_cancer", "bootstraps": 3},
 }

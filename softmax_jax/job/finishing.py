@@ -3,7 +3,7 @@
 import contextlib
 import time
 
-from softmax_jax.job import decisions, language, outputs, report, sweeping
+from softmax_jax.job import decisions, language, outputs, processes, report, sweeping
 
 _MOST_CLASSES = 1000  # of which each has its own line in a table
 
@@ -21,7 +21,8 @@ def finish(config, workdir, splits, result, seconds):
     if config.predictions:
         outputs.write_predictions(workdir, splits, judged.classifier, selected.classifier)
     with timed(seconds, "pictures"):
-        outputs.draw(workdir, config, splits, result, judged)
+        if processes.is_first():
+            outputs.draw(workdir, config, splits, result, judged)
     with timed(seconds, "studies"):
         more |= outputs.write_studies(workdir, config, splits, selected)
     outputs.write_summary(workdir, config, splits, result, selected, test, more, seconds)

@@ -86,7 +86,8 @@ def same(value: int, what):
         values = multihost_utils.process_allgather(np.int32(value))
         odd = int((values != values[0]).argmax())
         if odd:
-            raise JobError(f"Process 0 and process {odd} have not the same {what}.")
+            text = f"Process 0 and process {odd} have not the same {what}."
+            raise JobError(text if is_first() else "")
 
 
 def agree(stop, due) -> tuple[int, bool]:
