@@ -14,17 +14,19 @@ from benchmarks.rivals import describe  # noqa: F401, called by its name here
 _MOST = 20_000
 
 
-def scikit_learn(dataset, l2, minima, gap, limit, warm_start=False, solver="lbfgs", dtype="f4"):
+def scikit_learn(dataset, l2, minima, gap, limit, warm_start, dtype, solver):
     """scikit-learn's `LogisticRegression`."""
     problem = probe_task.load(dataset)
     solver = _ScikitLearn(_as_type(dataset, dtype), problem[1], solver)
     return probe_task.fit_path(solver, problem, l2, minima, gap, limit, warm_start)
 
 
-def pytorch(dataset, l2, minima, gap, limit, warm_start=False):
-    """PyTorch's LBFGS with its strong Wolfe line search, in float32."""
+def pytorch(dataset, l2, minima, gap, limit, warm_start, dtype):
+    """PyTorch's LBFGS with its strong Wolfe line search."""
     problem = probe_task.load(dataset)
-    solver = _PyTorch(torch.from_numpy(problem[0]), torch.from_numpy(problem[1]).long())
+    solver = _PyTorch(
+        torch.from_numpy(_as_type(dataset, dtype)), torch.from_numpy(problem[1]).long()
+    )
     return probe_task.fit_path(solver, problem, l2, minima, gap, limit, warm_start)
 
 
@@ -71,7 +73,7 @@ class _PyTorch:
         self.shape = int(y.max()) + 1, x.shape[1]
 
     def solve(self, see, l2, initial):
-        zeros = torch.zeros(self.shape), torch.zeros(self.shape[0])
+        zeros = self.x.new_zeros(self.shape), self.x.new_zeros(self.shape[0])
         W, b = (tensor.clone().requires_grad_() for tensor in initial or zeros)
         optimizer = torch.optim.LBFGS(
             [W, b],

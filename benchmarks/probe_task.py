@@ -115,4 +115,4 @@ def true_gap(problem, weights, l2, minima):
         (objective(problem, W, b, value) - minimum) / minimum
         for (W, b), value, minimum in zip(weights, l2, minima, strict=False)
     ]
-    return max(found)
+    return float(max(found))

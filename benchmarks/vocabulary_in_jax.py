@@ -1,7 +1,6 @@
 """The contenders of vocabulary.py in JAX: this project, and all logits at once. No command."""
 
 import functools
-import resource
 import time
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks import peak_memory
 from softmax_jax import vocabulary
 from softmax_jax.data.bigram import bigrams
 
@@ -39,16 +39,12 @@ def _full_loss(x, W, labels):
 def _run(loss, num_rows, num_words, num_features, gradients, peak=False):
     arrays = _problem(num_rows, num_words, num_features)
     program = _compiled(loss, num_rows, num_words, num_features, gradients)
-    before, start = _peak_memory(), time.process_time()
+    held, start = peak_memory.start(), time.process_time()
     found = jax.block_until_ready(program(*arrays))
     figures = {"cpu": time.process_time() - start, "loss": float(jax.tree.leaves(found)[0])}
     if peak:
-        return figures | {"peak": _peak_memory() - before}
+        return figures | {"peak": peak_memory.since(held)}
     return figures | {"buffers": program.memory_analysis().temp_size_in_bytes}
-
-
-def _peak_memory():
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,12 +1,13 @@
 """The contenders of vocabulary.py in PyTorch. No command of its own."""
 
 import functools
-import resource
 import time
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from benchmarks import peak_memory
 
 _BLOCK = 256
 
@@ -39,17 +40,13 @@ def _in_blocks(x, W, labels, gradients):
 def _run(loss, num_rows, num_words, num_features, gradients, peak=False):
     x, W, labels = _problem(num_rows, num_words, num_features)
     x.grad = W.grad = None
-    before, start = _peak_memory(), time.process_time()
+    held, start = peak_memory.start(), time.process_time()
     with torch.set_grad_enabled(gradients):
         value = loss(x, W, labels, gradients)
         if value.requires_grad:
             value.backward()
     figures = {"cpu": time.process_time() - start, "loss": float(value.detach())}
-    return figures | {"peak": _peak_memory() - before} if peak else figures
-
-
-def _peak_memory():
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return figures | {"peak": peak_memory.since(held)} if peak else figures
 
 
 @functools.lru_cache(maxsize=1)

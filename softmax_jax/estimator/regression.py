@@ -15,9 +15,9 @@ class SoftmaxRegression(LinearClassifier):
     'balanced', or {class: weight}. tol: the relative gap to the optimum that the certificate must
     prove; None: 1e-6 in float64, 1e-4 in float32. max_iter: iterations of L-BFGS at most; if they
     do not suffice there is a ConvergenceWarning. warm_start: start from the weights of the last
-    `fit`. dtype: 'float64', or 'float32', which takes half the memory and about half the time, and
-    reaches 1e-5 or so. solver: 'lbfgs' is the one there is, and random_state has no effect: both
-    are there because LogisticRegression has them.
+    `fit`. dtype: 'float64', or 'float32', which takes half the memory and whose rounding ends at a
+    gap of 1e-5 or so. solver: 'lbfgs' is the one there is, and random_state has no effect: both are
+    there because LogisticRegression has them.
 
     After `fit`: classes_ [C] · coef_ [C, D], intercept_ [C], with two classes [1, D] and [1] ·
     n_iter_ [1] · n_features_in_, feature_names_in_ · l2_: the penalty of the mean loss ·
