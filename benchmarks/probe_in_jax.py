@@ -47,8 +47,8 @@ def until_true_gap(dataset, l2, minima, gap):
     targets = (1 + gap) * np.asarray(minima)
     start = time.perf_counter()
     prepared = optimum.prepare(optimum.Problem(x, y))
-    state = optimum.start(prepared, *optimum.check_trials(prepared, l2))
-    for state in optimum.iterate(prepared, state, tolerance=gap, max_iterations=_MOST):
+    first = optimum.start(prepared, *optimum.check_trials(prepared, l2))
+    for state in optimum.iterate(prepared, first, tolerance=gap, max_iterations=_MOST):
         if (np.asarray(state.objective) <= targets).all():
             break
     found = optimum.report(prepared, state)

@@ -69,7 +69,7 @@ class _ScikitLearn:
 
 class _PyTorch:
     def __init__(self, x, y):
-        self.x, self.y = x, y
+        self.x, self.y = torch.from_numpy(x), torch.from_numpy(y).long()
         self.shape = int(y.max()) + 1, x.shape[1]
 
     def solve(self, see, l2, initial):
