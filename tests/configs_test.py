@@ -199,3 +199,17 @@ def test_the_cost_rule_saves_what_the_medical_note_claims(main, tmp_path):
     assert resampled["saving"]["mean"] == pytest.approx(0.085, abs=0.01)
     recall = {rule: resampled[rule]["recall"]["malignant"]["mean"] for rule in ("argmax", "bayes")}
     assert recall["bayes"] > recall["argmax"]
+
+
+@pytest.mark.slow
+def test_more_data_bring_what_the_learning_curve_claims(
+    main, environment, fashion_mnist_dir, tmp_path
+):
+    summary = _real(main, environment, fashion_mnist_dir, tmp_path, "learning_curve")
+    with open(tmp_path / "learning_curve.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for size, expected in ((100, 0.714), (10_000, 0.835), (60_000, 0.846)):
+        own = [float(row["val_accuracy"]) for row in rows if row["size"] == str(size)]
+        assert sum(own) / 3 == pytest.approx(expected, abs=0.01)
+    assert summary["learning_curve"]["c"] == pytest.approx(0.39, abs=0.05)
+    assert (tmp_path / "audit.png").exists()

@@ -30,10 +30,12 @@ _BY_HAND = {
 def join(folder):
     """Makes this process one of those of a cluster, before anything touches a device.
 
-    JAX itself finds out which: from Slurm, Open MPI, a TPU pod, Kubernetes, or else from the
-    variables JAX_COORDINATOR_ADDRESS (host:port of the first process), JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID (from 0). Raises JobError (exit code 2) where there is no cluster, and for a job
-    without a `folder`, which all processes must see.
+    JAX itself finds out which: from Slurm, Open MPI, a TPU pod or Kubernetes. Elsewhere three
+    variables say it, JAX_COORDINATOR_ADDRESS (host:port of the first process), JAX_NUM_PROCESSES
+    and JAX_PROCESS_ID (from 0).
+
+    Raises JobError (exit code 2) where there is no cluster, and for a job without a `folder`, which
+    all processes must see.
     """
     if not folder:
         raise JobError("--distributed needs --workdir=DIR: a folder that all processes share.")
@@ -42,7 +44,7 @@ def join(folder):
         jax.distributed.initialize(**_by_hand(), heartbeat_timeout_seconds=HEARTBEAT)
     except (ValueError, RuntimeError) as error:
         raise JobError(
-            f"--distributed found no cluster to join: {_first_line(error)} Start it by srun, "
+            f"--distributed found no cluster to join: {_first_line(error)} Start it by srun or "
             f"mpirun, on a TPU pod or in Kubernetes, or set {', '.join(_BY_HAND.values())}."
         ) from error
 
@@ -126,9 +128,13 @@ def leave(code) -> int:
 
 
 def _by_hand():
+    """What the environment says outright; {}: JAX has to find it out."""
     given = {name: os.environ.get(variable) for name, variable in _BY_HAND.items()}
-    numbers = {name: int(given[name]) for name in list(given)[1:] if given[name]}
-    return numbers if len(numbers) == 2 else {}
+    if not all(given.values()):
+        return {}
+    address, *numbers = given.values()
+    known = dict(zip(given, (address, *map(int, numbers)), strict=True))
+    return known | {"cluster_detection_method": "deactivate"}
 
 
 def _attempt(function, *arguments):

@@ -44,6 +44,7 @@ def test_several_need_a_folder_and_a_cluster(config, tmp_path, capsys, monkeypat
     assert "--distributed needs --workdir" in capsys.readouterr().err
     assert experiment.main(config, tmp_path, distributed=True) == USAGE
     assert "found no cluster to join" in capsys.readouterr().err
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
     monkeypatch.setenv("JAX_PROCESS_ID", "0")
     assert experiment.main(config, tmp_path, distributed=True) == USAGE
