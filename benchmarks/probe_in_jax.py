@@ -35,33 +35,33 @@ def minima(dataset, l2, tolerance):
 def certified(dataset, l2, minima, gap):
     """This project, until its certificates say that every gap is small enough."""
     x, y = _on_device(dataset)
-    start = time.perf_counter()
+    start = time.perf_counter(), time.process_time()
     found = optimum.minimise(optimum.Problem(x, y), l2, tolerance=gap, max_iterations=_MOST)
-    seconds = time.perf_counter() - start
-    return _figures(dataset, found, l2, minima, seconds, int(found.converged.sum()))
+    return _figures(start, dataset, found, l2, minima, found.converged)
 
 
 def until_true_gap(dataset, l2, minima, gap):
     """This project, until every objective is under its target: seen at the ends of its spans."""
     x, y = _on_device(dataset)
     targets = (1 + gap) * np.asarray(minima)
-    start = time.perf_counter()
+    start = time.perf_counter(), time.process_time()
     prepared = optimum.prepare(optimum.Problem(x, y))
     first = optimum.start(prepared, *optimum.check_trials(prepared, l2))
     for state in optimum.iterate(prepared, first, tolerance=gap, max_iterations=_MOST):
         if (np.asarray(state.objective) <= targets).all():
             break
     found = optimum.report(prepared, state)
-    seconds = time.perf_counter() - start
-    return _figures(dataset, found, l2, minima, seconds, int((found.objective <= targets).sum()))
+    return _figures(start, dataset, found, l2, minima, found.objective <= targets)
 
 
-def _figures(dataset, found, l2, minima, seconds, reached):
+def _figures(start, dataset, found, l2, minima, reached):
+    seconds = time.perf_counter() - start[0], time.process_time() - start[1]
     weights = zip(found.W, found.b, strict=True)
     return {
-        "seconds": seconds,
+        "seconds": seconds[0],
+        "processor_seconds": seconds[1],
         "evaluations": int(found.iterations.sum()),
-        "reached": reached,
+        "reached": int(reached.sum()),
         "gap": probe_task.true_gap(probe_task.load(dataset), weights, l2, minima),
     }
 

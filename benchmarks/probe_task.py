@@ -22,21 +22,24 @@ class Watch:
     """Stops a solver at the first value of its own objective that is at most `target`, or late.
 
     No stopping rule of a solver could be better: it costs nothing, and knows the minimum. After
-    `run`: seconds, evaluations, reached, and params, where the solver stood.
+    `run`: seconds, of the clock and of all processors, evaluations, reached, and params, where the
+    solver stood.
     """
 
     def __init__(self, target, limit):
         self.target, self.limit = target, limit
-        self.seconds, self.evaluations, self.reached, self.params = 0.0, 0, False, None
+        self.seconds = self.processor_seconds = 0.0
+        self.evaluations, self.reached, self.params = 0, False, None
 
     def run(self, solve):
         """Calls solve(self.see)."""
-        self._start = time.perf_counter()
+        self._start, processor = time.perf_counter(), time.process_time()
         try:
             solve(self.see)
         except Stop:
             pass
         self.seconds = time.perf_counter() - self._start
+        self.processor_seconds = time.process_time() - processor
         return self
 
     def see(self, value, params):
@@ -65,6 +68,7 @@ def fit_path(solver, problem, l2, minima, gap, limit, warm_start):
     weights = [solver.weights(fit.params) for fit in fits]
     return {
         "seconds": sum(fit.seconds for fit in fits),
+        "processor_seconds": sum(fit.processor_seconds for fit in fits),
         "evaluations": sum(fit.evaluations for fit in fits),
         "reached": sum(fit.reached for fit in fits),
         "gap": true_gap(problem, weights, l2, minima),

@@ -138,6 +138,7 @@ def _train(processes, options):
         rows.append(row)
         print(
             f"{name:18} {number or 'all':>5} samples  {best['seconds']:7.2f} s  "
+            f"{best['cpu']:7.2f} CPU s  "
             f"KL {best['divergence']:.4f}  learning rate {best['learning_rate']:g}",
             flush=True,
         )

@@ -113,9 +113,11 @@ def get_config():
     config.checkpoint_seconds = 30  # between two checkpoints; 0: one after every epoch
     config.keep = 2  # checkpoints that are kept
 
-    # Devices: how many share the trials, and how many the examples of a minibatch; -1: all others.
+    # Devices: how many share the trials, the examples of a minibatch, the classes (they must divide
+    # their number); -1: all others.
     config.mesh = config_dict.ConfigDict()
     config.mesh.trials = -1
     config.mesh.batch = 1
+    config.mesh.classes = 1
 
     return config.lock()

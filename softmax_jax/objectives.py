@@ -52,14 +52,19 @@ CROSS_ENTROPY = of_logits(losses.cross_entropy)
 
 
 @functools.cache
-def of_vocabulary(name, model, num_classes, num_samples=0) -> Objective:
+def of_vocabulary(name, model, num_classes, num_samples=0, sharding=None) -> Objective:
     """A loss of `softmax_jax.vocabulary`, which never holds the logits of a batch.
 
     name: one of `vocabulary.OBJECTIVES`; num_samples: words drawn for each batch, the same for all
     trials. The train loss is the one that is minimised, on samples; validation is exact: loss,
-    accuracy and top5.
+    accuracy and top5. sharding: see `vocabulary.objective`.
     """
-    minimised = vocabulary.objective(name, num_classes, num_samples or None)
+    minimised = vocabulary.objective(name, num_classes, num_samples or None, sharding)
+    measure = functools.partial(_measure_words, axis_name=None)
+    if sharding is not None:
+        (axis,) = sharding.spec
+        measure = functools.partial(_measure_words, axis_name=axis)
+        measure = vocabulary.over_vocabulary(measure, sharding.mesh, axis)
 
     def train(state, params, batch):
         W, b = model.weights(params)
@@ -73,16 +78,19 @@ def of_vocabulary(name, model, num_classes, num_samples=0) -> Objective:
 
     def evaluate(state, batch):
         W, b = model.weights(state.averaged)
-        log_p = vocabulary.log_prob(batch.x, W, batch.y, bias=b)
-        best = vocabulary.top_k(batch.x, W, 5, bias=b)[1] == batch.y[:, None]
-        found = {"loss": -log_p, "accuracy": best[:, 0], "top5": best.any(1)}
-        w = batch.weights
+        w, found = batch.weights, measure(W, b, batch.x, batch.y)
         return {name: {"sum": (w * f).sum(), "weight": w.sum()} for name, f in found.items()}
 
     def values(sums):
         return {name: metrics.mean_of(None).value(own) for name, own in sums.items()}
 
     return Objective(train, evaluate, values)
+
+
+def _measure_words(W, b, x, y, axis_name):
+    """The figures [B] of every example."""
+    log_p, rank = vocabulary.log_prob_and_rank(x, W, y, bias=b, axis_name=axis_name)
+    return {"loss": -log_p, "accuracy": rank == 0, "top5": rank < 5}
 
 
 def _mean_loss(loss, state, scores, batch, sums):

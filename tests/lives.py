@@ -55,17 +55,17 @@ def checkpoints(folder):
 def fate(rng, folder, apart):
     """A function that tells whether the moment has come to be killed.
 
-    Early, when the program is still getting ready; after a few more checkpoints and a few
-    milliseconds; or in the middle of a save.
+    Early, when the program is still getting ready or has just got going; after a few more
+    checkpoints and a few milliseconds; or in the middle of a save.
     """
     kind, moment = rng.choice(("early", "late", "late", "saving")), time.monotonic() + rng.random()
     wanted, delay = checkpoints(folder)[0] + rng.randint(1, apart), rng.uniform(0, 0.01)
 
     def has_come():
         nonlocal moment
-        if kind == "early":
-            return time.monotonic() > moment
         newest, half = checkpoints(folder)
+        if kind == "early":
+            return time.monotonic() > moment or newest > wanted
         if kind == "saving":
             return half and newest >= wanted
         if newest < wanted:

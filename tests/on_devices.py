@@ -17,8 +17,9 @@ from softmax_jax import data, sweep
 from softmax_jax.sweep import program, shares
 from softmax_jax.sweep.collecting import Collection
 
-_SPLITS = data.load("digits", "train[:500]", "train[500:703]")
-_FOLDS = {"resamples": sweep.resampling.fold_counts(_SPLITS.train.y, 3)}
+_DIGITS = data.load("digits", "train[:500]", "train[500:703]")
+_WORDS = data.load("bigram:400", "train[:500]", "test[:203]")
+_FOLDS = {"resamples": sweep.resampling.fold_counts(_DIGITS.train.y, 3)}
 _SETTINGS = sweep.grid(learning_rate=(0.02, 0.05, 0.1), momentum=(0.0, 0.5))
 _CURED = _SETTINGS._replace(averaging=np.float32([0, 0.5] * 3), patience=np.float32([0, 2, 1] * 2))
 _SHORT = {"num_epochs": 3, "batch_size": 60}
@@ -28,6 +29,9 @@ CASES = {
     "many seeds": (sweep.grid(l2=(0.0, 0.1)), {"seeds": range(8), **_SHORT}),
     "folds": (_SETTINGS, {"class_weight": "balanced", **_FOLDS, **_SHORT}),
     "folds apart": (_SETTINGS, {"standardize": True, **_FOLDS, **_SHORT}),
+    "words": (_SETTINGS, {"loss": "cross_entropy", **_SHORT}),
+    "sampled words": (_SETTINGS, {"loss": "sampled_softmax", "num_samples": (20, 50), **_SHORT}),
+    "all logits": (_SETTINGS, {"class_weight": "balanced", **_SHORT}),
     "optimum": (sweep.grid(l2=(0.03, 0.1, 1.0)), {**_FOLDS, **_EXACT}),
 }
 _PROGRAMS = (
@@ -75,8 +79,9 @@ def held(tree):
 def run(case, mesh, seen):
     """(the result of a case, what is to be told of it)."""
     settings, options = CASES[case]
-    val = None if "resamples" in options else _SPLITS.val
-    epochs = sweep.epochs(_SPLITS.train, val, settings, mesh=mesh, **options)
+    splits = _WORDS if case in ("words", "sampled words", "all logits") else _DIGITS
+    val = None if "resamples" in options else splits.val
+    epochs = sweep.epochs(splits.train, val, settings, mesh=mesh, **options)
     seen.clear()
     collection = Collection(epochs.run)
     for epoch in epochs:

@@ -51,7 +51,7 @@ def check(config) -> int:
     _prepare(config)
     splits = loading.load_checked(config)
     epochs = sweeping.start(config, splits)
-    forecast.say(config, splits, epochs)
+    forecast.say(splits, epochs)
     return DONE
 
 

@@ -47,6 +47,7 @@ def _sizes(value):
 
 _TEXT = Rule(lambda value: isinstance(value, str), "text")
 _YES_OR_NO = Rule(lambda value: isinstance(value, bool), "True or False")
+_DEVICES = Rule(lambda v: v == -1 or _whole(1).accepts(v), "-1 or a whole number from 1")
 _SPLIT = Rule(lambda value: isinstance(value, str) and value, "a split such as 'train[:80%]'")
 
 # 'cross_entropy' goes by way of the logits; the exact loss without them has a name of its own.
@@ -100,8 +101,9 @@ RULES = {
     "tensorboard": _YES_OR_NO,
     "keep": _whole(1),
     "checkpoint_seconds": _number(lambda v: v >= 0, "of 0 or more"),
-    "mesh.trials": Rule(lambda v: v == -1 or _whole(1).accepts(v), "-1 or a whole number from 1"),
-    "mesh.batch": Rule(lambda v: v == -1 or _whole(1).accepts(v), "-1 or a whole number from 1"),
+    "mesh.trials": _DEVICES,
+    "mesh.batch": _DEVICES,
+    "mesh.classes": _DEVICES,
 }
 # {axis: field}; the axes are named after hyperparameters.
 AXES = {name: name for name in (*settings.NAMES, "batch_size", "num_samples", "seed")}

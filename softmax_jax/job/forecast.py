@@ -8,22 +8,19 @@ from softmax_jax.sweep import memory
 _GIB = 2**30
 
 
-def say(config, splits, epochs):
+def say(splits, epochs):
     """Trials, programs, memory and devices of a checked job."""
-    for line in lines(config, splits, epochs):
+    for line in lines(splits, epochs):
         console.say(line)
 
 
-def lines(config, splits, epochs) -> list[str]:
+def lines(splits, epochs) -> list[str]:
     """The plan of the job as text: every figure follows from the config and the data."""
     run, pieces = epochs.run, [task.piece for task in epochs.work]
     trials, shapes = run.trials, {piece.trials.shape for piece in pieces}
     where, placement = machine.devices(), run.placement
     sizes = sorted(set(trials.batch_size.tolist()))
     largest = max(math.prod(shape) for shape in shapes)
-    shape = splits.train.num_features, splits.train.num_classes
-    of_trial = memory.full_batch_bytes if config.optimizer == "lbfgs" else memory.bytes_per_trial
-    each = of_trial(*shape, -(-max(sizes) // placement.size("batch")))
     here = math.ceil(largest / placement.size("trials"))
     steps = sum(-(-run.num_examples // size) for size in sizes)
     return [
@@ -32,11 +29,12 @@ def lines(config, splits, epochs) -> list[str]:
         f"programs  {len(pieces):,} pieces of at most {largest:,} trials, compiled for "
         f"{len(sizes) * len(shapes)} shapes",
         f"steps     {steps:,} in an epoch of every batch size, {run.num_epochs:,} epochs",
-        f"memory    {here * each / _GIB:.2f} GiB for the trials on each device, "
+        f"memory    {here * epochs.bytes_per_trial / _GIB:.2f} GiB for the trials on each device, "
         f"{_data_bytes(splits) / _GIB:.2f} GiB for the data, "
         f"of {memory.device_bytes() / _GIB:.1f} GiB",
         f"devices   {where['device_count']} × {where['device_kind']} ({where['backend']}): "
-        f"{placement.size('trials')} share the trials, {placement.size('batch')} each minibatch",
+        f"{placement.size('trials')} share the trials, {placement.size('batch')} each minibatch, "
+        f"{placement.size('classes')} the classes",
     ]
 
 

@@ -7,7 +7,7 @@ import jax
 from softmax_jax.data.source import user_cache
 from softmax_jax.job.errors import JobError
 from softmax_jax.sweep import memory
-from softmax_jax.sweep.placement import place
+from softmax_jax.sweep.placement import AXES, place
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -45,12 +45,16 @@ def start():
 
 
 def mesh(config) -> dict:
-    """{'trials': 8, 'batch': 1}: how many devices share what. Raises JobError (exit code 2)."""
+    """{'trials': 8, 'batch': 1}: how many devices share what. Raises JobError (exit code 2).
+
+    'classes' only where devices share them.
+    """
     try:
-        placement = place(config.mesh.trials, config.mesh.batch)
+        placement = place(**config.mesh)
     except ValueError as error:
         raise JobError(f"The config cannot be run on these devices: {error}") from error
-    return {axis: placement.size(axis) for axis in ("trials", "batch")}
+    sizes = {axis: placement.size(axis) for axis in AXES}
+    return {axis: size for axis, size in sizes.items() if axis != "classes" or size > 1}
 
 
 def devices() -> dict:

@@ -78,7 +78,7 @@ def _objective(config):
         "loss": losses.FROM_LOGITS.get(config.loss) or rules.WITHOUT_LOGITS[config.loss],
         "optimizer": config.optimizer,
         "tolerance": config.tolerance,
-        "mesh": (config.mesh.trials, config.mesh.batch),
+        "mesh": (config.mesh.trials, config.mesh.batch, config.mesh.classes),
         **_inputs(config),
     }
 

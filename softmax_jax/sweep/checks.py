@@ -44,6 +44,18 @@ def resident(optimizer, train):
         )
 
 
+def classes(placement, optimizer, num_classes):
+    """Raises ValueError where the devices cannot share the classes."""
+    devices = placement.size("classes")
+    if devices > 1 and optimizer != "sgd":
+        raise ValueError("mesh.classes above 1 is for 'sgd': 'lbfgs' shares trials and examples.")
+    if num_classes % devices:
+        raise ValueError(
+            f"mesh.classes must divide the number of classes; it is {devices}, of {num_classes:,} "
+            "classes."
+        )
+
+
 def optimizer(name, settings, seeds, tolerance, dtype):
     """Raises ValueError for an unknown optimizer, and for what the optimum does not depend on."""
     if name not in OPTIMIZERS:

@@ -42,10 +42,13 @@ class Epoch(NamedTuple):
 
 
 class Epochs(Iterator):
-    """The iterator over the epochs of a sweep: its `run` stays the same, its `work` is the plan."""
+    """The iterator over the epochs of a sweep: its `run` stays the same, its `work` is the plan.
 
-    def __init__(self, run: Run, work: list, epochs: Iterator[Epoch]):
-        self.run, self.work = run, work
+    bytes_per_trial: what one more trial takes on a device while it trains.
+    """
+
+    def __init__(self, run: Run, work: list, bytes_per_trial: int, epochs: Iterator[Epoch]):
+        self.run, self.work, self.bytes_per_trial = run, work, bytes_per_trial
         self._epochs = epochs
 
     def __next__(self) -> Epoch:

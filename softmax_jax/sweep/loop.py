@@ -34,7 +34,7 @@ def epochs(
     dtype=np.float32,
     best_by: str = "val_loss",
     chunk: int = 0,
-    mesh: tuple[int, int] = (-1, 1),
+    mesh: tuple[int, ...] = (-1, 1, 1),
     span_steps: int = 0,
     work: list[Task] | None = None,
 ) -> Epochs:
@@ -60,9 +60,9 @@ def epochs(
     dtype: of features and parameters; float64 needs `jax_enable_x64`.
 
     chunk: how many trials run at once (0: as many as the devices hold). mesh: how many devices
-    share the trials and how many the examples of a minibatch (-1: all that are left). span_steps:
-    after how many steps the generator yields, with figures or without (0: after an epoch). work:
-    what is left of a sweep that was broken off, instead of all of it.
+    share the trials, how many the examples of a minibatch, and how many the classes (-1: all that
+    are left). span_steps: after how many steps the generator yields, with figures or without (0:
+    after an epoch). work: what is left of a sweep that was broken off, instead of all of it.
 
     Raises ValueError for settings, sizes and weights out of range: at the call, before anything is
     compiled.
@@ -80,8 +80,10 @@ def epochs(
     num_trials = len(settings.l2) * len(seeds) * num_programs * max(num_resamples, 1)
     shape = train.num_features, train.num_classes
     placement = place(*mesh)
+    checks.classes(placement, optimizer, train.num_classes)
     here = -(-max(sizes) // placement.size("batch"))
     each = _bytes_per_trial(full, loss)(*shape, here) * np.dtype(dtype).itemsize // 4
+    each = -(-each // placement.size("classes"))
     multiple = placement.size("trials")
     chunk = memory.fitting_chunk(num_trials, *shape, each, chunk, multiple)
     dimensions = {"seeds": seeds, "batch_sizes": sizes, "num_samples": num_samples}
@@ -106,10 +108,12 @@ def epochs(
         work = [Task(piece) for piece in pieces]
     else:
         work = recut(work, chunk, multiple)
-    objective = _objective(loss, stored, train.num_classes)
+    objective = _objective(loss, stored, train.num_classes, placement.by_classes)
     if full:
-        return Epochs(run, work, full_batch.epochs(run, work, objective, data, tolerance))
-    return Epochs(run, work, minibatch.epochs(run, work, objective, data, span_steps))
+        found = full_batch.epochs(run, work, objective, data, tolerance)
+    else:
+        found = minibatch.epochs(run, work, objective, data, span_steps)
+    return Epochs(run, work, each, found)
 
 
 def _bytes_per_trial(full, loss):
@@ -118,11 +122,11 @@ def _bytes_per_trial(full, loss):
     return memory.bytes_per_trial if callable(loss) else memory.without_logits_bytes
 
 
-def _objective(loss, model, num_classes):
+def _objective(loss, model, num_classes, sharding):
     """number of samples -> what is minimised and measured."""
     if callable(loss):
         return lambda _: objectives.of_logits(loss)
-    return lambda samples: objectives.of_vocabulary(loss, model, num_classes, samples)
+    return lambda samples: objectives.of_vocabulary(loss, model, num_classes, samples, sharding)
 
 
 def fit(train, val, settings: Hyperparameters | None = None, **options) -> Result:

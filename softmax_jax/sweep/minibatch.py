@@ -156,7 +156,7 @@ def create(run, piece, objective, feed):
         tx=MOMENTUM_SGD if table.hyperparameters.momentum.any() else SGD,
         num_features=feed.dataset.num_features,
         num_classes=len(run.label_names),
-        sharding=placement.sharding(*placement.axes(piece.trials.shape)),
+        placement=placement,
     )
 
 

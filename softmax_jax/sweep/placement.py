@@ -1,12 +1,13 @@
 """Where the arrays of a sweep lie: on one device, or spread over a mesh of them.
 
-A mesh has two axes: `trials`, over which the trials of a piece are dealt out (its settings, or else
-its seeds), and `batch`, over which the examples of each minibatch are. The programs are the same:
-the compiler divides them as their inputs are divided (GSPMD, Xu et al. 2021), and several processes
-run them together.
+A mesh has three axes: `trials`, over which the trials of a piece are dealt out (its settings, or
+else its seeds), `batch`, over which the examples of each minibatch are, and `classes`, over which
+the columns of a layer are. The programs are the same: the compiler divides them as their inputs are
+divided (GSPMD, Xu et al. 2021), and several processes run them together.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+AXES = ("trials", "batch", "classes")
 _AT_ONCE = 1 << 28  # bytes of an array that every device may have whole, for a moment
 
 
@@ -25,7 +27,7 @@ class Placement(NamedTuple):
     mesh: Mesh | None = None
 
     def size(self, axis):
-        """How many devices the axis 'trials' or 'batch' has."""
+        """How many devices the axis 'trials', 'batch' or 'classes' has."""
         return 1 if self.mesh is None else self.mesh.shape[axis]
 
     def sharding(self, *axes):
@@ -40,13 +42,28 @@ class Placement(NamedTuple):
         """The sharding of examples [N, ...]; None where no two devices share them."""
         return self.sharding("batch") if self.size("batch") > 1 else None
 
+    @property
+    def by_classes(self):
+        """The sharding of classes [C, ...]; None where no two devices share them."""
+        return self.sharding("classes") if self.size("classes") > 1 else None
+
     def axes(self, shape):
-        """For `sharding`: which axis of a piece [S, K] the devices share; K, if they divide it."""
-        return ("trials", None) if shape[1] % self.size("trials") else (None, "trials")
+        """For `sharding`: how the devices share a leaf [S, K] or [S, K, C, ...] of a piece.
+
+        Of the trials they share K, if they divide it, else S.
+        """
+        trials = ("trials", None) if shape[1] % self.size("trials") else (None, "trials")
+        return (*trials, "classes") if len(shape) > 2 else trials
 
     def trials(self, tree):
-        """Leaves [S, K, ...], each device with its share of the trials."""
+        """Leaves [S, K] or [S, K, C, ...], each device with its share of the trials and classes."""
         return jax.tree.map(lambda leaf: self._put(leaf, *self.axes(leaf.shape)), tree)
+
+    def divide(self, tree):
+        """The same tree inside a program: its leaves divided as `trials` divides them."""
+        return jax.tree.map(
+            lambda leaf: constrain(leaf, self.sharding(*self.axes(leaf.shape))), tree
+        )
 
     def rows(self, tree):
         """Leaves [K, ...], each device with its share of the K if they divide it."""
@@ -91,31 +108,28 @@ class Placement(NamedTuple):
 ONE = Placement()
 
 
-def place(trials: int = -1, batch: int = 1) -> Placement:
-    """A mesh of trials × batch devices; -1: all that are left. One device needs no mesh.
+def place(trials: int = -1, batch: int = 1, classes: int = 1) -> Placement:
+    """A mesh of trials × batch × classes devices; -1: all that are left. One device needs no mesh.
 
     Of several processes it takes the devices of all. Raises ValueError where the devices do not
     suffice, or not all of them would be used.
     """
-    devices = jax.devices()
-    if trials == batch == -1 or not all(size == -1 or size >= 1 for size in (trials, batch)):
+    num_devices, asked = len(jax.devices()), (trials, batch, classes)
+    given = [size for size in asked if size != -1]
+    if len(given) < 2 or min(given) < 1:
         raise ValueError(
-            "mesh.trials and mesh.batch must be whole numbers from 1, or one of them -1; "
-            f"got {trials} and {batch}."
+            "mesh.trials, mesh.batch and mesh.classes must be whole numbers from 1, or one of them "
+            f"-1; got {trials}, {batch} and {classes}."
         )
-    shape = (
-        len(devices) // batch if trials == -1 else trials,
-        len(devices) // trials if batch == -1 else batch,
-    )
-    if shape[0] * shape[1] != len(devices):
+    shape = [num_devices // math.prod(given) if size == -1 else size for size in asked]
+    if math.prod(shape) != num_devices:
         raise ValueError(
-            f"mesh.trials × mesh.batch is {trials} × {batch}; the product must be the number of "
-            f"devices, which is {len(devices)} (-1: all that are left)."
+            f"mesh.trials × mesh.batch × mesh.classes is {trials} × {batch} × {classes}; the "
+            f"product must be the number of devices, {num_devices} (-1: all that are left)."
         )
-    if len(devices) == 1:
+    if num_devices == 1:
         return ONE
-    auto = (AxisType.Auto, AxisType.Auto)
-    return Placement(jax.make_mesh(shape, ("trials", "batch"), axis_types=auto))
+    return Placement(jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES)))
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 
 from softmax_jax import train
 from softmax_jax.batches import Data
-from softmax_jax.sweep.placement import constrain
+from softmax_jax.sweep.placement import ONE, constrain
 
-_STATIC = ("model", "objective", "schedule", "tx", "num_features", "num_classes", "sharding")
+_STATIC = ("model", "objective", "schedule", "tx", "num_features", "num_classes", "placement")
 
 
 # The axis of the examples in a `Data`.
@@ -43,12 +43,12 @@ def create(
     tx,
     num_features,
     num_classes,
-    sharding=None,
+    placement=ONE,
 ):
     """Fresh states [S, K] for seeds [S], hyperparameters [K] and columns of the resamples [K].
 
-    A column of hyperparameters that is None is left out of the program. sharding: of the trials
-    over devices, from the first moment on.
+    A column of hyperparameters that is None is left out of the program. placement: of the states on
+    devices, from the first moment on.
     """
 
     def one(seed, hyperparameters, resample):
@@ -68,7 +68,7 @@ def create(
     states = jax.vmap(jax.vmap(one, in_axes=(None, 0, 0)), in_axes=(0, None, None))(
         seeds, hyperparameters, resample
     )
-    return constrain(states, sharding)
+    return placement.divide(states)
 
 
 @functools.partial(jax.jit, donate_argnames="states")

@@ -1,11 +1,10 @@
 """The exact loss of a linear layer with a huge vocabulary, without its logits. Pure."""
 
 import jax.numpy as jnp
-from jax import lax
 
 from softmax_jax.vocabulary import checks
 from softmax_jax.vocabulary.row_losses import row_losses
-from softmax_jax.vocabulary.statistics import Options
+from softmax_jax.vocabulary.statistics import Options, num_shares
 from softmax_jax.vocabulary.tiles import cut, sum_dtype
 
 
@@ -66,7 +65,7 @@ def linear_cross_entropy(
     """
     x, W, labels, bias, example_weights = checks.as_arrays(x, W, labels, bias, example_weights)
     checks.check_layer(x, W, bias)
-    num_words = W.shape[1] * (lax.axis_size(axis_name) if axis_name else 1)
+    num_words = W.shape[1] * num_shares(axis_name)
     checks.check_labels(labels, len(x), num_words, ignore_index)
     checks.check_weights(example_weights, len(x))
     checks.check_blocks(row_block, vocabulary_block)

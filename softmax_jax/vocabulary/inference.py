@@ -6,7 +6,13 @@ from jax import lax
 from softmax_jax.vocabulary import checks, tiles
 from softmax_jax.vocabulary.checks import as_arrays
 from softmax_jax.vocabulary.row_losses import row_losses
-from softmax_jax.vocabulary.statistics import Options
+from softmax_jax.vocabulary.statistics import (
+    Options,
+    first_word,
+    num_shares,
+    statistics,
+    varying,
+)
 
 
 def log_prob(x, W, labels, *, bias=None, row_block=None, vocabulary_block=None):
@@ -18,13 +24,37 @@ def log_prob(x, W, labels, *, bias=None, row_block=None, vocabulary_block=None):
     >>> print(log_prob(jnp.ones((1, 2)), jnp.zeros((2, 1024)), jnp.array([7])) / jnp.log(2))
     [-10.]
     """
-    x, W, labels, bias = as_arrays(x, W, labels, bias)
-    checks.check_layer(x, W, bias)
-    checks.check_labels(labels, len(x), W.shape[1])
-    checks.check_blocks(row_block, vocabulary_block)
-    grid = tiles.cut(len(x), W.shape[1], row_block, vocabulary_block)
-    losses = row_losses(Options(grid, W.shape[1]), x, W, bias, labels)
+    options, (x, W, labels, bias) = _checked(x, W, labels, bias, row_block, vocabulary_block)
+    losses = row_losses(options, x, W, bias, labels)
     return jnp.where((labels >= 0) & (labels < W.shape[1]), -losses, jnp.nan)
+
+
+def log_prob_and_rank(
+    x, W, labels, *, bias=None, row_block=None, vocabulary_block=None, axis_name=None
+):
+    """`log_prob` [N], and how many words beat the label: int32 [N], as `metrics.rank` has it.
+
+    A word beats the label if its logit is larger, or equal with a smaller index: rank 0 is what
+    argmax calls correct, and below k the label is among the `top_k`. Two passes over the tiles of
+    the logits. axis_name: inside `shard_map`, the axis over which V is divided.
+
+    Raises ValueError as `log_prob` does; under `jit` a wrong label makes the log-probability NaN.
+
+    >>> x, W, labels = jnp.ones((1, 1)), jnp.array([[3.0, 9.0, 5.0, 9.0]]), jnp.array([3])
+    >>> int(log_prob_and_rank(x, W, labels)[1][0])
+    1
+    """
+    blocks = row_block, vocabulary_block
+    options, (x, W, labels, bias) = _checked(x, W, labels, bias, *blocks, axis_name)
+    found = statistics(options, x, W, bias, labels)
+    log_p = (found.picked - found.largest) - jnp.log(found.exponentials)
+    there = (labels >= 0) & (labels < options.vocabulary_size)
+    local = labels - first_word(axis_name, W)
+    rows = [tiles.in_rows(options.tiles, leaf) for leaf in (x, local, found.picked)]
+    ranks = lax.map(lambda rows: _ranks_of_rows(options, *rows, W, bias), rows)
+    ranks = tiles.out_of_rows(ranks, len(x))
+    ranks = lax.psum(ranks, axis_name) if axis_name else ranks
+    return jnp.where(there, log_p, jnp.nan), ranks
 
 
 def top_k(x, W, k, *, bias=None, row_block=None, vocabulary_block=None):
@@ -50,6 +80,31 @@ def top_k(x, W, k, *, bias=None, row_block=None, vocabulary_block=None):
     grid = grid._replace(columns=columns, num_columns=-(-W.shape[1] // columns))
     best = lax.map(lambda rows: _of_rows(grid, rows, W, bias, k), tiles.in_rows(grid, x))
     return tuple(tiles.out_of_rows(leaf, len(x)) for leaf in best)
+
+
+def _checked(x, W, labels, bias, row_block, vocabulary_block, axis_name=None):
+    x, W, labels, bias = as_arrays(x, W, labels, bias)
+    checks.check_layer(x, W, bias)
+    num_words = W.shape[1] * num_shares(axis_name)
+    checks.check_labels(labels, len(x), num_words)
+    checks.check_blocks(row_block, vocabulary_block)
+    grid = tiles.cut(len(x), W.shape[1], row_block, vocabulary_block)
+    return Options(grid, num_words, axis_name=axis_name), (x, W, labels, bias)
+
+
+def _ranks_of_rows(options, x, labels, own, W, bias):
+    """How many words of this device beat the label, whose logit is `own` [rows]."""
+
+    def add(count, number):
+        columns = tiles.columns_of(options.tiles, W, bias, number)
+        place = jnp.arange(options.tiles.columns)
+        label, score = (labels - columns.start)[:, None], own[:, None]
+        scores = jnp.where(place == label, score, tiles.logits(x, columns))
+        beats = jnp.where(place < label, ~(scores < score), ~(scores <= score))  # NaN beats
+        return count + (beats & (place >= columns.seen)).sum(1, dtype=jnp.int32), None
+
+    start = varying(options, jnp.zeros(len(x), jnp.int32))
+    return lax.scan(add, start, jnp.arange(options.tiles.num_columns))[0]
 
 
 def _of_rows(grid, x, W, bias, k):

@@ -7,6 +7,7 @@ from softmax_jax.vocabulary import checks
 from softmax_jax.vocabulary.cross_entropy import linear_cross_entropy
 from softmax_jax.vocabulary.proposals import log_uniform
 from softmax_jax.vocabulary.sampled import negative_sampling, noise_contrastive, sampled_softmax
+from softmax_jax.vocabulary.sharding import sharded_linear_cross_entropy
 
 EXACT = "cross_entropy"
 _WITH_PROPOSAL = {"sampled_softmax": sampled_softmax, "noise_contrastive": noise_contrastive}
@@ -14,18 +15,21 @@ OBJECTIVES = (EXACT, *_WITH_PROPOSAL, "negative_sampling")
 
 
 @functools.cache
-def objective(name: str, vocabulary_size: int, num_samples: int | None = None) -> Callable:
+def objective(
+    name: str, vocabulary_size: int, num_samples: int | None = None, sharding=None
+) -> Callable:
     """objective(key, x, W, labels, *, bias=None, example_weights=None) -> the mean loss, a scalar.
 
     name: 'cross_entropy' (exact, without samples; the key plays no part), 'sampled_softmax',
     'noise_contrastive' or 'negative_sampling', which draw num_samples words with the key,
-    log-uniformly, for all rows. Cached: for equal arguments it is the same function, so that
-    nothing is compiled twice.
+    log-uniformly, for all rows. sharding: that of V over devices, `NamedSharding(mesh, P(axis))`,
+    or None; the exact loss needs to know it. Cached: for equal arguments it is the same function,
+    so that nothing is compiled twice.
 
     Raises ValueError for another name, and for a number of samples that is none.
     """
     if name == EXACT:
-        return _exact
+        return functools.partial(_exact, sharding)
     if name not in OBJECTIVES:
         raise ValueError(f"There is no objective {name!r}; there are {OBJECTIVES}.")
     checks.check_count("num_samples", num_samples)
@@ -40,5 +44,8 @@ def objective(name: str, vocabulary_size: int, num_samples: int | None = None) -
     return sampled
 
 
-def _exact(_key, x, W, labels, **more):
-    return linear_cross_entropy(x, W, labels, **more)
+def _exact(sharding, _key, x, W, labels, **more):
+    if sharding is None:
+        return linear_cross_entropy(x, W, labels, **more)
+    (axis,) = sharding.spec
+    return sharded_linear_cross_entropy(sharding.mesh, x, W, labels, axis_name=axis, **more)

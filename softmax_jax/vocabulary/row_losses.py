@@ -54,7 +54,7 @@ def _backward(options, residuals, cotangents):
     scale = cotangents / exponentials
     if options.z_loss:
         scale *= 1 + 2 * options.z_loss * (largest + jnp.log(exponentials))
-    rows = _Rows(x, labels - first_word(options, W), largest, scale, cotangents)
+    rows = _Rows(x, labels - first_word(options.axis_name, W), largest, scale, cotangents)
     rows = jax.tree.map(lambda leaf: tiling.in_rows(options.tiles, leaf), rows)
 
     def of_columns(carry, k):

@@ -35,16 +35,21 @@ class Statistics(NamedTuple):
 
 def statistics(options: Options, x, W, bias, labels) -> Statistics:
     """The statistics of the logits of x [N, D], W [D, V] and bias [V] or None, labels [N]."""
-    local = labels - first_word(options, W)
+    local = labels - first_word(options.axis_name, W)
     rows = tiling.in_rows(options.tiles, x), tiling.in_rows(options.tiles, local)
     found = lax.map(lambda rows: _of_rows(options, *rows, W, bias), rows)
     found = jax.tree.map(lambda leaf: tiling.out_of_rows(leaf, len(x)), found)
     return _over_axis(options, found) if options.axis_name else found
 
 
-def first_word(options, W):
+def num_shares(axis_name):
+    """Into how many shares the mesh axis divides V; None: one."""
+    return lax.axis_size(axis_name) if axis_name else 1
+
+
+def first_word(axis_name, W):
     """The word of the first column that this device holds."""
-    return lax.axis_index(options.axis_name) * W.shape[1] if options.axis_name else 0
+    return lax.axis_index(axis_name) * W.shape[1] if axis_name else 0
 
 
 def varying(options, tree):

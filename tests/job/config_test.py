@@ -85,6 +85,7 @@ def test_the_default_config_has_exactly_the_fields_that_have_rules():
         "checkpoint_seconds": (-1.0, math.inf, None),
         "mesh.trials": (0, -2, 1.0),
         "mesh.batch": (0, -2, None),
+        "mesh.classes": (0, -2, 1.5),
     }.items(),
 )
 def test_a_value_out_of_range_is_refused_by_name(name, values):

@@ -13,7 +13,7 @@ def plan(config):
         splits = data.load("digits")
         return dict(
             line.split(maxsplit=1)
-            for line in forecast.lines(config, splits, sweeping.start(config, splits))
+            for line in forecast.lines(splits, sweeping.start(config, splits))
         )
 
     return lines

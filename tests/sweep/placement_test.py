@@ -10,37 +10,37 @@ from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from softmax_jax import sweep
-from softmax_jax.sweep import placement, tasks, trials
+from softmax_jax.sweep import checks, placement, tasks, trials
 from softmax_jax.sweep.placement import ONE, Placement
 
 
 def mesh(*sizes):
-    auto = (AxisType.Auto,) * 2
-    return Placement(AbstractMesh(sizes, ("trials", "batch"), axis_types=auto))
+    sizes = (*sizes, 1)[:3]
+    return Placement(AbstractMesh(sizes, placement.AXES, axis_types=(AxisType.Auto,) * 3))
 
 
-@pytest.mark.parametrize("sizes", [(1, 1), (-1, 1), (1, -1)])
+@pytest.mark.parametrize("sizes", [(1, 1), (-1, 1), (1, -1), (1, 1, -1)])
 def test_one_device_needs_no_mesh(sizes):
     assert placement.place(*sizes) is ONE
     assert ONE.size("trials") == ONE.size("batch") == 1
     assert ONE.sharding("trials") is None and ONE.by_examples is None
 
 
-@pytest.mark.parametrize("sizes", [(2, 1), (1, 2), (-1, 2), (2, -1)])
+@pytest.mark.parametrize("sizes", [(2, 1, 1), (1, 2, 1), (-1, 2, 1), (2, -1, 1), (-1, 1, 3)])
 def test_a_mesh_that_does_not_take_the_devices_there_are_is_refused(sizes):
-    words = f"mesh.trials × mesh.batch is {sizes[0]} × {sizes[1]}; .* devices, which is 1 "
+    words = "mesh.classes is {} × {} × {}; .* the number of devices, 1 ".format(*sizes)
     with pytest.raises(ValueError, match=words):
         placement.place(*sizes)
 
 
-@pytest.mark.parametrize("sizes", [(-1, -1), (0, 1), (1, 0), (-2, 1)])
+@pytest.mark.parametrize("sizes", [(-1, -1), (0, 1), (1, 0), (-2, 1), (1, 1, 0), (-1, 1, -1)])
 def test_sizes_that_no_mesh_has_are_refused(sizes):
     with pytest.raises(ValueError, match="whole numbers from 1, or one of them -1; got"):
         placement.place(*sizes)
 
 
 def test_a_sweep_says_so_before_it_begins(digits):
-    with pytest.raises(ValueError, match="mesh.trials × mesh.batch is 3 × 1"):
+    with pytest.raises(ValueError, match="is 3 × 1 × 1; the product"):
         sweep.epochs(digits.train, digits.val, num_epochs=1, mesh=(3, 1))
 
 
@@ -76,6 +76,25 @@ def test_examples_are_shared_where_the_batch_axis_is_longer_than_one():
     assert mesh(8, 1).by_examples is None
     assert mesh(4, 2).by_examples.shard_shape((10, 3)) == (5, 3)
     assert mesh(1, 8).size("batch") == 8
+
+
+def test_classes_are_shared_by_what_has_any():
+    divided = mesh(2, 1, 4)
+    assert divided.axes((1, 6)) == (None, "trials")
+    assert divided.axes((1, 6, 12, 5)) == (None, "trials", "classes")
+    assert divided.sharding(*divided.axes((1, 6, 12, 5))).shard_shape((1, 6, 12, 5)) == (1, 3, 3, 5)
+    assert divided.by_classes.shard_shape((12, 5)) == (3, 5)
+    assert mesh(8, 1).by_classes is None and ONE.by_classes is None
+
+
+@pytest.mark.parametrize(
+    "optimizer, num_classes, words",
+    [("sgd", 10, "must divide the number of classes; it is 4, of 10"), ("lbfgs", 8, "'sgd'")],
+)
+def test_classes_that_the_devices_cannot_share_are_refused(optimizer, num_classes, words):
+    with pytest.raises(ValueError, match=words):
+        checks.classes(mesh(2, 1, 4), optimizer, num_classes)
+    checks.classes(mesh(2, 4), optimizer, num_classes)
 
 
 @pytest.mark.parametrize("seeds, settings", [(1, 1), (1, 9), (3, 5), (8, 3), (16, 1), (8, 8)])

@@ -5,7 +5,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special
 
-from softmax_jax.vocabulary import log_prob, top_k
+from softmax_jax import metrics
+from softmax_jax.vocabulary import log_prob, log_prob_and_rank, top_k
 
 
 def layer(num_rows=6, num_words=29):
@@ -40,6 +41,21 @@ def test_log_prob_is_the_log_softmax_at_the_label():
     assert_allclose(found, expected[np.arange(6), labels], rtol=1e-6)
 
 
+@pytest.mark.parametrize("blocks", [(None, None), (4, 6), (1, 1)])
+def test_ranks_are_those_of_all_logits(blocks):
+    """Equal logits and NaN among them."""
+    x, W, bias = layer(num_rows=40)
+    labels = np.random.default_rng(1).integers(0, 29, 40)
+    bias = bias.at[3].set(jnp.nan)
+    blocks = dict(zip(("row_block", "vocabulary_block"), blocks, strict=True))
+    found = log_prob_and_rank(x, W, labels, bias=bias, **blocks)
+    expected = metrics.rank(x @ W + bias, labels)
+    assert_array_equal(found[1], expected)
+    assert len(set(expected.tolist())) > 10 and 29 in expected
+    found = log_prob_and_rank(x, W, labels, **blocks)
+    assert_allclose(found[0], log_prob(x, W, labels, **blocks), rtol=1e-6)
+
+
 def test_log_probs_of_the_best_words_come_from_one_of_them():
     x, W, bias = layer()
     logits, words = top_k(x, W, 3, bias=bias)
@@ -53,6 +69,7 @@ def test_under_jit_a_wrong_label_has_no_probability():
     labels = jnp.array([0, 28, 29, -1, 3, 3])
     found = jax.jit(log_prob)(x, W, labels)
     assert np.isnan(found).tolist() == [False, False, True, True, False, False]
+    assert_array_equal(np.isnan(jax.jit(log_prob_and_rank)(x, W, labels)[0]), np.isnan(found))
     with pytest.raises(ValueError, match="row 2: 29"):
         log_prob(x, W, labels)
 

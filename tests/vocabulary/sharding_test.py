@@ -97,7 +97,7 @@ def test_devices_exchange_a_maximum_some_sums_and_dx(found):
 @pytest.mark.parametrize(
     "shape, names, num_words, words",
     [
-        ((1, 1), ("a", "b"), 8, "one axis; it has \\('a', 'b'\\)"),
+        ((1, 1), ("a", "b"), 8, "axis_name must be one of \\('a', 'b'\\); it is None"),
         ((1,), ("a",), 0, "nothing empty"),
     ],
 )
