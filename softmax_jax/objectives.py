@@ -29,13 +29,17 @@ class Objective(NamedTuple):
 def of_logits(loss) -> Objective:
     """A loss(logits, labels, axis) of `softmax_jax.losses`, and every metric."""
     every = {"loss": metrics.mean_of(loss), **metrics.METRICS}
+    in_training = {"loss": every["loss"], "accuracy": metrics.mean_of(metrics.accuracy)}
 
-    def measure(names, scores, batch):
-        return {name: every[name].sums(scores, batch.y, batch.weights, axis=0) for name in names}
+    def measure(figures, scores, batch):
+        return {
+            name: figure.sums(scores, batch.y, batch.weights, axis=0)
+            for name, figure in figures.items()
+        }
 
     def train(state, params, batch):
         scores = state.apply_fn(params, batch.x).T  # [C, B]: see models.product
-        sums = measure(("loss", "accuracy"), scores, batch)
+        sums = measure(in_training, scores, batch)
         return _mean_loss(loss, state, scores, batch, sums), sums
 
     def evaluate(state, batch):

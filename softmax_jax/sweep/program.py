@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from softmax_jax import train
 from softmax_jax.batches import Data
@@ -88,10 +89,19 @@ def values(states, sums):
     return jax.vmap(jax.vmap(train.values))(states, sums)
 
 
-@functools.partial(jax.jit, static_argnames="sharding")
-def evaluate(states, data, sharding=None):
-    """The sums [S, K] of every metric over the data; sharding: of the examples over devices."""
-    trials = jax.vmap(jax.vmap(train.evaluate, in_axes=(0, None)), in_axes=(0, None))
+@functools.partial(jax.jit, static_argnames=("sharding", "at_once"))
+def evaluate(states, data, sharding=None, at_once=None):
+    """The sums [S, K] of every metric over the data.
+
+    sharding: of the examples over devices. at_once: how many of the K trials (None: all).
+    """
+
+    def of_seed(states, data):
+        return lax.map(lambda state: train.evaluate(state, data), states, batch_size=at_once)
+
+    if at_once is None:
+        of_seed = jax.vmap(train.evaluate, in_axes=(0, None))
+    trials = jax.vmap(of_seed, in_axes=(0, None))
     if sharding is None:
         return trials(states, data)
     sums = jax.vmap(trials, in_axes=(None, _EXAMPLES))(states, _dealt(data, sharding))
