@@ -30,9 +30,16 @@ SMALL_OF = {
         "val_split": "train[5000:6000]",
         "num_samples": 50,
     },
-    "learning_curve": {"learning_curve.sizes": "20,100,400"},
-    "medical": {"dataset": "breast_cancer", "bootstraps": 3},
+    "learning_curve": {
+        "learning_curve.sizes": "20,100,400",
+        "learning_curve.seeds": 1,
+        "audit_folds": 2,
+    },
+    "medical": {"dataset": "breast_cancer", "bootstraps": 2},
+    "probe": {"l2_path": 3},
 }
+# They compile a program for every number of trials that are still on their way.
+LONG = ("learning_curve", "medical", "probe")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -42,7 +49,9 @@ def test_the_config_is_valid_and_documented(name):
     assert f"python main.py --config=configs/{name}.py" in module.__doc__
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in NAMES]
+)
 def test_the_config_runs_on_small_data(main, tmp_path, name):
     fields = SMALL | SMALL_OF.get(name, {})
     small = [f"--config.{field}={value}" for field, value in fields.items()]

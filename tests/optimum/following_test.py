@@ -50,6 +50,7 @@ def test_the_order_of_the_penalties_does_not_matter(prepared):
     np.testing.assert_array_equal(down.iterations, up.iterations[::-1])
 
 
+@pytest.mark.slow
 def test_columns_follow_their_own_leaders_side_by_side(prepared):
     counts = np.random.default_rng(0).integers(0, 3, (300, 2)).astype(np.uint8)
     both = prepared._replace(resamples=jnp.asarray(counts))
