@@ -24,9 +24,7 @@ def scikit_learn(dataset, l2, minima, gap, limit, warm_start, dtype, solver):
 def pytorch(dataset, l2, minima, gap, limit, warm_start, dtype):
     """PyTorch's LBFGS with its strong Wolfe line search."""
     problem = probe_task.load(dataset)
-    solver = _PyTorch(
-        torch.from_numpy(_as_type(dataset, dtype)), torch.from_numpy(problem[1]).long()
-    )
+    solver = _PyTorch(_as_type(dataset, dtype), problem[1])
     return probe_task.fit_path(solver, problem, l2, minima, gap, limit, warm_start)
 
 
@@ -69,7 +67,7 @@ class _ScikitLearn:
 
 class _PyTorch:
     def __init__(self, x, y):
-        self.x, self.y = torch.from_numpy(x), torch.from_numpy(y).long()
+        self.x, self.y = torch.tensor(x), torch.tensor(y).long()
         self.shape = int(y.max()) + 1, x.shape[1]
 
     def solve(self, see, l2, initial):

@@ -2,10 +2,13 @@
 
     python main.py --config=configs/probe.py --config.dataset=features.npz
     python main.py --config=configs/probe.py
+    python main.py --config=configs/probe.py --config.train_split='train[:50000]' \\
+        --config.val_split='train[50000:]'
 
 Standardised features; 16 penalties, found from the data, brought to within 1e-4 of their optimum
 at once; the choice by the validation loss; a refit on train and val; one look at the test split.
-On the pixels of Fashion-MNIST a few minutes on 2 CPU cores: with 50,000 images to train on and
+Without splits a fifth of the training examples is there to choose by. The last command, on the
+pixels of Fashion-MNIST, takes a few minutes on 2 CPU cores: with 50,000 images to train on and
 10,000 to choose by, expect l2 = 0.0017, a validation loss of 0.412 (.855 of the images), and after
 the refit on all 60,000 a test loss of 0.436 and a test accuracy of .847, 95 % interval [.840,
 .854].

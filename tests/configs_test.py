@@ -222,3 +222,13 @@ def test_more_data_bring_what_the_learning_curve_claims(
         assert sum(own) / 3 == pytest.approx(expected, abs=0.01)
     assert summary["learning_curve"]["c"] == pytest.approx(0.39, abs=0.05)
     assert (tmp_path / "audit.png").exists()
+
+
+@pytest.mark.slow
+def test_the_large_vocabulary_comes_as_near_to_its_language_as_it_claims(main, tmp_path):
+    done = main("--config=configs/large_vocabulary.py", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["selected"]["val_loss"] == pytest.approx(7.5, abs=0.02)
+    assert summary["language"]["kl"] == pytest.approx(0.84, abs=0.01)
+    assert summary["language"]["entropy"] == pytest.approx(6.67, abs=0.005)

@@ -98,3 +98,29 @@ def test_the_batch_axis_divides_the_examples_of_the_optimum(sweeps):
             sweeps[mesh][1]["optimum"]["programs"]["start"][what] for mesh in ("one", "1,-1")
         )
         assert eight < one / 2
+
+
+def test_a_vocabulary_divided_over_eight_devices_is_trained_by_the_same_command(
+    main, environment, tmp_path
+):
+    """To the same model and figures, and the config says how the devices were used."""
+    small = ("--config.dataset=bigram:400", "--config.train_split=train[:2000]")
+    small += ("--config.num_samples=50", "--config.learning_rate=3.0", "--config.num_epochs=2")
+    meshes = {"one": ("--config.mesh.classes=1", {}), "eight": ("--config.mesh.classes=-1", EIGHT)}
+    for name, (mesh, variables) in meshes.items():
+        done = main(
+            "--config=configs/large_vocabulary.py",
+            *(*small, "--config.mesh.trials=1", mesh, f"--workdir={tmp_path / name}"),
+            env=environment | variables,
+        )
+        assert done.returncode == 0, done.stderr
+    one, eight = (np.load(tmp_path / name / "params.npz") for name in meshes)
+    for name in ("W", "b"):
+        difference = np.abs(eight[name] - one[name]).max()
+        assert difference <= 1e-6 * np.abs(one[name]).max()
+    one, eight = (
+        json.loads((tmp_path / name / "summary.json").read_text())["language"] for name in meshes
+    )
+    assert eight == pytest.approx(one, rel=1e-6) and 0 < one["kl"] < 3
+    config = json.loads((tmp_path / "eight" / "config.json").read_text())
+    assert config["mesh"] == {"trials": 1, "batch": 1, "classes": 8}
