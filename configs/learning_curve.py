@@ -3,7 +3,7 @@
     python main.py --config=configs/learning_curve.py
 
 Trains to the certified optimum on 10 sizes of nested subsets, 3 draws of each, as one program, and
-on 5 folds that judge each other's labels. Takes about 2 min on 2 CPU cores. Expect a validation
+on 5 folds that judge each other's labels. Takes a minute or two on 2 CPU cores. Expect a validation
 accuracy of .714 with 100 images, .835 with 10,000 and .846 with all 60,000, on a power law of the
 error of 0.142 + 0.86 n^-0.39: five times the data would be worth about another half per cent.
 audit.csv lists the labels that the others make least probable; of the first 36, roughly a quarter

@@ -19,7 +19,8 @@ def lines(splits, epochs) -> list[str]:
     run, pieces = epochs.run, [task.piece for task in epochs.work]
     trials, shapes = run.trials, {piece.trials.shape for piece in pieces}
     where, placement = machine.devices(), run.placement
-    sizes = sorted(set(trials.batch_size.tolist()))
+    sizes = set(trials.batch_size.tolist())
+    kinds = set(zip(trials.batch_size.tolist(), trials.num_samples.tolist(), strict=True))
     largest = max(math.prod(shape) for shape in shapes)
     here = math.ceil(largest / placement.size("trials"))
     steps = sum(-(-run.num_examples // size) for size in sizes)
@@ -27,7 +28,7 @@ def lines(splits, epochs) -> list[str]:
         f"trials    {len(trials.group):,}: {len(set(trials.group.tolist())):,} settings and batch "
         f"sizes × {len(set(trials.seed.tolist()))} seeds × {len(set(trials.fold.tolist()))} folds",
         f"programs  {len(pieces):,} pieces of at most {largest:,} trials, compiled for "
-        f"{len(sizes) * len(shapes)} shapes",
+        f"{len(kinds) * len(shapes)} shapes",
         f"steps     {steps:,} in an epoch of every batch size, {run.num_epochs:,} epochs",
         f"memory    {here * epochs.bytes_per_trial / _GIB:.2f} GiB for the trials on each device, "
         f"{_data_bytes(splits) / _GIB:.2f} GiB for the data, "

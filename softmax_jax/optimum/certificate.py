@@ -1,17 +1,32 @@
 """The figures of a trial at a point, and what they prove."""
 
+import functools
+
 import jax.numpy as jnp
 
 from softmax_jax import losses
+from softmax_jax.optimum import blocks
 from softmax_jax.optimum.bias import polish
 from softmax_jax.optimum.problem import product
 
 
-def measure(prepared, shares, trial, params, loss, p):
-    """The trial at new parameters, with its gradient and figures; the bound is not yet one."""
-    labels = jnp.arange(len(p))[:, None] == prepared.y
+def each_loss(logits, y):
+    """The loss [N] of every example at logits [C, N]."""
+    return blocks.each(functools.partial(losses.cross_entropy, axis=0), logits, y)
+
+
+def measure(prepared, shares, trial, params, loss, logits, p=None):
+    """The trial at new parameters, with its gradient and figures; the bound is not yet one.
+
+    p: the probabilities, where they are at hand.
+    """
+    examples = prepared.y, shares, prepared.features
+    if p is None:
+        gradient = blocks.total(_gradient_at, logits, *examples)
+    else:
+        gradient = _gradient(p, *examples)
     penalised = params.at[:, -1].set(0)
-    gradient = product((p - labels) * shares, prepared.features.T) + trial.l2 * penalised
+    gradient = gradient + trial.l2 * penalised
     mean_loss = jnp.sum(shares * loss)
     norm = jnp.linalg.norm(gradient[:, :-1])
     return trial._replace(
@@ -47,11 +62,22 @@ def certify(prepared, trial, logits, shares, tolerance):
     also the duality gap at the dual point y - p, which the best bias makes feasible. Without a bias
     F(W) itself is l2-strongly convex: there is none to find.
     """
-    separable = _separates(trial, losses.cross_entropy(logits, prepared.y, axis=0), shares)
+    loss = each_loss(logits, prepared.y)
+    separable = _separates(trial, loss, shares)
     wanted = prepared.fit_bias & ~separable
     shift, loss, p, exact = polish(logits, prepared.y, shares, wanted)
     exact |= ~prepared.fit_bias
     params = trial.params.at[:, -1].add(shift)
-    new = measure(prepared, shares, trial, params, loss, p)
+    new = measure(prepared, shares, trial, params, loss, logits + shift[:, None], p)
     new = new._replace(gap_bound=jnp.where(exact, new.gap_bound, jnp.inf))
     return new._replace(converged=exact & _close(new, tolerance), separable=separable)
+
+
+def _gradient_at(logits, y, shares, features):
+    return _gradient(losses.softmax(logits, axis=0), y, shares, features)
+
+
+def _gradient(p, y, shares, features):
+    """That of the loss: [C, D + 1]."""
+    residual = p - (jnp.arange(len(p))[:, None] == y)
+    return product(residual * shares, features.T)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from softmax_jax import losses
 from softmax_jax.optimum import certificate, lbfgs
 from softmax_jax.optimum.problem import Prepared, product
 from softmax_jax.optimum.solver import State, choose, shares_of
@@ -70,8 +69,8 @@ def _follow(prepared, trial, near, far):
     step = jnp.where(jnp.isnan(step), 0, jnp.clip(step, 0, 1))
     params = near.params + step * (near.params - far.params)
     logits, shares = product(params, prepared.features), shares_of(prepared, trial.column)
-    loss, p = losses.cross_entropy(logits, prepared.y, axis=0), losses.softmax(logits, axis=0)
-    new = certificate.measure(prepared, shares, trial, params, loss, p)
+    loss = certificate.each_loss(logits, prepared.y)
+    new = certificate.measure(prepared, shares, trial, params, loss, logits)
     memory = lbfgs.transfer(near.memory, trial.l2 - near.l2)
     new = new._replace(memory=memory, gap_bound=jnp.full_like(new.gap_bound, jnp.inf))
     return choose(new.objective < trial.objective, new, trial)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from softmax_jax import losses
+from softmax_jax.optimum import blocks
 
 MEMORY = 20
 _SUFFICIENT, _CURVATURE, _MOST_TRIES = 1e-4, 0.9, 30
@@ -28,7 +29,9 @@ class Memory(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Where a line search stands: step t, loss [N] and probabilities [C, N] of each example.
+    """Where a line search stands: step t, and there the loss [N] and probabilities [C, N].
+
+    Where examples are taken in `blocks`, the probabilities are None: nobody holds all of them.
 
     slope: the derivative of the objective along the line; low, high: the ends of the bracket, with
     their slopes; good: whether t is accepted; tries: how many points were looked at.
@@ -36,7 +39,7 @@ class Point(NamedTuple):
 
     t: jax.Array
     loss: jax.Array
-    probabilities: jax.Array
+    probabilities: jax.Array | None
     slope: jax.Array
     low: tuple
     high: tuple
@@ -102,12 +105,16 @@ def line_search(logits, along, y, shares, loss, slope, penalty) -> Point:
     nothing: the arithmetic can do no more.
     """
 
+    cut = blocks.count(*logits.shape) > 1
+
+    def at_step(t):
+        if not cut:
+            return _at_step(t, logits, along, y, shares)
+        return *blocks.each(lambda *part: _at_step(t, *part)[:2], logits, along, y, shares), None
+
     def attempt(point):
-        new = logits + point.t * along
-        new_loss = losses.cross_entropy(new, y, axis=0)
-        p = losses.softmax(new, axis=0)
-        labels = jnp.arange(len(p))[:, None] == y
-        new_slope = jnp.sum((p - labels) * shares * along) + penalty[0] + point.t * penalty[1]
+        new_loss, change, p = at_step(point.t)
+        new_slope = change.sum() + penalty[0] + point.t * penalty[1]
         rise = jnp.sum(shares * (new_loss - loss))
         rise += point.t * (penalty[0] + point.t / 2 * penalty[1])
         good = (rise <= _SUFFICIENT * point.t * slope) & (abs(new_slope) <= -_CURVATURE * slope)
@@ -118,11 +125,18 @@ def line_search(logits, along, y, shares, loss, slope, penalty) -> Point:
         return Point(t, new_loss, p, new_slope, low, high, good, point.tries + 1)
 
     zero, one = jnp.zeros_like(slope), jnp.ones_like(slope)
-    first = Point(
-        one, loss, logits, slope, (zero, slope), (one * jnp.inf, zero), slope >= 0, jnp.int32(0)
-    )
+    ends = (zero, slope), (one * jnp.inf, zero)
+    first = Point(one, loss, None if cut else logits, slope, *ends, slope >= 0, jnp.int32(0))
     point = lax.while_loop(lambda p: ~p.good & (p.tries < _MOST_TRIES), attempt, first)
     return point._replace(good=point.good & (slope < 0))
+
+
+def _at_step(t, logits, along, y, shares):
+    """The loss [B] of examples at a step, the sum's derivative along the line, probabilities."""
+    new = logits + t * along
+    p = losses.softmax(new, axis=0)
+    residual = p - (jnp.arange(len(p))[:, None] == y)
+    return losses.cross_entropy(new, y, axis=0), jnp.sum(residual * shares * along), p
 
 
 def _next(low, high, slope):

@@ -1,11 +1,14 @@
 """The problem of one dataset: checked, centred, and with the spectrum of its features."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from softmax_jax.optimum import blocks
 
 # Above this many features the spectrum is that of as many examples: an eigendecomposition of all of
 # it would cost more than the iterations that it saves.
@@ -32,10 +35,12 @@ class Prepared(NamedTuple):
     """A problem on the device, in the coordinates of the solver.
 
     features [D + 1, N]: x - mean, transposed, and a row of ones, for the bias · y [N] · weights [N]
-    · resamples [N, R] or None · mean [D] · priors [C]: the probabilities at zero weights and the
+    · resamples [N, R] or None; mean [D] · priors [C]: the probabilities at zero weights and the
     best bias, each class's share of the weights · directions [D, K], eigenvalues [K]: eigenvectors
     and eigenvalues of the covariance of x · sample [n]: the rows that the spectrum comes from ·
     squares [K, n]: of their features along the directions · fit_bias: whether there is a bias.
+
+    A few examples of weight zero at the end make N a number that can be cut into equal `blocks`.
 
     Centring changes nothing but the bias, which absorbs it; it takes the mean, usually by far the
     largest direction, out of the condition number. Without a bias nothing can absorb it: the mean
@@ -73,15 +78,17 @@ def prepare(problem: Problem) -> Prepared:
     priors = np.bincount(y, weights, minlength=num_classes) / weights.sum()
     priors = priors if problem.fit_bias else np.full(num_classes, 1 / num_classes)
     shares = jnp.asarray(weights / weights.sum(), x.dtype)
-    features, mean = _centre(x, shares, problem.fit_bias)
+    missing = -len(y) % blocks.wanted(num_classes, len(y)) if jax.device_count() == 1 else 0
+    features, mean = _centre(x, shares, problem.fit_bias, missing)
     sample = _sample(weights, x.shape[1])
     roots = jnp.asarray(np.sqrt(weights[sample] / weights[sample].sum()), x.dtype)
     directions, eigenvalues, squares = _spectrum(features[:-1, sample], roots)
+    resamples = problem.resamples
     return Prepared(
         features=features,
-        y=jnp.asarray(y, jnp.int32),
-        weights=jnp.asarray(weights, x.dtype),
-        resamples=None if problem.resamples is None else jnp.asarray(problem.resamples),
+        y=jnp.asarray(np.pad(y, (0, missing)), jnp.int32),
+        weights=jnp.asarray(np.pad(weights, (0, missing)), x.dtype),
+        resamples=None if resamples is None else jnp.pad(resamples, ((0, missing), (0, 0))),
         mean=mean,
         priors=jnp.asarray(priors, x.dtype),
         directions=directions,
@@ -119,13 +126,14 @@ def _check(x, y, weights, resamples, num_classes):
     return num_classes
 
 
-@jax.jit
-def _centre(x, shares, fit_bias):
+@functools.partial(jax.jit, static_argnames="missing")
+def _centre(x, shares, fit_bias, missing):
     # From the first example on: a constant column becomes exactly zero, whatever the rounding.
     mean = jnp.where(fit_bias, x[0] + product(shares, x - x[0]), 0)
     # The examples last: a product with the weights is then 1.5 times as fast, one with residuals as
     # fast as the other way round.
-    return jnp.concatenate([(x - mean).T, jnp.full((1, len(x)), fit_bias, x.dtype)]), mean
+    features = jnp.concatenate([(x - mean).T, jnp.full((1, len(x)), fit_bias, x.dtype)])
+    return jnp.pad(features, ((0, 0), (0, missing))), mean
 
 
 def _sample(weights, num_features):

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmax_jax import losses
 from softmax_jax.optimum import certificate, lbfgs, preconditioner
 from softmax_jax.optimum.problem import Prepared, product
 
@@ -102,7 +101,7 @@ def _start(prepared, l2, column, params):
 def _span(prepared, tolerance, max_iterations, span, trial):
     shares = shares_of(prepared, trial.column)
     logits = product(trial.params, prepared.features)
-    loss = losses.cross_entropy(logits, prepared.y, axis=0)
+    loss = certificate.each_loss(logits, prepared.y)
     curvature = preconditioner.estimate(prepared, shares, logits)
     limit = jnp.minimum(max_iterations, trial.iterations + span)
 
@@ -137,16 +136,16 @@ def _step(prepared, shares, curvature, trial, logits, loss):
     penalty = trial.l2 * jnp.vdot(weights, change), trial.l2 * jnp.vdot(change, change)
     point = lbfgs.line_search(logits, along, prepared.y, shares, loss, slope, penalty)
     t = jnp.where(point.good, point.t, 0)
-    new = certificate.measure(
-        prepared, shares, trial, trial.params + t * d, point.loss, point.probabilities
-    )
+    logits = logits + t * along
+    at_point = trial.params + t * d, point.loss, logits, point.probabilities
+    new = certificate.measure(prepared, shares, trial, *at_point)
     memory = lbfgs.remember(trial.memory, t * d, new.gradient - trial.gradient)
     # Without a good step, once more without the memory; if that was empty, rounding has the word.
     no_memory = jax.tree.map(jnp.zeros_like, trial.memory)
     failed = trial._replace(memory=no_memory, stalled=~trial.memory.rho.any())
     new = choose(point.good, new._replace(memory=memory), failed)
     new = new._replace(iterations=trial.iterations + 1)
-    return new, logits + t * along, jnp.where(point.good, point.loss, loss)
+    return new, logits, jnp.where(point.good, point.loss, loss)
 
 
 def choose(condition, a, b):

@@ -81,9 +81,7 @@ def epochs(
     shape = train.num_features, train.num_classes
     placement = place(*mesh)
     checks.classes(placement, optimizer, train.num_classes)
-    here = -(-max(sizes) // placement.size("batch"))
-    each = _bytes_per_trial(full, loss)(*shape, here) * np.dtype(dtype).itemsize // 4
-    each = -(-each // placement.size("classes"))
+    each = _bytes_per_trial(full, loss, shape, max(sizes), dtype, placement)
     multiple = placement.size("trials")
     chunk = memory.fitting_chunk(num_trials, *shape, each, chunk, multiple)
     dimensions = {"seeds": seeds, "batch_sizes": sizes, "num_samples": num_samples}
@@ -116,10 +114,12 @@ def epochs(
     return Epochs(run, work, each, found)
 
 
-def _bytes_per_trial(full, loss):
-    if full:
-        return memory.full_batch_bytes
-    return memory.bytes_per_trial if callable(loss) else memory.without_logits_bytes
+def _bytes_per_trial(full, loss, shape, batch_size, dtype, placement):
+    """What a trial takes on each of the devices that share its examples and its classes."""
+    by_logits = memory.bytes_per_trial if callable(loss) else memory.without_logits_bytes
+    count = memory.full_batch_bytes if full else by_logits
+    whole = count(*shape, -(-batch_size // placement.size("batch")))
+    return -(-whole * np.dtype(dtype).itemsize // (4 * placement.size("classes")))
 
 
 def _objective(loss, model, num_classes, sharding):
