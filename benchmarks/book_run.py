@@ -12,7 +12,6 @@ to its exit: imports, data, training, pictures, files.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import subprocess
@@ -33,16 +32,11 @@ def main():
     """Measures, prints, writes."""
     options = _options()
     with Processes() as processes:
-        facts = timing.machine() | processes.bind(f"{_JAX}:describe")()
+        facts, torch = timing.introduce(processes, _JAX, _RIVALS)
         contenders = _in_jax(processes, options)
-        if facts["platform"] == "cpu" and importlib.util.find_spec("torch"):
-            facts |= processes.bind(f"{_RIVALS}:describe")()
+        if torch:
             contenders += _in_torch(processes, options)
-        else:
-            print("The PyTorch contenders are left out: no PyTorch, or an accelerator.")
         contenders += _command(options)
-        facts.pop("seconds")
-        timing.print_machine(facts)
         rows = timing.measure(contenders, options.repeats)
     print(timing.compare(rows, {"val accuracy": timing.accuracy}))
     _print_spread(rows)

@@ -24,7 +24,6 @@ of a rival the first evaluation.
 
 import argparse
 import functools
-import importlib.util
 
 import numpy as np
 
@@ -41,12 +40,7 @@ def main():
     """Measures, prints, writes."""
     options = _options()
     with Processes() as processes:
-        facts = timing.machine() | processes.bind(f"{_JAX}:describe")()
-        rivals = facts["platform"] == "cpu" and importlib.util.find_spec("torch") is not None
-        if rivals:
-            facts |= processes.bind(f"{_RIVALS}:describe")()
-        facts.pop("seconds")
-        timing.print_machine(facts)
+        facts, rivals = timing.introduce(processes, _JAX, _RIVALS)
         results = {"machine": facts, "options": vars(options)}
         for l2 in _tasks(options):
             results[_title(l2)] = _measure(processes, options, l2, rivals)

@@ -19,7 +19,6 @@ the sweep reaches.
 
 import argparse
 import functools
-import importlib.util
 
 from benchmarks import timing
 from benchmarks.timing import Contender, Processes
@@ -33,15 +32,8 @@ def main():
     """Measures, prints, writes."""
     options = _options()
     with Processes() as processes:
-        facts = timing.machine() | processes.bind(f"{_JAX}:describe")()
+        facts, torch = timing.introduce(processes, _JAX, _RIVALS)
         on_cpu = facts["platform"] == "cpu"
-        torch = on_cpu and importlib.util.find_spec("torch") is not None
-        if torch:
-            facts |= processes.bind(f"{_RIVALS}:describe")()
-        else:
-            print("The PyTorch contenders are left out: no PyTorch, or an accelerator.")
-        facts.pop("seconds")
-        timing.print_machine(facts)
         results = {"machine": facts, "options": vars(options)}
         if options.digits_cv:
             results["digits_cv"] = _measure_digits(processes, options)

@@ -8,6 +8,7 @@ of each per round, in an order that rotates: what the machine does meanwhile hit
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -155,6 +156,22 @@ def _cpu_model():
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor()
+
+
+def introduce(processes: Processes, in_jax: str, rivals: str) -> tuple[dict, bool]:
+    """Prints what the figures depend on. Returns it, and whether PyTorch's contenders take part.
+
+    in_jax, rivals: the modules of the contenders, each with a function `describe`.
+    """
+    facts = machine() | processes.bind(f"{in_jax}:describe")()
+    torch = facts["platform"] == "cpu" and importlib.util.find_spec("torch") is not None
+    if torch:
+        facts |= processes.bind(f"{rivals}:describe")()
+    else:
+        print("The PyTorch contenders are left out: no PyTorch, or an accelerator.")
+    facts.pop("seconds")
+    print_machine(facts)
+    return facts, torch
 
 
 def print_machine(facts: dict) -> None:

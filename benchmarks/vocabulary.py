@@ -25,7 +25,6 @@ KL(true ‖ model), exact and averaged over the contexts, at the best of the lea
 
 import argparse
 import functools
-import importlib.util
 import statistics
 
 from benchmarks import timing
@@ -44,12 +43,7 @@ def main():
     """Measures, prints, writes."""
     options = _options()
     with Processes() as processes:
-        facts = timing.machine() | processes.bind(f"{_JAX}:describe")()
-        torch = facts["platform"] == "cpu" and importlib.util.find_spec("torch") is not None
-        if torch:
-            facts |= processes.bind(f"{_RIVALS}:describe")()
-        facts.pop("seconds")
-        timing.print_machine(facts)
+        facts, torch = timing.introduce(processes, _JAX, _RIVALS)
         results = {"machine": facts, "options": vars(options)}
         if options.bigram:
             results["bigram"] = _train(processes, options)

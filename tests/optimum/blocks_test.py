@@ -62,6 +62,5 @@ def test_the_optimum_in_blocks_is_that_of_scikit_learn(monkeypatch):
     for program in (solver.start, solver.advance):
         program.clear_cache()
     assert whole.objective[0] == pytest.approx(found.objective[0], rel=2e-5)
-    assert jax.device_count() == 1 and whole.iterations[0] == pytest.approx(
-        found.iterations[0], abs=3
-    )
+    assert whole.iterations[0] == pytest.approx(found.iterations[0], abs=3)
+    assert jax.device_count() == 1  # with more of them nothing is cut
