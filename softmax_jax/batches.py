@@ -39,13 +39,15 @@ class Data(NamedTuple):
 
 def take(data: Data, rows, resample) -> Batch:
     """The examples of the given rows [B]; a row of -1 is padding and weighs nothing."""
-    there = rows >= 0
-    rows = jnp.maximum(rows, 0)
-    weights = jnp.where(there, data.weights[rows], 0)
+
+    def at_rows(leaf):
+        return jnp.take(leaf, rows, axis=0, mode="clip")  # of padding the first row
+
+    weights = jnp.where(rows >= 0, at_rows(data.weights), 0)
     if data.resamples is not None:
-        weights = weights * data.resamples[rows, resample]
-    importance = None if data.importance is None else data.importance[rows]
-    return Batch(normalise(data, data.x[rows]), data.y[rows], weights, importance)
+        weights = weights * at_rows(data.resamples)[:, resample]
+    importance = None if data.importance is None else at_rows(data.importance)
+    return Batch(normalise(data, at_rows(data.x)), at_rows(data.y), weights, importance)
 
 
 def block(data: Data, start, size, resample) -> Batch:

@@ -22,10 +22,7 @@ def mean_of(per_example):
     """The weighted mean Σ w·f / Σ w of a function f(scores, labels, axis) -> [B]."""
 
     def sums(scores, labels, weights, axis=-1):
-        # A weight of zero means that the example is not there. Its scores are replaced, not its
-        # value: an infinite loss times zero is NaN, and so would be its gradient.
-        there = jnp.expand_dims(weights > 0, axis)
-        values = per_example(jnp.where(there, scores, 0), labels, axis)
+        values = per_example(_of_those_there(scores, weights, axis), labels, axis)
         return {"sum": (weights * values).sum(), "weight": weights.sum()}
 
     def value(sums):
@@ -71,7 +68,8 @@ def top(k):
 
 def _by_class_sums(scores, labels, weights, axis=-1):
     members = jax.nn.one_hot(labels, scores.shape[axis], axis=0) * weights
-    return {"correct": members @ top(1)(scores, labels, axis), "weight": members.sum(1)}
+    correct = top(1)(_of_those_there(scores, weights, axis), labels, axis)
+    return {"correct": members @ correct, "weight": members.sum(1)}
 
 
 def _balanced_value(sums):
@@ -94,6 +92,12 @@ METRICS = {
 def values(metrics, sums):
     """{name: figure} of {name: sums}, for the metrics {name: Metric} that made the sums."""
     return {name: metrics[name].value(sums[name]) for name in sums}
+
+
+def _of_those_there(scores, weights, axis):
+    # A weight of zero means that the example is not there. Its scores are replaced, not its value:
+    # an infinite loss times zero is NaN, and so would be its gradient.
+    return jnp.where(jnp.expand_dims(weights > 0, axis), scores, 0)
 
 
 def _ratio(sum_, weight):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 
-from softmax_jax import cures, losses, metrics, vocabulary
+from softmax_jax import cures, losses, metrics, models, vocabulary
 
 
 class Objective(NamedTuple):
@@ -56,8 +56,8 @@ CROSS_ENTROPY = of_logits(losses.cross_entropy)
 
 
 @functools.cache
-def of_vocabulary(name, model, num_classes, num_samples=0, sharding=None) -> Objective:
-    """A loss of `softmax_jax.vocabulary`, which never holds the logits of a batch.
+def of_vocabulary(name, num_classes, num_samples=0, sharding=None) -> Objective:
+    """A loss of `softmax_jax.vocabulary` on an augmented model: it never holds a batch's logits.
 
     name: one of `vocabulary.OBJECTIVES`; num_samples: words drawn for each batch, the same for all
     trials. The train loss is the one that is minimised, on samples; validation is exact: loss,
@@ -71,18 +71,19 @@ def of_vocabulary(name, model, num_classes, num_samples=0, sharding=None) -> Obj
         measure = vocabulary.over_vocabulary(measure, sharding.mesh, axis)
 
     def train(state, params, batch):
-        W, b = model.weights(params)
         key = jax.random.fold_in(jax.random.key(0), state.step)
         weights = count = batch.weights
         if batch.importance is not None:
             weights = weights * batch.importance
-        value = minimised(key, batch.x, W, batch.y, bias=b, example_weights=weights)
+        x = models.with_one(batch.x)
+        value = minimised(key, x, params["augmented"].T, batch.y, example_weights=weights)
         sums = {"sum": value * weights.sum(), "weight": count.sum()}
         return metrics.mean_of(None).value(sums), {"loss": sums}
 
     def evaluate(state, batch):
-        W, b = model.weights(state.averaged)
-        w, found = batch.weights, measure(W, b, batch.x, batch.y)
+        x = models.with_one(batch.x)
+        W = state.averaged["augmented"].T
+        w, found = batch.weights, measure(W, None, x, batch.y)
         return {name: {"sum": (w * f).sum(), "weight": w.sum()} for name, f in found.items()}
 
     def values(sums):

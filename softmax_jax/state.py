@@ -1,5 +1,6 @@
 """One model in training: its hyperparameters, and the state that a step of SGD moves. Pure."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -36,7 +37,8 @@ class State(TrainState):
     """A Flax `TrainState` with its hyperparameters, its column of the resamples and its objective.
 
     num_steps: of the whole training · average: the mean of the iterates · stopped: whether nothing
-    may change any more. Each of these is None where no hyperparameter needs it.
+    may change any more. Each of these is None where no hyperparameter needs it. squared_norm: that
+    of `models.Model`.
     """
 
     hyperparameters: Hyperparameters
@@ -44,6 +46,7 @@ class State(TrainState):
     num_steps: jax.Array | None
     average: Any
     stopped: jax.Array | None
+    squared_norm: Callable = struct.field(pytree_node=False)
     objective: objectives.Objective = struct.field(pytree_node=False)
     schedule: str = struct.field(pytree_node=False)
 
@@ -86,6 +89,7 @@ def create_state(
         raise ValueError("warmup, final_rate and averaging are shares of num_steps: give it.")
     state = State.create(
         apply_fn=model.apply,
+        squared_norm=model.squared_norm,
         params=params,
         tx=tx,
         hyperparameters=h,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from softmax_jax import batches, cures, losses, models, schedules
+from softmax_jax import batches, cures, losses, schedules
 from softmax_jax.batches import Batch, Data
 from softmax_jax.state import MOMENTUM_SGD, SGD, Hyperparameters, State, create_state
 
@@ -39,7 +39,7 @@ def train_step(state: State, batch: Batch):
 
     def objective(params):
         value, sums = state.objective.train(state, params, batch)
-        return value + state.hyperparameters.l2 / 2 * models.squared_norm(params), sums
+        return value + state.hyperparameters.l2 / 2 * state.squared_norm(params), sums
 
     gradient, sums = jax.grad(objective, has_aux=True)(state.params)
     return _update(state, gradient), sums

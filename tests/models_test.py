@@ -82,26 +82,46 @@ def test_images_are_flattened_row_by_row(name):
 
 
 @EACH_MODEL
-def test_class_first_is_the_same_model_with_its_matrices_transposed(name):
-    model, x, key = models.MODELS[name], inputs(), jax.random.key(0)
-    turned = models.class_first(model)
-    params, own = turned.init(key, 12, 5, 1.0), model.init(key, 12, 5, 1.0)
-    assert sorted(leaf.shape for leaf in jax.tree.leaves(params)) == [(5,), (5, 12)]
-    for actual, expected in zip(turned.weights(params), model.weights(own), strict=True):
-        assert_array_equal(actual, expected)
-    assert_array_equal(turned.apply(params, x), model.apply(own, x))
+def test_parameters_and_weights_are_inverse(name):
+    for model in (models.MODELS[name], models.augmented(models.MODELS[name])):
+        W, b = weights()
+        for actual, expected in zip(model.weights(model.params(W, b)), (W, b), strict=True):
+            assert_array_equal(actual, expected)
 
 
 @EACH_MODEL
-def test_class_first_is_the_same_object_every_time(name):
+def test_the_augmented_model_is_the_same_in_one_matrix(name):
+    model, x, (W, b) = models.MODELS[name], inputs(), weights()
+    augmented = models.augmented(model)
+    params, own = augmented.params(W, b), model.params(W, b)
+    assert [leaf.shape for leaf in jax.tree.leaves(params)] == [(5, 13)]
+    assert_allclose(augmented.apply(params, x), model.apply(own, x), rtol=1e-5, atol=1e-5)
+
+
+@EACH_MODEL
+def test_the_augmented_model_begins_where_the_model_does(name):
+    model, key = models.MODELS[name], jax.random.key(0)
+    augmented = models.augmented(model)
+    found = augmented.weights(augmented.init(key, 12, 5, 1.0))
+    for actual, expected in zip(found, model.weights(model.init(key, 12, 5, 1.0)), strict=True):
+        assert_array_equal(actual, expected)
+
+
+@EACH_MODEL
+def test_the_augmented_model_is_the_same_object_every_time(name):
     """A new one would be a new program to compile, run by run."""
     model = models.MODELS[name]
-    assert models.class_first(model) is models.class_first(model)
+    assert models.augmented(model) is models.augmented(model)
 
 
-def test_squared_norm_leaves_out_the_bias():
+@EACH_MODEL
+def test_squared_norm_leaves_out_the_bias_in_value_and_gradient(name):
     W, b = weights()
-    assert_allclose(models.squared_norm({"W": W, "b": b}), np.square(W).sum(), rtol=1e-6)
+    for model in (models.MODELS[name], models.augmented(models.MODELS[name])):
+        value, gradient = jax.value_and_grad(model.squared_norm)(model.params(W, b))
+        assert_allclose(value, np.square(W).sum(), rtol=1e-6)
+        for actual, expected in zip(model.weights(gradient), (2 * W, 0 * b), strict=True):
+            assert_array_equal(actual, expected)
 
 
 def rounded(array):

@@ -9,6 +9,7 @@ from softmax_jax import losses, models, objectives, train, vocabulary
 from softmax_jax.batches import Batch
 
 C, D, B = 12, 5, 30
+MODEL = models.augmented(models.scratch)
 
 
 @pytest.fixture(scope="module")
@@ -21,20 +22,18 @@ def batch():
 
 def state(objective):
     h = train.Hyperparameters(init_scale=1.0)
-    return train.create_state(
-        jax.random.key(1), models.scratch, h, D, C, objective=objective, tx=train.SGD
-    )
+    return train.create_state(jax.random.key(1), MODEL, h, D, C, objective=objective, tx=train.SGD)
 
 
 def exact():
-    return objectives.of_vocabulary("cross_entropy", models.scratch, C)
+    return objectives.of_vocabulary("cross_entropy", C)
 
 
 def test_the_exact_loss_without_logits_trains_as_the_one_with_them(batch):
     with_logits, sums = train.train_step(state(objectives.CROSS_ENTROPY), batch)
     without, own = train.train_step(state(exact()), batch)
-    for name in ("W", "b"):
-        assert_allclose(without.params[name], with_logits.params[name], rtol=1e-5, atol=1e-6)
+    for pair in zip(MODEL.weights(without.params), MODEL.weights(with_logits.params), strict=True):
+        assert_allclose(*pair, rtol=1e-5, atol=1e-6)
     assert_allclose(own["loss"]["sum"], sums["loss"]["sum"], rtol=1e-5)
     assert_allclose(own["loss"]["weight"], batch.weights.sum())
 
@@ -53,7 +52,7 @@ def measured(state, batch):
 
 def test_importance_weighs_the_objective_alone(batch):
     weighted = batch._replace(importance=np.linspace(0.5, 1.5, B).astype(np.float32))
-    scores = models.scratch.apply(state(exact()).params, batch.x)
+    scores = MODEL.apply(state(exact()).params, batch.x)
     each = losses.cross_entropy(scores, batch.y)
     w = weighted.weights * weighted.importance
     value, _ = exact().train(state(exact()), state(exact()).params, weighted)
@@ -62,7 +61,7 @@ def test_importance_weighs_the_objective_alone(batch):
 
 @pytest.mark.parametrize("name", vocabulary.OBJECTIVES[1:])
 def test_samples_are_new_at_every_step_and_the_same_for_equal_steps(batch, name):
-    objective = objectives.of_vocabulary(name, models.scratch, C, 4)
+    objective = objectives.of_vocabulary(name, C, 4)
     fresh = state(objective)
     first, _ = objective.train(fresh, fresh.params, batch)
     again, _ = objective.train(fresh, fresh.params, batch)

@@ -16,8 +16,8 @@ from softmax_jax.sweep.figures import evaluate, fetch, named
 from softmax_jax.sweep.minibatch import create
 from softmax_jax.sweep.placement import padded
 
-# Whatever the model, its parameters are one W and one b.
-MODEL = models.class_first(models.scratch)
+# Whatever the model, its parameters are one matrix, as those of `optimum` are.
+MODEL = models.augmented(models.scratch)
 _TRAIN = ("loss", "accuracy")
 _CERTIFICATE = ("objective", "gradient_norm", "gap_bound")
 _FACTS = ("iterations", "converged", "separable")
@@ -160,5 +160,5 @@ def _figures(states, moved, feed, held_out):
 @jax.jit
 def _params(prepared, state):
     """The parameters [1, K, ...] of `MODEL`, from those of centred features."""
-    W, b = state.params[:, :, :-1], state.params[:, :, -1]
-    return {"W": W[None], "b": (b - optimum.product(W, prepared.mean))[None]}
+    shift = optimum.product(state.params[:, :, :-1], prepared.mean)
+    return {"augmented": state.params.at[:, :, -1].add(-shift)[None]}

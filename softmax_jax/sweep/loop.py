@@ -97,7 +97,7 @@ def epochs(
         placement=placement,
         divided=full,
     )
-    stored = full_batch.MODEL if full else models.class_first(model)
+    stored = full_batch.MODEL if full else models.augmented(model)
     normalisation = mean, scale, train.label_names
     options = schedule, placement
     run = Run(table, num_epochs, stored, best_by, len(train.y), *normalisation, *options)
@@ -106,7 +106,7 @@ def epochs(
         work = [Task(piece) for piece in pieces]
     else:
         work = recut(work, chunk, multiple)
-    objective = _objective(loss, stored, train.num_classes, placement.by_classes)
+    objective = _objective(loss, train.num_classes, placement.by_classes)
     if full:
         found = full_batch.epochs(run, work, objective, data, tolerance)
     else:
@@ -122,11 +122,11 @@ def _bytes_per_trial(full, loss, shape, batch_size, dtype, placement):
     return -(-whole * np.dtype(dtype).itemsize // (4 * placement.size("classes")))
 
 
-def _objective(loss, model, num_classes, sharding):
+def _objective(loss, num_classes, sharding):
     """number of samples -> what is minimised and measured."""
     if callable(loss):
         return lambda _: objectives.of_logits(loss)
-    return lambda samples: objectives.of_vocabulary(loss, model, num_classes, samples, sharding)
+    return lambda samples: objectives.of_vocabulary(loss, num_classes, samples, sharding)
 
 
 def fit(train, val, settings: Hyperparameters | None = None, **options) -> Result:

@@ -139,7 +139,7 @@ def test_one_trace_of_the_train_step_per_batch_size_and_number_of_trials(digits)
     for rates, batch_sizes in [((0.1,), (8,)), ((0.1, 0.2), (8, 16)), ((0.3, 0.4), (16, 8))]:
         settings = sweep.grid(learning_rate=rates)
         sweep.fit(small, None, settings, batch_size=batch_sizes, **options)
-    assert traces == [(8, 64), (8, 64), (16, 64)]
+    assert traces == [(8, 65), (8, 65), (16, 65)]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -71,7 +71,7 @@ def test_the_bytes_per_trial_are_enough_for_what_the_compiler_takes(digits):
         h = sweep.grid(learning_rate=np.linspace(0.01, 0.1, K))
         fixed = {"objective": objectives.CROSS_ENTROPY, "num_features": 64, "num_classes": 10}
         fixed["tx"] = train.MOMENTUM_SGD
-        model = models.class_first(models.concise)
+        model = models.augmented(models.concise)
         states = program.create(np.uint32([0]), h, np.zeros(K, np.int32), model=model, **fixed)
         orders = np.zeros((1, 1, 500), np.int32)
         data = sources.device_data(digits.train)

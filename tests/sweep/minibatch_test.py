@@ -81,7 +81,7 @@ def test_without_cures_nothing_is_kept_for_them(digits):
     def kept(**axes):
         options = {"num_epochs": 1, "batch_size": 500}
         epoch = next(sweep.epochs(digits.train, None, sweep.grid(**axes), **options))
-        return [leaf.shape for leaf in jax.tree.leaves(epoch.states)].count((1, 1, 10, 64))
+        return [leaf.shape for leaf in jax.tree.leaves(epoch.states)].count((1, 1, 10, 65))
 
     assert kept() == kept(l2=0.1, label_smoothing=0.1, warmup=0.1) == 1
     assert kept(averaging=0.1) == 2
@@ -106,7 +106,7 @@ def test_cures_of_other_strength_and_length_are_no_new_program(digits):
         cures = {"label_smoothing": strength, "averaging": strength, "warmup": strength}
         settings = sweep.grid(learning_rate=(0.1, strength + 1), final_rate=strength, **cures)
         sweep.fit(small, None, settings, num_epochs=num_epochs, **options)
-    assert traces == [(8, 64)]
+    assert traces == [(8, 65)]
 
 
 # Early stopping, at a rate so large that the validation loss jumps about. Trial 0 never stops.
@@ -156,8 +156,8 @@ def test_a_stopped_trial_is_frozen_with_its_figures_while_others_go_on(stopped):
         assert (values[1, stop - 1 :] == values[1, stop - 1]).all(), name
     assert (result.reached[1, stop - 1 :] == stop).all() and result.reached[0, -1] == 12
     assert [epoch for epoch, trials, _ in seen if 1 in trials] == list(range(1, stop + 1))
-    kernels = [states.params["kernel"][0] for _, _, states in seen]
-    for before, after in zip(kernels[stop - 1 :], kernels[stop:], strict=False):
+    matrices = [states.params["augmented"][0] for _, _, states in seen]
+    for before, after in zip(matrices[stop - 1 :], matrices[stop:], strict=False):
         assert_array_equal(before[1], after[1])
         assert abs(before[0] - after[0]).max() > 0
 

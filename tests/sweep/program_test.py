@@ -8,7 +8,7 @@ from softmax_jax import models, objectives, sweep, train
 from softmax_jax.sweep import program, sources
 from softmax_jax.sweep.minibatch import orders
 
-MODEL = models.class_first(models.concise)
+MODEL = models.augmented(models.concise)
 
 
 def create(seeds=(0,), settings=None, num_features=64):
@@ -33,10 +33,10 @@ def test_fresh_states_are_stacked_by_seed_and_setting():
 
 
 def test_seeds_differ_in_their_weights_and_settings_of_a_seed_do_not():
-    kernel = np.asarray(create(seeds=(0, 1)).params["kernel"])
-    assert (kernel[0] != kernel[1]).all()
-    assert_array_equal(kernel[:, 0], kernel[:, 1])
-    assert_array_equal(kernel[1], create(seeds=(1,)).params["kernel"][0])
+    matrix = np.asarray(create(seeds=(0, 1)).params["augmented"])
+    assert (matrix[0] != matrix[1])[..., :-1].all() and not matrix[..., -1].any()
+    assert_array_equal(matrix[:, 0], matrix[:, 1])
+    assert_array_equal(matrix[1], create(seeds=(1,)).params["augmented"][0])
 
 
 def test_every_state_is_the_one_that_train_makes():
@@ -45,17 +45,17 @@ def test_every_state_is_the_one_that_train_makes():
     for i, scale in enumerate((0.01, 0.1, 1.0)):
         h = train.Hyperparameters(init_scale=scale)
         alone = train.create_state(jax.random.key(5), MODEL, h, 64, 10)
-        assert_allclose(states.params["kernel"][0, i], alone.params["kernel"], rtol=1e-6)
+        assert_allclose(states.params["augmented"][0, i], alone.params["augmented"], rtol=1e-6)
 
 
 def test_trials_share_each_minibatch_in_one_matrix_product(digits):
-    """No product has a batch axis: [K·C, D] × [D, B] forward, [K·C, B] × [B, D] backward."""
+    """No product has a batch axis: [K·C, D+1] × [D+1, B] forward, [K·C, B] × [B, D+1] backward."""
     states, order = create(), orders([0], 1, 500, 64)
     program_text = program.train_epoch.lower(states, sources.device_data(digits.train), order)
     products = [line for line in program_text.as_text().splitlines() if "dot_general" in line]
-    assert len(products) == 2
     assert not any("batching_dims" in line for line in products)
-    assert all("tensor<3x10x64xf32>, tensor<64x64xf32>" in line for line in products)
+    for line, left in zip(products, ("3x10x65", "3x10x64"), strict=True):
+        assert f"tensor<{left}xf32>, tensor<65x64xf32>" in line
 
 
 def test_an_epoch_uses_the_memory_of_the_states_it_was_given(digits):
@@ -63,7 +63,7 @@ def test_an_epoch_uses_the_memory_of_the_states_it_was_given(digits):
     after, _ = program.train_epoch(
         states, sources.device_data(digits.train), orders([0], 1, 500, 64)
     )
-    assert states.params["kernel"].is_deleted() and not after.params["kernel"].is_deleted()
+    assert states.params["augmented"].is_deleted() and not after.params["augmented"].is_deleted()
 
 
 def test_data_that_is_on_the_device_stays_there(digits):
@@ -82,8 +82,9 @@ def test_figures_are_those_of_each_model_alone(digits):
     figures = jax.device_get(program.values(states, program.evaluate(states, data)))
     x, y = digits.val.x.reshape(200, 64) / 16.0, digits.val.y
     for i in range(3):
-        kernel = np.asarray(states.params["kernel"], np.float64)[0, i]
-        logits = x @ kernel.T
+        params = jax.tree.map(lambda leaf, i=i: leaf[0, i], states.params)
+        W, b = (np.asarray(leaf, np.float64) for leaf in MODEL.weights(params))
+        logits = x @ W + b
         each = np.log(np.exp(logits).sum(-1)) - logits[np.arange(200), y]
         assert figures["loss"][0, i] == pytest.approx(each.mean(), rel=1e-5)
         assert figures["accuracy"][0, i] == pytest.approx((logits.argmax(-1) == y).mean())
@@ -100,6 +101,6 @@ def test_the_best_epoch_is_kept_trial_by_trial():
         best = program.keep_best(best, seen[epoch], jnp.array([costs]), epoch)
     assert_array_equal(best.epoch, [[2, 3, 0]])  # a tie goes to the earlier epoch; NaN never is
     assert_array_equal(best.value, [[2, 0.5, np.inf]])
-    assert_array_equal(best.params["kernel"][0, :, 0, 0][:2], [2, 3])
-    assert_array_equal(best.params["bias"][0, :, 0][:2], [2, 3])
-    assert_array_equal(best.params["kernel"][0, 2], states.params["kernel"][0, 2])
+    assert_array_equal(best.params["augmented"][0, :2, 0, 0], [2, 3])
+    assert_array_equal(best.params["augmented"][0, :2, 0, -1], [2, 3])
+    assert_array_equal(best.params["augmented"][0, 2], states.params["augmented"][0, 2])
