@@ -90,9 +90,9 @@ def textbook_loop(dataset, num_epochs, batch_size, learning_rate):
 
 
 def products(dataset, num_epochs, batch_size, num_trials):
-    """The matrix products of a sweep and nothing else, one [T·C, D] matrix of weights."""
+    """The matrix products of a sweep and nothing else, one [T·C, D + 1] matrix of weights."""
     train, val = _on_device(dataset)
-    num_features = train.num_features
+    num_features = train.num_features + 1  # and the one that the bias is the weight of
     # The rows of xᵀx stay what they are under repeated products: no overflow, no denormals.
     W = jnp.full((num_trials * train.num_classes, num_features), 0.01)
     x = jnp.full((batch_size, num_features), (batch_size * num_features) ** -0.5)

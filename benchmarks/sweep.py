@@ -13,8 +13,8 @@ is scaled to the whole, and the note says so.
 
 `ratio`: times as long as this project's sweep. `GFLOP/s`: of the matrix products that the task
 needs, (4 N + 2 N_val) T C D an epoch. The line "the matrix products alone" is the peak of this
-machine at these shapes, with the same numbers of steps; its ratio is the fraction of the peak that
-the sweep reaches.
+machine at the sweep's own shapes, with the same numbers of steps; its ratio is the fraction of the
+peak that the sweep reaches.
 """
 
 import argparse

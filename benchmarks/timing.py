@@ -20,6 +20,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from softmax_jax.data.errors import DataError
+
 _PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax", "torch", "scikit-learn")
 
 
@@ -52,7 +54,10 @@ class Processes:
             pool.shutdown()
 
     def bind(self, function: str, **arguments) -> Callable[[], dict]:
-        """`function` is 'module:function'; a process per module. Returns what runs it there."""
+        """`function` is 'module:function'; a process per module. Returns what runs it there.
+
+        Where data is wrong or not to be had, that ends with its message.
+        """
         return functools.partial(self._call, function, arguments)
 
     def _call(self, function, arguments):
@@ -60,7 +65,10 @@ class Processes:
         if module not in self._pools:
             spawn = multiprocessing.get_context("spawn")
             self._pools[module] = ProcessPoolExecutor(max_workers=1, mp_context=spawn)
-        return self._pools[module].submit(_timed, function, arguments).result()
+        try:
+            return self._pools[module].submit(_timed, function, arguments).result()
+        except DataError as error:
+            raise SystemExit(str(error)) from None
 
 
 def _timed(function, arguments):
