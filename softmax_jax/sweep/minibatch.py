@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from softmax_jax.batches import Data
-from softmax_jax.sweep import program, tasks
+from softmax_jax.sweep import portions, program, tasks
 from softmax_jax.sweep.epoch import Epoch
 from softmax_jax.sweep.figures import evaluate, fetch, named
 from softmax_jax.sweep.placement import padded
@@ -43,11 +43,13 @@ def _piece_epochs(run, task, rest, objective, feed, held_out, span_steps):
     running = np.broadcast_to(np.arange(piece.trials.shape[1]) < piece.num_real, piece.trials.shape)
     if states.stopped is not None:
         running = running & ~placement.fetch(states.stopped)
+    sizes = feed.dataset.num_features, len(run.label_names), _batch_size(run, piece)
+    at_once = portions.in_training(placement, piece.trials.shape, *sizes)
     spans = _spans(run, task, feed, span_steps)
     upcoming = next(spans)
     while upcoming is not None:
         span = upcoming
-        states, own = program.train_epoch(states, span.data, span.order)
+        states, own = program.train_epoch(states, span.data, span.order, at_once)
         sums = own if sums is None else program.add(sums, own)
         figures, trained, facts, part = {}, np.zeros_like(running), {}, span.number
         if span.is_last:
@@ -107,9 +109,12 @@ def _example(feed, states):
 
 def _spans(run, task, feed, span_steps) -> Iterator[_Span]:
     """Every span of the task's epochs that does not lie behind it."""
-    table, first, placement = run.trials, task.piece.trials[0, 0], run.placement
-    seeds, batch_size = table.seed[task.piece.trials[:, 0]], int(table.batch_size[first])
-    shape = task.piece.trials.shape
+    placement, shape, batch_size = (
+        run.placement,
+        task.piece.trials.shape,
+        _batch_size(run, task.piece),
+    )
+    seeds = run.trials.seed[task.piece.trials[:, 0]]
     for epoch in range(task.epoch + 1, run.num_epochs + 1):
         done = task.part if epoch == task.epoch + 1 else 0
         left = -(-run.num_examples // batch_size)
@@ -144,12 +149,11 @@ def orders(seeds, epoch, num_examples, batch_size, part=0):
 def create(run, piece, objective, feed):
     """Fresh states [S, K] for the trials of a piece."""
     table, columns, placement = run.trials, piece.trials[0], run.placement
-    batch_size = table.batch_size[columns[0]]
     return program.create(
         placement.everywhere(table.seed[piece.trials[:, 0]].astype(np.uint32)),
         placement.rows(jax.tree.map(lambda column: column[columns], in_use(table.hyperparameters))),
         placement.rows(np.maximum(table.fold[columns], 0).astype(np.int32)),
-        -(-run.num_examples // int(batch_size)) * run.num_epochs,
+        -(-run.num_examples // _batch_size(run, piece)) * run.num_epochs,
         model=run.model,
         objective=objective(int(table.num_samples[columns[0]])),
         schedule=run.schedule,
@@ -158,6 +162,10 @@ def create(run, piece, objective, feed):
         num_classes=len(run.label_names),
         placement=placement,
     )
+
+
+def _batch_size(run, piece):
+    return int(run.trials.batch_size[piece.trials[0, 0]])
 
 
 def _cost(figures, best_by):

@@ -72,15 +72,42 @@ def create(
     return placement.divide(states)
 
 
-@functools.partial(jax.jit, donate_argnames="states")
-def train_epoch(states, data, orders):
-    """`train.train_epoch` for states [S, K], with an order [S, steps, B] per seed."""
+@functools.partial(jax.jit, static_argnames="at_once", donate_argnames="states")
+def train_epoch(states, data, orders, at_once=None):
+    """`train.train_epoch` for states [S, K], with an order [S, steps, B] per seed.
+
+    at_once: how many of the K trials (None: all).
+    """
     trials = jax.vmap(train.train_epoch, in_axes=(0, None, None))
+    if at_once is not None:
+        trials = functools.partial(_by_portions, trials, at_once)
     if len(orders) > 1:
         return jax.vmap(trials, in_axes=(0, None, 0))(states, data, orders)
     # One seed needs no axis: a batched product of length one is slower than a plain one.
     alone = trials(jax.tree.map(lambda leaf: leaf[0], states), data, orders[0])
     return jax.tree.map(lambda leaf: leaf[None], alone)
+
+
+def _by_portions(trials, at_once, states, *shared):
+    """trials(states [K], *shared) -> (states, sums), a portion after the other, each in its place.
+
+    As a loop over one set of states: a map would keep the old ones beside the new.
+    """
+    _, sums = jax.eval_shape(trials, states, *shared)
+    everything = states, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
+
+    def portion(number, everything):
+        start = number * at_once
+
+        def replace(whole, part):
+            return lax.dynamic_update_slice_in_dim(whole, part, start, axis=0)
+
+        own = jax.tree.map(
+            lambda leaf: lax.dynamic_slice_in_dim(leaf, start, at_once), everything[0]
+        )
+        return jax.tree.map(replace, everything, trials(own, *shared))
+
+    return lax.fori_loop(0, len(states.step) // at_once, portion, everything)
 
 
 @jax.jit

@@ -58,6 +58,38 @@ def test_trials_share_each_minibatch_in_one_matrix_product(digits):
         assert f"tensor<{left}xf32>, tensor<65x64xf32>" in line
 
 
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=["a seed", "two seeds"])
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_portions_of_the_trials_train_as_all_at_once(digits, seeds, at_once):
+    """Every one in its own place, with its own sums."""
+    settings = sweep.grid(learning_rate=(0.01, 0.02, 0.05, 0.1), momentum=0.5)
+    data, order = sources.device_data(digits.train), orders(seeds, 1, 500, 64)
+    (expected, sums), (found, own) = (
+        program.train_epoch(create(seeds=seeds, settings=settings), data, order, n)
+        for n in (None, at_once)
+    )
+    whole, in_portions = (
+        jax.tree.leaves((s.params, s.opt_state, s.step)) for s in (expected, found)
+    )
+    for actual, wanted in zip(in_portions, whole, strict=True):
+        assert_allclose(actual, wanted, rtol=1e-5, atol=1e-6)
+    for name in ("loss", "accuracy"):
+        assert_allclose(own[name]["sum"], sums[name]["sum"], rtol=1e-5)
+        assert_array_equal(own[name]["weight"], sums[name]["weight"])
+
+
+def test_portions_take_no_more_memory(digits):
+    """Each is trained in place; a second set of all states would show."""
+    states = create(settings=sweep.grid(learning_rate=np.linspace(0.01, 0.1, 16)))
+    data, order = sources.device_data(digits.train), orders([0], 1, 500, 64)
+
+    def bytes_of(at_once):
+        used = program.train_epoch.lower(states, data, order, at_once).compile().memory_analysis()
+        return used.temp_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
+
+    assert bytes_of(4) < bytes_of(None)
+
+
 def test_an_epoch_uses_the_memory_of_the_states_it_was_given(digits):
     states = create()
     after, _ = program.train_epoch(
