@@ -1,8 +1,8 @@
 """The compiled programs of a sweep: the functions of `softmax_jax.train` under two `jax.vmap`s.
 
 The inner axis is that of the trials [K], which share each minibatch: their products are one matrix
-product [B, D + 1] × [D + 1, K·C]. The outer axis is that of the seeds [S], each with its own initial
-weights and its own order of the data. This is the only place where either axis is added.
+product [B, D + 1] × [D + 1, K·C]. The outer axis is that of the seeds [S], each with its own
+initial weights and its own order of the data. This is the only place where either axis is added.
 """
 
 import functools
