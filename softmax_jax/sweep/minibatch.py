@@ -109,12 +109,8 @@ def _example(feed, states):
 
 def _spans(run, task, feed, span_steps) -> Iterator[_Span]:
     """Every span of the task's epochs that does not lie behind it."""
-    placement, shape, batch_size = (
-        run.placement,
-        task.piece.trials.shape,
-        _batch_size(run, task.piece),
-    )
-    seeds = run.trials.seed[task.piece.trials[:, 0]]
+    piece, placement = task.piece, run.placement
+    seeds, batch_size = run.trials.seed[piece.trials[:, 0]], _batch_size(run, piece)
     for epoch in range(task.epoch + 1, run.num_epochs + 1):
         done = task.part if epoch == task.epoch + 1 else 0
         left = -(-run.num_examples // batch_size)
@@ -127,7 +123,9 @@ def _spans(run, task, feed, span_steps) -> Iterator[_Span]:
                 span = order[:, start : start + limit]
                 left, number = left - span.shape[1], number + 1
                 if number > done:
-                    yield _Span(epoch, number, left == 0, data, placement.batches(span, shape))
+                    yield _Span(
+                        epoch, number, left == 0, data, placement.batches(span, piece.trials.shape)
+                    )
 
 
 def orders(seeds, epoch, num_examples, batch_size, part=0):
@@ -165,6 +163,7 @@ def create(run, piece, objective, feed):
 
 
 def _batch_size(run, piece):
+    """That of all trials of a piece."""
     return int(run.trials.batch_size[piece.trials[0, 0]])
 
 

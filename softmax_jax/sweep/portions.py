@@ -1,15 +1,15 @@
-"""How many of its trials a CPU works on at once: what they use again stays in its caches.
+"""How many of its trials a CPU works on at once, so that its caches hold what it uses again.
 
-Fewer rows than these in a matrix product make it slower; more weights or scores have to come from
-memory again and again. (Measured on 2 cores with 32 MB: 1,024 trials on Fashion-MNIST take 18 %
-less time, 5,000 trials on digits 35 %; an evaluation of 256 trials a quarter less.)
+A trial brings C rows to the matrix products. With few rows products are slow; with too many,
+weights and scores come from memory at every step. (Measured on 2 cores with 32 MB of cache: 1,024
+trials on Fashion-MNIST take 18 % less time, 5,000 on digits 35 %, an evaluation of 256 a quarter.)
 """
 
 import jax
 
-_WEIGHTS = 2_100_000  # of all rows: with their gradients 17 MB
-_SCORES = 1_300_000  # of all rows, for a minibatch
-_FEWEST_ROWS = 1280
+_WEIGHTS = 2_100_000  # at most, in all rows: with their gradients 17 MB
+_SCORES = 1_300_000  # at most, of all rows for a minibatch
+_FEWEST_ROWS = 1280  # for the products, whatever the caches hold
 _EVALUATION_ROWS = 640  # their scores for 1,000 examples are 2.6 MB
 
 
