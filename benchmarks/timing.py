@@ -56,7 +56,7 @@ class Processes:
     def bind(self, function: str, **arguments) -> Callable[[], dict]:
         """`function` is 'module:function'; a process per module. Returns what runs it there.
 
-        Where data is wrong or not to be had, that ends with its message.
+        Where data is wrong or not to be had, the benchmark ends with a message that says so.
         """
         return functools.partial(self._call, function, arguments)
 

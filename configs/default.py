@@ -38,8 +38,9 @@ def get_config():
     config.loss = "cross_entropy"
     config.num_samples = 0  # classes that a loss on samples draws for a batch
     config.init_scale = 0.01  # standard deviation of the initial weights; biases start at 0
-    # Of the matrix products in training and validation: 'float32', 'bfloat16' (with float32 sums;
-    # the test figures are those of params.npz in float32) or 'float64' (of everything).
+    # Of the matrix products in training and validation: 'float32', 'bfloat16' (of weights, biases
+    # and features, with float32 sums; the test figures are those of params.npz in float32) or
+    # 'float64' (of everything).
     config.precision = "float32"
 
     # Training.

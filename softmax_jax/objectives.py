@@ -17,12 +17,13 @@ class Objective(NamedTuple):
 
     train(state, params, batch) -> (value, sums): the data part of the objective at the parameters,
     and the sums of the train figures. evaluate(state, batch) -> sums of the validation figures, at
-    the parameters that count. values(sums) -> {name: figure}.
+    the parameters that count. values(sums) -> {name: figure}. holds_logits: of a whole batch.
     """
 
     train: Callable
     evaluate: Callable
     values: Callable
+    holds_logits: bool
 
 
 @functools.cache
@@ -49,7 +50,7 @@ def of_logits(loss) -> Objective:
     def values(sums):
         return metrics.values(every, sums)
 
-    return Objective(train, evaluate, values)
+    return Objective(train, evaluate, values, holds_logits=True)
 
 
 CROSS_ENTROPY = of_logits(losses.cross_entropy)
@@ -89,7 +90,7 @@ def of_vocabulary(name, num_classes, num_samples=0, sharding=None) -> Objective:
     def values(sums):
         return {name: metrics.mean_of(None).value(own) for name, own in sums.items()}
 
-    return Objective(train, evaluate, values)
+    return Objective(train, evaluate, values, holds_logits=False)
 
 
 def _measure_words(W, b, x, y, axis_name):

@@ -85,7 +85,7 @@ def test_images_are_flattened_row_by_row(name):
 def test_parameters_and_weights_are_inverse(name):
     for model in (models.MODELS[name], models.augmented(models.MODELS[name])):
         W, b = weights()
-        for actual, expected in zip(model.weights(model.params(W, b)), (W, b), strict=True):
+        for actual, expected in zip(model.weights(model.of_weights(W, b)), (W, b), strict=True):
             assert_array_equal(actual, expected)
 
 
@@ -93,7 +93,7 @@ def test_parameters_and_weights_are_inverse(name):
 def test_the_augmented_model_is_the_same_in_one_matrix(name):
     model, x, (W, b) = models.MODELS[name], inputs(), weights()
     augmented = models.augmented(model)
-    params, own = augmented.params(W, b), model.params(W, b)
+    params, own = augmented.of_weights(W, b), model.of_weights(W, b)
     assert [leaf.shape for leaf in jax.tree.leaves(params)] == [(5, 13)]
     assert_allclose(augmented.apply(params, x), model.apply(own, x), rtol=1e-5, atol=1e-5)
 
@@ -118,7 +118,7 @@ def test_the_augmented_model_is_the_same_object_every_time(name):
 def test_squared_norm_leaves_out_the_bias_in_value_and_gradient(name):
     W, b = weights()
     for model in (models.MODELS[name], models.augmented(models.MODELS[name])):
-        value, gradient = jax.value_and_grad(model.squared_norm)(model.params(W, b))
+        value, gradient = jax.value_and_grad(model.squared_norm)(model.of_weights(W, b))
         assert_allclose(value, np.square(W).sum(), rtol=1e-6)
         for actual, expected in zip(model.weights(gradient), (2 * W, 0 * b), strict=True):
             assert_array_equal(actual, expected)
@@ -143,6 +143,27 @@ def test_bfloat16_rounds_the_inputs_of_all_products_and_nothing_else(name):
     assert gradient_W.dtype == jnp.float32
     assert_allclose(gradient_W, rounded(x).T @ rounded(upstream), rtol=1e-5, atol=1e-5)
     assert_allclose(gradient_b, upstream.sum(0), rtol=1e-5, atol=1e-5)
+
+
+@EACH_MODEL
+def test_the_augmented_model_rounds_its_bias_to_bfloat16_too(name):
+    model, x, (W, b) = models.augmented(models.get(name, "bfloat16")), inputs(), weights()
+    logits, pull = jax.vjp(lambda params: model.apply(params, x), model.of_weights(W, b))
+    assert_allclose(logits, rounded(x) @ rounded(W) + rounded(b), rtol=1e-5, atol=1e-5)
+    upstream = np.random.default_rng(2).normal(size=(7, 5)).astype(np.float32)
+    gradient_W, gradient_b = model.weights(pull(jnp.asarray(upstream))[0])
+    assert gradient_W.dtype == gradient_b.dtype == jnp.float32
+    assert_allclose(gradient_W, rounded(x).T @ rounded(upstream), rtol=1e-5, atol=1e-5)
+    assert_allclose(gradient_b, rounded(upstream).sum(0), rtol=1e-5, atol=1e-5)
+
+
+def test_the_augmented_model_keeps_float64():
+    with jax.enable_x64(True):
+        model, (W, b) = models.augmented(models.get("concise", "float64")), weights()
+        params = model.of_weights(*map(jnp.float64, (W, b)))
+        logits = model.apply(params, jnp.float64(inputs()))
+        assert logits.dtype == jnp.float64
+        assert_allclose(logits, inputs().astype(np.float64) @ W.astype(np.float64) + b, rtol=1e-12)
 
 
 @EACH_MODEL

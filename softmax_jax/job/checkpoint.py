@@ -44,8 +44,8 @@ def restore(folder: Path, job: str) -> tuple[Checkpoint | None, list[str]]:
 
     A damaged one is renamed to *.damaged, and the one before it is tried. What a killed process
     was about to write is deleted, so this is for the holder of the folder's lock. Raises JobError
-    (exit code 3) for a checkpoint of another job, or of a newer version of this program, and where
-    the folder cannot be read.
+    (exit code 3) for a checkpoint of another job, or of another format than this program's, and
+    where the folder cannot be read.
     """
     warnings = []
     try:

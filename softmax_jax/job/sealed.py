@@ -20,7 +20,7 @@ import numpy as np
 
 from softmax_jax.job.errors import WORKDIR, JobError
 
-_FORMAT = 1  # to be raised when the meaning of a file changes
+_FORMAT = 2  # to be raised when the meaning of a file changes
 _MANIFEST = "manifest.json"  # stored, not compressed, in this and all later formats
 _MARK, _BLANK = b"softmax_jax checkpoint, SHA-256 ", b"0" * 64
 
@@ -67,7 +67,7 @@ def write(file: BinaryIO, checkpoint: Checkpoint):
 def read(path: Path) -> Checkpoint:
     """The checkpoint, verified to the last bit.
 
-    Raises DamagedError; JobError (exit code 3) for one that a newer program wrote; OSError.
+    Raises DamagedError; JobError (exit code 3) for one of another version of this program; OSError.
     """
     content = _verified(path)
     try:
@@ -108,10 +108,10 @@ def _manifest(archive, path):
     member = archive.getinfo(_MANIFEST)
     _check_stored(member)
     manifest = json.loads(archive.read(member))
-    if manifest["format"] > _FORMAT:
+    if manifest["format"] != _FORMAT:
         raise JobError(
-            f"{path} has format {manifest['format']}, and this program reads formats up to "
-            f"{_FORMAT}: go on with the newer version that wrote it, or choose another --workdir.",
+            f"{path} has format {manifest['format']}, and this program reads format {_FORMAT}: go "
+            "on with the version that wrote it, or choose another --workdir.",
             WORKDIR,
         )
     return manifest

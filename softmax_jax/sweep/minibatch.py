@@ -43,7 +43,8 @@ def _piece_epochs(run, task, rest, objective, feed, held_out, span_steps):
     running = np.broadcast_to(np.arange(piece.trials.shape[1]) < piece.num_real, piece.trials.shape)
     if states.stopped is not None:
         running = running & ~placement.fetch(states.stopped)
-    sizes = feed.dataset.num_features, len(run.label_names), _batch_size(run, piece)
+    num_scores = _batch_size(run, piece) if states.objective.holds_logits else 0
+    sizes = feed.dataset.num_features, len(run.label_names), num_scores
     at_once = portions.in_training(placement, piece.trials.shape, *sizes)
     spans = _spans(run, task, feed, span_steps)
     upcoming = next(spans)

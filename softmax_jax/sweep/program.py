@@ -1,8 +1,9 @@
 """The compiled programs of a sweep: the functions of `softmax_jax.train` under two `jax.vmap`s.
 
 The inner axis is that of the trials [K], which share each minibatch: their products are one matrix
-product [B, D + 1] × [D + 1, K·C]. The outer axis is that of the seeds [S], each with its own
-initial weights and its own order of the data. This is the only place where either axis is added.
+product [B, D + 1] × [D + 1, K·C] (where a CPU takes them in `portions`, one for each). The outer
+axis is that of the seeds [S], each with its own initial weights and its own order of the data. This
+is the only place where either axis is added.
 """
 
 import functools
@@ -76,7 +77,8 @@ def create(
 def train_epoch(states, data, orders, at_once=None):
     """`train.train_epoch` for states [S, K], with an order [S, steps, B] per seed.
 
-    at_once: how many of the K trials (None: all).
+    at_once: how many of the K trials, a divisor of K (None: all). Each portion takes the epoch
+    from its beginning to its end.
     """
     trials = jax.vmap(train.train_epoch, in_axes=(0, None, None))
     if at_once is not None:

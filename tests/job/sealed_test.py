@@ -39,7 +39,7 @@ def path(tmp_path):
 
 def forge(path, members, manifest=None, compression=zipfile.ZIP_STORED):
     """A file with a right digest, yet with whatever is wanted in it."""
-    whole = {"format": 1, "number": 3, "job": "job", "facts": {}, "dtypes": {}}
+    whole = {"format": 2, "number": 3, "job": "job", "facts": {}, "dtypes": {}}
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", compression) as archive:
         archive.comment = sealed._MARK + sealed._BLANK
@@ -123,9 +123,10 @@ def test_a_missing_manifest_is_noticed(path):
         sealed.read(path)
 
 
-def test_a_newer_format_is_no_damage_but_an_error_that_says_so(path):
-    forge(path, {"W.new": b"?"}, {"format": 2})
-    with pytest.raises(JobError, match="format 2, and this program reads formats up to 1") as error:
+@pytest.mark.parametrize("other", [1, 3])
+def test_another_format_is_no_damage_but_an_error_that_says_so(path, other):
+    forge(path, {"W.new": b"?"}, {"format": other})
+    with pytest.raises(JobError, match=f"format {other}, and this program reads format 2") as error:
         sealed.read(path)
     assert error.value.exit_code == WORKDIR
 
@@ -157,7 +158,7 @@ def test_members_that_share_their_bytes_are_refused(path):
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.comment = sealed._MARK + sealed._BLANK
-        archive.writestr("manifest.json", json.dumps({"format": 1}))
+        archive.writestr("manifest.json", json.dumps({"format": 2}))
         archive.writestr("a.npy", bytes(1000))
         archive.filelist += [archive.getinfo("a.npy")] * 100
     seal(path, content.getvalue())

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from softmax_jax import models, sweep
-from softmax_jax.sweep import resampling
+from softmax_jax.sweep import program, resampling
 from softmax_jax.sweep.minibatch import orders
 from softmax_jax.train import Hyperparameters
 
@@ -71,6 +71,49 @@ def test_running_in_chunks_changes_nothing(fit, result, settings, distance):
             assert distance(chunked.classifier(trial, epoch), expected) <= 1e-6
     for name, values in result.metrics.items():
         assert_allclose(chunked.metrics[name], values, rtol=1e-6)
+
+
+MANY = sweep.grid(learning_rate=np.geomspace(1e-3, 0.05, 600))
+IN_PORTIONS = {
+    "plain": ({}, 300),
+    "seeds": ({"seeds": (0, 1)}, 200),
+    "spans": ({"span_steps": 1}, 300),
+    "averaging and stopping": (
+        {"settings": MANY._replace(averaging=np.float32([0.5]), patience=np.float32([1]))},
+        300,
+    ),
+}
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="only a CPU takes portions")
+@pytest.mark.parametrize("case", IN_PORTIONS)
+def test_running_in_portions_changes_nothing(fit, monkeypatch, case):
+    """So many trials that a CPU takes them in portions, and in chunks too small for that."""
+    (options, expected), train_epoch, taken = IN_PORTIONS[case], program.train_epoch, []
+
+    def watched(*arguments):
+        taken.append(arguments[3])
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr(program, "train_epoch", watched)
+    options = {"settings": MANY, "batch_size": 250} | options
+    in_portions = fit(**options)
+    assert set(taken) == {expected}
+    in_chunks = fit(**options, chunk=100)
+    assert set(taken) == {expected, None}
+    assert_allclose(in_portions.params["augmented"], in_chunks.params["augmented"], atol=1e-6)
+    for name, values in in_chunks.metrics.items():
+        assert_allclose(in_portions.metrics[name], values, rtol=1e-5, err_msg=name)
+
+
+def test_folds_in_portions_are_those_in_chunks(digits):
+    counts = resampling.fold_counts(digits.train.y, 3)
+    settings = sweep.grid(learning_rate=np.geomspace(1e-3, 0.05, 200))
+    options = {"resamples": counts, "num_epochs": 2, "batch_size": 250}
+    in_portions, in_chunks = (
+        sweep.fit(digits.train, None, settings, **options, chunk=chunk) for chunk in (0, 100)
+    )
+    assert_allclose(in_portions.params["augmented"], in_chunks.params["augmented"], atol=1e-6)
 
 
 def test_seeds_at_once_equal_each_alone(fit, result, settings, distance):

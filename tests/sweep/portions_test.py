@@ -11,7 +11,7 @@ ON_A_CPU = pytest.mark.skipif(jax.default_backend() != "cpu", reason="only a CPU
 
 @ON_A_CPU
 @pytest.mark.parametrize(
-    ("shape", "sizes", "batch_size", "expected"),
+    ("shape", "sizes", "num_scores", "expected"),
     [
         ((1, 64), FASHION, 256, None),  # all fit
         ((1, 256), FASHION, 256, None),
@@ -19,12 +19,13 @@ ON_A_CPU = pytest.mark.skipif(jax.default_backend() != "cpu", reason="only a CPU
         ((4, 256), FASHION, 256, 64),  # seeds count: 4 × 64 at once
         ((1, 5000), DIGITS, 256, 500),  # the scores are
         ((1, 8), FASHION, 60_000, None),  # too few rows to divide
-        ((1, 4), (32, 100_000), 1000, 1),  # one trial alone has more than enough
+        ((1, 4), (32, 100_000), 0, 1),  # one trial alone has more than enough
+        ((1, 64), (32, 1000), 0, 32),  # without logits the weights alone count
         ((1, 1009), FASHION, 256, None),  # a prime
     ],
 )
-def test_trials_are_trained_in_portions_where_they_are_too_many(shape, sizes, batch_size, expected):
-    assert portions.in_training(ONE, shape, *sizes, batch_size) == expected
+def test_trials_are_trained_in_portions_where_they_are_too_many(shape, sizes, num_scores, expected):
+    assert portions.in_training(ONE, shape, *sizes, num_scores) == expected
 
 
 @ON_A_CPU
@@ -39,7 +40,7 @@ def test_trials_are_evaluated_in_smaller_portions(shape, num_classes, expected):
 @pytest.mark.parametrize("num_trials", [1, 2, 12, 97, 360, 1000])
 @pytest.mark.parametrize("num_portions", [1, 2, 5, 64, 5000])
 def test_portions_are_even_and_neither_too_large_nor_much_too_small(num_trials, num_portions):
-    found = portions.divisor(num_trials, num_portions)
+    found = portions.even(num_trials, num_portions)
     if found is not None:
         number, remainder = divmod(num_trials, found)
         fewest = min(num_portions, num_trials)

@@ -87,7 +87,7 @@ def test_portions_take_no_more_memory(digits):
         used = program.train_epoch.lower(states, data, order, at_once).compile().memory_analysis()
         return used.temp_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
 
-    assert bytes_of(4) < bytes_of(None)
+    assert bytes_of(4) < 0.6 * bytes_of(None)
 
 
 def test_an_epoch_uses_the_memory_of_the_states_it_was_given(digits):

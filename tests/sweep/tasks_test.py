@@ -47,6 +47,12 @@ KINDS = {
     "parts of epochs": {"num_epochs": 2, "span_steps": 3},
     "early stopping": {"num_epochs": 6, "settings": sweep.grid(learning_rate=0.3, patience=(0, 1))},
     "averaging": {"num_epochs": 3, "settings": sweep.grid(averaging=(0.0, 0.9), momentum=0.5)},
+    "portions of the trials": {
+        "num_epochs": 2,
+        "span_steps": 1,
+        "batch_size": 250,
+        "settings": sweep.grid(learning_rate=np.geomspace(1e-3, 1e-2, 600)),
+    },
 }
 
 
