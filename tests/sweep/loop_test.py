@@ -75,7 +75,6 @@ def test_running_in_chunks_changes_nothing(fit, result, settings, distance):
 
 MANY = sweep.grid(learning_rate=np.geomspace(1e-3, 0.05, 600))
 IN_PORTIONS = {
-    "plain": ({}, 300),
     "seeds": ({"seeds": (0, 1)}, 200),
     "spans": ({"span_steps": 1}, 300),
     "averaging and stopping": (
