@@ -158,8 +158,8 @@ def augmented(model):
         return of_weights(*model.weights(model.init(key, num_features, num_classes, init_scale)))
 
     def apply(params, x):
-        W = params["augmented"].T
-        return model.apply(model.of_weights(W, jnp.zeros(W.shape[1], W.dtype)), with_one(x))
+        x, W = layer(params, x)
+        return model.apply(model.of_weights(W, jnp.zeros(W.shape[1], W.dtype)), x)
 
     def weights(params):
         matrix = params["augmented"]
@@ -177,9 +177,13 @@ def augmented(model):
     return Model(init, apply, weights, of_weights, squared_norm)
 
 
-def with_one(x):
-    """The augmented features [B, D + 1]: x [B, ...] flattened, and a last feature that is 1."""
-    return jnp.pad(_flatten(x), [(0, 0), (0, 1)], constant_values=1)
+def layer(params, x):
+    """(features [B, D + 1], weights [D + 1, C]) whose product are the logits of an augmented model.
+
+    The features are x [B, ...], flattened, and a last one that is 1.
+    """
+    features = jnp.pad(_flatten(x), [(0, 0), (0, 1)], constant_values=1)
+    return features, params["augmented"].T
 
 
 def _flatten(x):

@@ -76,14 +76,13 @@ def of_vocabulary(name, num_classes, num_samples=0, sharding=None) -> Objective:
         weights = count = batch.weights
         if batch.importance is not None:
             weights = weights * batch.importance
-        x = models.with_one(batch.x)
-        value = minimised(key, x, params["augmented"].T, batch.y, example_weights=weights)
+        x, W = models.layer(params, batch.x)
+        value = minimised(key, x, W, batch.y, example_weights=weights)
         sums = {"sum": value * weights.sum(), "weight": count.sum()}
         return metrics.mean_of(None).value(sums), {"loss": sums}
 
     def evaluate(state, batch):
-        x = models.with_one(batch.x)
-        W = state.averaged["augmented"].T
+        x, W = models.layer(state.averaged, batch.x)
         w, found = batch.weights, measure(W, None, x, batch.y)
         return {name: {"sum": (w * f).sum(), "weight": w.sum()} for name, f in found.items()}
 

@@ -8,7 +8,7 @@ from jax import lax
 
 from softmax_jax import losses
 from softmax_jax.optimum import blocks
-from softmax_jax.optimum.problem import product
+from softmax_jax.optimum.problem import product, residual
 
 _MOST_STEPS = 20
 
@@ -71,8 +71,7 @@ def _at(shift, logits, y, shares):
     """The loss [B] of examples at a shift, their probabilities, the gradient in the shift [C]."""
     scores = logits + shift[:, None]
     p = losses.softmax(scores, axis=0)
-    residual = p - (jnp.arange(len(p))[:, None] == y)
-    return losses.cross_entropy(scores, y, axis=0), p, (residual * shares).sum(1)
+    return losses.cross_entropy(scores, y, axis=0), p, (residual(p, y) * shares).sum(1)
 
 
 def _moments(p, shares):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from softmax_jax import losses
 from softmax_jax.optimum import blocks
 from softmax_jax.optimum.bias import polish
-from softmax_jax.optimum.problem import product
+from softmax_jax.optimum.problem import product, residual
 
 
 def each_loss(logits, y):
@@ -79,5 +79,4 @@ def _gradient_at(logits, y, shares, features):
 
 def _gradient(p, y, shares, features):
     """That of the loss: [C, D + 1]."""
-    residual = p - (jnp.arange(len(p))[:, None] == y)
-    return product(residual * shares, features.T)
+    return product(residual(p, y) * shares, features.T)

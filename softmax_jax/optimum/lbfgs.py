@@ -12,6 +12,7 @@ from jax import lax
 
 from softmax_jax import losses
 from softmax_jax.optimum import blocks
+from softmax_jax.optimum.problem import residual
 
 MEMORY = 20
 _SUFFICIENT, _CURVATURE, _MOST_TRIES = 1e-4, 0.9, 30
@@ -135,8 +136,8 @@ def _at_step(t, logits, along, y, shares):
     """The loss [B] of examples at a step, the sum's derivative along the line, probabilities."""
     new = logits + t * along
     p = losses.softmax(new, axis=0)
-    residual = p - (jnp.arange(len(p))[:, None] == y)
-    return losses.cross_entropy(new, y, axis=0), jnp.sum(residual * shares * along), p
+    change = jnp.sum(residual(p, y) * shares * along)
+    return losses.cross_entropy(new, y, axis=0), change, p
 
 
 def _next(low, high, slope):

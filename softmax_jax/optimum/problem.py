@@ -104,6 +104,11 @@ def product(a, b):
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
+def residual(p, y):
+    """p - Y [C, N], of probabilities p [C, N] and Y, the one-hot vectors of labels y [N]."""
+    return p - (jnp.arange(len(p))[:, None] == y)
+
+
 def _check(x, y, weights, resamples, num_classes):
     if x.ndim != 2 or y.shape != x.shape[:1] or weights.shape != y.shape or not len(y):
         raise ValueError(

@@ -43,9 +43,7 @@ def _piece_epochs(run, task, rest, objective, feed, held_out, span_steps):
     running = np.broadcast_to(np.arange(piece.trials.shape[1]) < piece.num_real, piece.trials.shape)
     if states.stopped is not None:
         running = running & ~placement.fetch(states.stopped)
-    num_scores = _batch_size(run, piece) if states.objective.holds_logits else 0
-    sizes = feed.dataset.num_features, len(run.label_names), num_scores
-    at_once = portions.in_training(placement, piece.trials.shape, *sizes)
+    at_once = _at_once(run, piece, feed, states.objective)
     spans = _spans(run, task, feed, span_steps)
     upcoming = next(spans)
     while upcoming is not None:
@@ -124,9 +122,8 @@ def _spans(run, task, feed, span_steps) -> Iterator[_Span]:
                 span = order[:, start : start + limit]
                 left, number = left - span.shape[1], number + 1
                 if number > done:
-                    yield _Span(
-                        epoch, number, left == 0, data, placement.batches(span, piece.trials.shape)
-                    )
+                    span = placement.batches(span, piece.trials.shape)
+                    yield _Span(epoch, number, left == 0, data, span)
 
 
 def orders(seeds, epoch, num_examples, batch_size, part=0):
@@ -161,6 +158,13 @@ def create(run, piece, objective, feed):
         num_classes=len(run.label_names),
         placement=placement,
     )
+
+
+def _at_once(run, piece, feed, objective):
+    """How many trials of each seed to train at once; None: all."""
+    num_scores = _batch_size(run, piece) if objective.holds_logits else 0
+    sizes = feed.dataset.num_features, len(run.label_names), num_scores
+    return portions.in_training(run.placement, piece.trials.shape, *sizes)
 
 
 def _batch_size(run, piece):
