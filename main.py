@@ -3,7 +3,7 @@
 from absl import app, flags
 from ml_collections import config_flags
 
-from softmax_jax.job import command_line, experiment
+from softmax_jax.job import config, run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, or one of yours.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder for the results; '': a new one in runs/.")
@@ -15,8 +15,8 @@ _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes
 def main(_):
     options = {"overwrite": _OVERWRITE.value, "mode": _MODE.value}
     options["distributed"] = _DISTRIBUTED.value
-    return experiment.main(_CONFIG.value, _WORKDIR.value, **options)
+    return run.main(_CONFIG.value, _WORKDIR.value, **options)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=command_line.parse)
+    app.run(main, flags_parser=config.parse_flags)

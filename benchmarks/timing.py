@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from softmax_jax.data.errors import DataError
+from softmax_jax.host import DataError
 
 _PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax", "torch", "scikit-learn")
 

@@ -14,6 +14,8 @@ This file lists every field; the other configs change a few of them. From the sh
 
 from ml_collections import config_dict
 
+from softmax_jax.hyperparameters import TABLE, config_defaults
+
 
 def get_config():
     """The default config: every field with its meaning."""
@@ -36,8 +38,6 @@ def get_config():
     # For very many classes, without ever holding the logits of a batch: 'linear_cross_entropy', and
     # on samples 'sampled_softmax', 'noise_contrastive', 'negative_sampling'.
     config.loss = "cross_entropy"
-    config.num_samples = 0  # classes that a loss on samples draws for a batch
-    config.init_scale = 0.01  # standard deviation of the initial weights; biases start at 0
     # Of the matrix products in training and validation: 'float32', 'bfloat16' (of weights, biases
     # and features, with float32 sums; the test figures are those of params.npz in float32) or
     # 'float64' (of everything).
@@ -46,41 +46,19 @@ def get_config():
     # Training.
     config.optimizer = "sgd"  # or 'lbfgs': the certified optimum; an iteration is then an epoch
     config.tolerance = 1e-4  # of 'lbfgs': the relative gap to the optimum at which a trial stops
-    config.batch_size = 256  # examples in a minibatch
     config.num_epochs = 10  # passes over the training examples
-    config.learning_rate = 0.1  # of SGD
-    config.momentum = 0.0  # of SGD, from 0 to below 1
     # The rate over training: 'constant', or 'cosine' or 'exponential' down to final_rate times it.
     config.schedule = "constant"
-    config.final_rate = 0.01  # of a schedule that decays, as a share of the learning rate
-    config.warmup = 0.0  # share of training in which the rate rises from 0; under any schedule
-    config.l2 = 0.0  # the objective is loss + l2/2 · ‖W‖²; the bias is not penalised
-    config.label_smoothing = 0.0  # s: labels get 1 - s on themselves, and s/C on every class
-    # Share of training, at its end, over which the weights are averaged (0: the last weights).
-    config.averaging = 0.0
-    config.early_stopping = config_dict.ConfigDict()
-    # A trial stops after so many epochs without a better select_metric, and has then the weights of
-    # its best epoch whatever select_epoch says; 0: it never stops.
-    config.early_stopping.patience = 0
     # What an example of each class weighs in the objective: None (all the same), 'balanced'
     # (inversely to the size of the class), or a tuple of one number per class.
     config.class_weight = config_dict.placeholder(object)
-    config.seed = 0  # of the initial weights and of the order of the examples
 
-    # A sweep: every field here is an axis, an empty one means the single value above.
-    config.sweep = config_dict.ConfigDict()
-    config.sweep.learning_rate = ()
-    config.sweep.momentum = ()
-    config.sweep.l2 = ()
-    config.sweep.init_scale = ()
-    config.sweep.label_smoothing = ()
-    config.sweep.warmup = ()
-    config.sweep.final_rate = ()
-    config.sweep.averaging = ()
-    config.sweep.patience = ()
-    config.sweep.batch_size = ()
-    config.sweep.num_samples = ()
-    config.sweep.seed = ()
+    # The hyperparameters: learning_rate, momentum, l2, init_scale, label_smoothing, warmup,
+    # final_rate, averaging, early_stopping.patience, batch_size, num_samples and seed. Their
+    # defaults, ranges and meanings are the table in softmax_jax/hyperparameters.py. Each is an axis
+    # of a sweep, too: a field under config.sweep that is empty means the single value.
+    config.update(config_defaults())
+    config.sweep = config_dict.ConfigDict({row.name: () for row in TABLE})
     # 'product': every combination of the axes; 'zip': the i-th setting has the i-th value of every
     # axis of hyperparameters (seeds and batch sizes combine with each of them all the same).
     config.combine = "product"

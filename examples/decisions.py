@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from examples import output
-from softmax_jax import calibration, conformal, data, decisions, intervals, losses, metrics, sweep
+from softmax_jax import calibration, conformal, data, decisions, losses, metrics, sweep
 
 REJECTING = (0.1, 0.2, 0.3)  # the price of handing an example on, a mistake costing 1
 CLASS, SENSITIVITIES = "shirt", (0.8, 0.9, 0.95)
@@ -114,7 +114,7 @@ def main():
 
 
 def _share(found):
-    low, high = intervals.wilson(found.sum(), len(found))
+    low, high = metrics.wilson_interval(found.sum(), len(found))
     return f"{found.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 

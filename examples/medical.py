@@ -15,7 +15,7 @@ import numpy as np
 
 from examples import output
 from examples.medical_study import BENIGN, COST, MALIGNANT, study, tumours
-from softmax_jax import calibration, intervals
+from softmax_jax import calibration, metrics
 
 PENALTIES = (0.1, 0.01, 0.001)
 REPEATS = 20
@@ -41,7 +41,7 @@ def table(studies, penalties=PENALTIES) -> str:
             ]
             costs = one.costs(chosen)
             saved = by_argmax - costs
-            interval = intervals.normal(saved.mean(), saved.std(ddof=1), len(saved))
+            interval = metrics.normal_interval(saved.mean(), saved.std(ddof=1), len(saved))
             saving = "" if rule == "argmax" else f"{saved.mean():.3f} {_brackets(interval)}"
             rows.append([f"{penalty:g}", rule, *figures, f"{costs.mean():.3f}", saving])
     return output.markdown(["l2", "rule", "sensitivity", "specificity", "cost", "saved"], rows)

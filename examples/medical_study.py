@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from softmax_jax import calibration, class_report, data, decisions, losses
+from softmax_jax import calibration, data, decisions, losses, metrics
 from softmax_jax.optimum import Problem, minimise
-from softmax_jax.sweep.resampling import fold_counts
+from softmax_jax.sweep.inputs import fold_counts
 
 MALIGNANT, BENIGN = 0, 1
 COST = np.array([[0.0, 10.0], [1.0, 0.0]])  # a missed malignant tumour, a false alarm
@@ -47,8 +47,8 @@ class Study(NamedTuple):
 
     def recalls(self, actions):
         """[R, C]: the sensitivity and the specificity of each split."""
-        confusion = class_report.confusion(self.labels, actions, 2, included=self.held_out)
-        return class_report.per_class(confusion)["recall"]
+        confusion = metrics.confusion_matrix(self.labels, actions, 2, included=self.held_out)
+        return metrics.per_class(confusion)["recall"]
 
     def costs(self, actions):
         """[N]: what each example costs, mean over the splits that held it out."""

@@ -68,7 +68,7 @@ def measure(train, rates=RATES, num_epochs=NUM_EPOCHS, seeds=SEEDS) -> Gaps:
 
 def _objectives(epoch, x, labels):
     """loss + l2/2 · ‖W‖² of every trial [S, K] on the whole data, in float64."""
-    found = np.zeros(epoch.piece.trials.shape)
+    found = np.zeros(epoch.chunk.trials.shape)
     for place in np.ndindex(*found.shape):
         params = jax.tree.map(lambda leaf, at=place: np.asarray(leaf[at]), epoch.states.averaged)
         W, b = (np.asarray(part, np.float64) for part in epoch.run.model.weights(params))

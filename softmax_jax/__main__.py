@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from softmax_jax.data import DataError
-from softmax_jax.job.errors import DONE, INTERRUPTED, USAGE, JobError
+from softmax_jax.host import DONE, INTERRUPTED, USAGE, JobError
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,10 +39,10 @@ def _report(options):
 
 
 def _predict(options):
-    from softmax_jax.commands.predict import predict
-    from softmax_jax.job import machine
+    from softmax_jax import host
+    from softmax_jax.predict import predict
 
-    machine.use_compilation_cache()
+    host.use_compilation_cache()
     count = predict(options.workdir, options.input, options.output)
     return f"{count:,} examples: the predictions are in {options.output}."
 

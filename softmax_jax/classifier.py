@@ -1,14 +1,18 @@
-"""A trained model put to work: weights, and what they need to know about their input."""
+"""A trained model put to work: weights, what they need to know about their input, and `load`."""
 
 import functools
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from softmax_jax import intervals, losses, models
+from softmax_jax import host, losses, metrics, model
+from softmax_jax.data import DataError, npz
+from softmax_jax.host import reading
 
-_BLOCK = 1000  # examples at a time: memory does not grow with N
+_AT_ONCE = 1000  # examples at a time: memory does not grow with N
 
 
 class Classifier(NamedTuple):
@@ -51,8 +55,8 @@ class Classifier(NamedTuple):
         return {
             "loss": float(loss.mean()),
             "accuracy": correct / n,
-            "loss_interval": intervals.normal(loss.mean(), spread, n),
-            "accuracy_interval": intervals.wilson(correct, n),
+            "loss_interval": metrics.normal_interval(loss.mean(), spread, n),
+            "accuracy_interval": metrics.wilson_interval(correct, n),
         }
 
     def _check(self, x):
@@ -66,7 +70,7 @@ class Classifier(NamedTuple):
 
 @jax.jit
 def _logits(classifier, x):
-    return jax.lax.map(functools.partial(_of_one, classifier), x, batch_size=min(_BLOCK, len(x)))
+    return jax.lax.map(functools.partial(_of_one, classifier), x, batch_size=min(_AT_ONCE, len(x)))
 
 
 @jax.jit
@@ -77,10 +81,59 @@ def _measured(classifier, x, y):
         logits = _of_one(classifier, example[0])
         return losses.cross_entropy(logits, example[1]), logits.argmax() == example[1]
 
-    return jax.lax.map(one, (x, y), batch_size=min(_BLOCK, len(x)))
+    return jax.lax.map(one, (x, y), batch_size=min(_AT_ONCE, len(x)))
 
 
 def _of_one(classifier, example):
     features = example.reshape(-1).astype(classifier.W.dtype)
     features = (features - classifier.mean) / classifier.scale
-    return models.product(features[None], classifier.W)[0] + classifier.b
+    return model.product(features[None], classifier.W)[0] + classifier.b
+
+
+_PARAMETERS = ("W", "b", "mean", "scale", "label_names")
+
+
+def load(folder: str | os.PathLike) -> Classifier:
+    """The selected model of a finished run, as `softmax_jax.load(folder)`.
+
+    `load(folder).predict(x)` gives class numbers, int32 [N]; `.predict_proba(x)` probabilities
+    [N, C]; `.label_names` the names of the classes. x [N, ...] is raw, as the dataset has it: what
+    is subtracted and divided by comes from the folder, too.
+
+    Raises:
+      DataError: params.npz is missing, damaged, or not the parameters of a model.
+    """
+    path = Path(folder) / "params.npz"
+    with reading(path):
+        missing = [name for name in _PARAMETERS if name not in npz.array_names(path)]
+        if missing:
+            raise DataError(f"{path} is not the model of a run: it has no {', '.join(missing)}.")
+        parts = {name: npz.find_array(path, name) for name in _PARAMETERS}
+        _check_headers(path, {name: part.header for name, part in parts.items()})
+        found = {name: part.read() for name, part in parts.items()}
+    numbers = {name: found[name] for name in _PARAMETERS[:-1]}
+    for name, values in numbers.items():
+        if not np.isfinite(values).all():
+            raise DataError(f"{path} is damaged: {name} has values that are not finite.")
+    if not numbers["scale"].all():
+        raise DataError(f"{path} is damaged: scale has a zero.")
+    return Classifier(**numbers, label_names=tuple(found["label_names"].tolist()))
+
+
+def _check_headers(path, headers):
+    """That the parts fit each other, and the memory: before any of them is read."""
+    W = headers["W"]
+    if len(W.shape) != 2 or 0 in W.shape:
+        raise DataError(f"{path} is damaged: W has shape {W.shape}, and [D, C] is needed.")
+    D, C = W.shape
+    fitting = {"W": [(D, C)], "b": [(C,)], "mean": [(), (D,)], "scale": [(), (D,)]}
+    fitting["label_names"] = [(C,)]
+    for name, header in headers.items():
+        kind = "U" if name == "label_names" else "f"
+        if header.shape not in fitting[name] or header.dtype.kind != kind:
+            raise DataError(
+                f"{path} is damaged: W has shape {W.shape}, and {name} is {header.dtype} of "
+                f"shape {header.shape}."
+            )
+    needed = sum(header.nbytes for header in headers.values())
+    host.require_memory(needed, f"The model in {path}", "No run writes such a one.")

@@ -124,3 +124,25 @@ def _distribution(labels, scores, axis):
     if labels.ndim == scores.ndim:
         return labels
     return jax.nn.one_hot(labels, scores.shape[axis], axis=axis, dtype=scores.dtype)
+
+
+def smoothed(loss, amount):
+    """The cross-entropy `loss`, with labels that are smoothed by s, a number from 0 to below 1.
+
+    A label becomes the distribution of 1 - s on itself and s/C on each class; with logits o the
+    loss becomes (1 - s) · loss(label) + s/C · Σ loss(class) = loss(label) + s · (o[label] - mean o)
+    for integer labels. Source: Szegedy et al., *Rethinking the Inception Architecture* (2016),
+    section 7.
+
+    >>> from softmax_jax.losses import cross_entropy
+    >>> (loss,) = smoothed(cross_entropy, 0.5)(jnp.array([[2.0, 0.0]]), jnp.array([0]))
+    >>> print(f"{loss:.4f}")
+    0.6269
+    """
+
+    def smoothed_loss(logits, labels, axis=-1):
+        classes = jax.lax.broadcasted_iota(labels.dtype, logits.shape, axis % logits.ndim)
+        own = jnp.where(classes == jnp.expand_dims(labels, axis), logits, 0).sum(axis)
+        return loss(logits, labels, axis) + amount * (own - logits.mean(axis))
+
+    return smoothed_loss

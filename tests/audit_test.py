@@ -4,8 +4,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from softmax_jax import audit, optimum
-from softmax_jax.sweep import resampling
+from softmax_jax import optimum, studies
+from softmax_jax.sweep import inputs
 
 FOLDS, L2 = 4, 1e-2
 
@@ -23,14 +23,14 @@ def digits():
 
 @pytest.fixture(scope="module")
 def counts(digits):
-    return resampling.fold_counts(digits[1], FOLDS)
+    return inputs.fold_counts(digits[1], FOLDS)
 
 
 @pytest.fixture(scope="module")
 def probabilities(digits, counts):
     x, y, _ = digits
     problem = optimum.Problem(x, y, resamples=counts)
-    return audit.out_of_sample_probabilities(problem, L2, tolerance=1e-5)
+    return studies.out_of_sample_probabilities(problem, L2, tolerance=1e-5)
 
 
 def scikit_learn(x, y, l2):
@@ -52,7 +52,7 @@ def test_probabilities_are_those_of_scikit_learn_trained_without_the_examples_fo
 def test_planted_label_noise_is_found(digits, probabilities):
     """Of 1,797 labels 90 are wrong: of as many suspects nine in ten are among them."""
     _, y, planted = digits
-    found = audit.suspects(probabilities, y, 90)
+    found = studies.suspects(probabilities, y, 90)
     assert np.isin(found.row, planted).mean() > 0.85
     assert np.isin(found.row[:40], planted).all()
 
@@ -63,19 +63,19 @@ def test_an_examples_own_label_has_no_say_in_its_probabilities(digits, counts, p
     left_out = counts[:, 0] == 0
     other = np.where(left_out, (y + 1) % 10, y)
     problem = optimum.Problem(x, other, resamples=counts)
-    again = audit.out_of_sample_probabilities(problem, L2, tolerance=1e-5)
+    again = studies.out_of_sample_probabilities(problem, L2, tolerance=1e-5)
     assert_allclose(again[left_out], probabilities[left_out], atol=1e-3)
     assert abs(again[~left_out] - probabilities[~left_out]).max() > 0.1
 
 
 def test_suspects_come_by_the_probability_of_their_label():
     p = np.array([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.05, 0.05, 0.9], [0.5, 0.4, 0.1]])
-    found = audit.suspects(p, np.array([0, 1, 1, 2]))
+    found = studies.suspects(p, np.array([0, 1, 1, 2]))
     assert_array_equal(found.row, [2, 3, 1, 0])
     assert_array_equal(found.given, [1, 2, 1, 0])
     assert_array_equal(found.predicted, [2, 0, 1, 0])
     assert_allclose(found.probability, [0.05, 0.1, 0.4, 0.7])
-    assert len(audit.suspects(p, [0, 1, 1, 2], most=2).row) == 2
+    assert len(studies.suspects(p, [0, 1, 1, 2], most=2).row) == 2
     assert found.table(("a", "b", "c"))[0] == {
         "row": 2,
         "given": "b",
@@ -90,4 +90,4 @@ def test_suspects_come_by_the_probability_of_their_label():
 def test_folds_that_do_not_leave_each_example_out_once_are_refused(counts):
     problem = optimum.Problem(np.eye(4), np.array([0, 1, 0, 1]), resamples=counts)
     with pytest.raises(ValueError, match="leave out every example exactly once"):
-        audit.out_of_sample_probabilities(problem, 0.1)
+        studies.out_of_sample_probabilities(problem, 0.1)

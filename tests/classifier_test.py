@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss
 
-from softmax_jax import data, intervals
+from softmax_jax import data, metrics
 from softmax_jax.classifier import Classifier
 
 C = 4
@@ -72,7 +72,7 @@ def test_test_figures_are_those_of_scikit_learn():
     assert figures["loss"] == pytest.approx(expected, rel=1e-5)
     assert figures["accuracy"] == accuracy_score(y, logits.argmax(-1))
     right = (logits.argmax(-1) == y).sum()
-    assert figures["accuracy_interval"] == intervals.wilson(right, 300)
+    assert figures["accuracy_interval"] == metrics.wilson_interval(right, 300)
     lo, hi = figures["loss_interval"]
     each = np.log(np.exp(logits).sum(-1)) - logits[np.arange(300), y]
     assert (lo + hi) / 2 == pytest.approx(expected, rel=1e-5)

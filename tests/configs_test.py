@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from softmax_jax.job import config as rules
+from softmax_jax.job import config
 
 NAMES = sorted(
     path.stem for path in Path(__file__).parents[1].glob("configs/*.py") if path.stem != "__init__"
@@ -45,7 +45,7 @@ LONG = ("learning_curve", "medical", "probe")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_config_is_valid_and_documented(name):
     module = importlib.import_module(f"configs.{name}")
-    assert rules.problems(module.get_config()) == []
+    assert config.config_problems(module.get_config()) == []
     assert f"python main.py --config=configs/{name}.py" in module.__doc__
 
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from softmax_jax import cures, losses
+from softmax_jax import losses, train
 
 N, C = 6, 4
 EACH_LOSS = pytest.mark.parametrize("name", losses.FROM_LOGITS)
@@ -26,7 +26,7 @@ def test_smoothing_is_that_of_optax_in_value_and_gradient(name, amount):
 
     @jax.value_and_grad
     def ours(logits):
-        return cures.smoothed(losses.FROM_LOGITS[name], amount)(logits, labels).sum()
+        return losses.smoothed(losses.FROM_LOGITS[name], amount)(logits, labels).sum()
 
     @jax.value_and_grad
     def by_optax(logits):
@@ -40,7 +40,7 @@ def test_smoothing_is_that_of_optax_in_value_and_gradient(name, amount):
 
 def test_the_classes_may_lie_first():
     logits, labels = example()
-    smoothed = cures.smoothed(losses.cross_entropy, 0.3)
+    smoothed = losses.smoothed(losses.cross_entropy, 0.3)
     assert_allclose(smoothed(logits.T, labels, axis=0), smoothed(logits, labels), rtol=1e-6)
 
 
@@ -49,7 +49,7 @@ def test_the_smoothed_loss_is_smallest_where_the_softmax_is_the_smoothed_label()
     amount, label = 0.2, jnp.array([1])
     target = np.full((1, C), amount / C)
     target[0, 1] += 1 - amount
-    slope = jax.grad(lambda o: cures.smoothed(losses.cross_entropy, amount)(o, label).sum())
+    slope = jax.grad(lambda o: losses.smoothed(losses.cross_entropy, amount)(o, label).sum())
     assert_allclose(slope(jnp.log(jnp.asarray(target))), np.zeros((1, C)), atol=1e-6)
     assert abs(slope(100 * jnp.asarray(target))).max() > 0.01
 
@@ -68,7 +68,7 @@ def means(share):
 
     def step(mean, now):
         number, params = now
-        mean = cures.tail_mean(mean, {"W": params}, number, STEPS, share)
+        mean = train.tail_mean(mean, {"W": params}, number, STEPS, share)
         return mean, mean["W"]
 
     numbers = jnp.arange(1, STEPS + 1)
@@ -91,7 +91,7 @@ def test_before_its_share_begins_the_mean_is_the_last_iterate():
 def test_what_is_held_stays_as_it_was():
     old = {"W": jnp.ones((2, 3)), "step": jnp.array([4, 4])}
     new = {"W": jnp.full((2, 3), jnp.nan), "step": jnp.array([5, 5])}
-    kept = jax.vmap(cures.held)(jnp.array([True, False]), old, new)
+    kept = jax.vmap(train.freeze)(jnp.array([True, False]), old, new)
     assert_array_equal(kept["step"], [4, 5])
     assert_array_equal(kept["W"][0], np.ones(3))
     assert np.isnan(kept["W"][1]).all()

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from softmax_jax.job import checkpoint, experiment
+from softmax_jax.job import checkpoint, run, workdir
 
 ROOT = Path(__file__).parents[1]
 SGD = (
@@ -102,7 +102,7 @@ def results(folder):
 
 def digest(folder):
     job = json.loads((folder / "config.json").read_text())["job"]
-    return experiment.identity.digest(job)
+    return workdir.digest(job)
 
 
 def assert_ends_well(job):
@@ -183,7 +183,7 @@ def test_sigterm_in_every_phase_ends_the_job_in_good_order(
         assert_stopped(job, 143, "goes on from here")
     assert lines(begun) == before + 2  # the epoch under way, of two trials
     with started(environment, *command) as job:
-        number = int(checkpoint.saved(saved)[-1].stem)
+        number = int(checkpoint.saved_files(saved)[-1].stem)
         until(lambda: list(saved.glob(f"{number + 9:08d}.npz.*.tmp")))
         job.send_signal(signal.SIGTERM)
         assert_stopped(job, 143, "goes on from here")
@@ -223,7 +223,7 @@ def opened(files):
 
 @slow
 def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_used(survive, undisturbed, begun):
-    *_, newest = checkpoint.saved(begun / "checkpoints")
+    *_, newest = checkpoint.saved_files(begun / "checkpoints")
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
@@ -236,7 +236,7 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_used(survive, und
 @slow
 def test_a_clock_that_runs_back_disturbs_nothing(survive, undisturbed, begun):
     """Nor do checkpoints of which the older one has the later date."""
-    saved = checkpoint.saved(begun / "checkpoints")
+    saved = checkpoint.saved_files(begun / "checkpoints")
     for age, path in enumerate(saved):
         os.utime(path, (4e9 - 1e9 * age,) * 2)
     found, _ = checkpoint.restore(begun / "checkpoints", digest(begun))
@@ -495,7 +495,7 @@ def test_data_that_cannot_be_trained_on_are_refused_before_anything_is_written(
     np.savez(tmp_path / "x.npz", **arrays)
     config = default.get_config()
     config.dataset, config.val_split, config.batch_size = str(tmp_path / "x.npz"), "val", 8
-    assert experiment.main(config, tmp_path / "w") == 2
+    assert run.main(config, tmp_path / "w") == 2
     said = capsys.readouterr().err.replace(str(tmp_path), "")
     assert said.count("main.py: ") == 1 and text in said
     assert not (tmp_path / "w").exists()

@@ -6,7 +6,7 @@ from scipy.optimize import curve_fit
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from softmax_jax import learning_curve, optimum
+from softmax_jax import optimum, studies
 
 SIZES = (30, 100, 400, 1600)
 
@@ -19,7 +19,7 @@ def labels():
 
 @pytest.fixture(scope="module")
 def subsets(labels):
-    return learning_curve.nested_subsets(labels, SIZES, seeds=(0, 1))
+    return studies.nested_subsets(labels, SIZES, seeds=(0, 1))
 
 
 def test_every_seed_has_a_subset_of_every_size(subsets):
@@ -42,7 +42,7 @@ def test_every_class_has_its_share_of_every_subset(labels, subsets):
 
 
 def test_every_example_is_as_likely_as_any_other_to_be_in_a_subset(labels):
-    counts = learning_curve.nested_subsets(labels, (160,), range(300)).counts
+    counts = studies.nested_subsets(labels, (160,), range(300)).counts
     times = counts.sum(1)
     assert_allclose(times.mean(), 30)
     assert times.min() > 5 and times.max() < 60  # binomial: 30 ± 5.2
@@ -55,15 +55,15 @@ def test_sizes_out_of_range_are_refused(labels, sizes):
     with pytest.raises(
         ValueError, match="Sizes must be from 3, the number of classes, to all 1600"
     ):
-        learning_curve.nested_subsets(labels, sizes)
+        studies.nested_subsets(labels, sizes)
 
 
 def test_a_column_trains_as_the_subset_alone_would():
     """With the penalty that is the same prior: the sum of losses is then penalised alike."""
     x, y = (values[:400] for values in load_digits(return_X_y=True))
     x = x / 16
-    subsets = learning_curve.nested_subsets(y, (100, 400))
-    l2 = learning_curve.same_prior(1e-2, len(y), subsets.size)
+    subsets = studies.nested_subsets(y, (100, 400))
+    l2 = studies.same_prior(1e-2, len(y), subsets.size)
     assert_allclose(l2 * subsets.size, 4)
     problem = optimum.Problem(x, y, resamples=subsets.counts)
     optima = optimum.minimise(problem, l2, columns=np.arange(2), tolerance=1e-6)
@@ -79,7 +79,7 @@ def test_a_column_trains_as_the_subset_alone_would():
 @pytest.mark.parametrize("law", [(0.1, 2.0, 0.5), (0.0, 0.7, 0.21), (0.143, 30.0, 1.3)])
 def test_a_power_law_is_found_again(law):
     sizes = np.array([100, 300, 1000, 3000, 10_000, 60_000])
-    fitted = learning_curve.fit_power_law(sizes, learning_curve.PowerLaw(*law)(sizes))
+    fitted = studies.fit_power_law(sizes, studies.PowerLaw(*law)(sizes))
     assert_allclose(fitted, law, rtol=1e-4, atol=1e-5)
 
 
@@ -87,7 +87,7 @@ def test_a_noisy_power_law_is_fitted_as_scipy_does():
     """By the same least squares in all three parameters at once, started near the truth."""
     rng, sizes = np.random.default_rng(0), np.tile([100, 300, 1000, 3000, 10_000], 3)
     errors = (0.14 + 0.9 * sizes**-0.4) * (1 + 0.01 * rng.normal(size=len(sizes)))
-    fitted = learning_curve.fit_power_law(sizes, errors)
+    fitted = studies.fit_power_law(sizes, errors)
 
     def law(n, a, b, c):
         return a + b * n**-c
@@ -98,20 +98,20 @@ def test_a_noisy_power_law_is_fitted_as_scipy_does():
 
 def test_the_floor_of_a_power_law_is_never_negative():
     sizes = np.array([100, 1000, 10_000])
-    fitted = learning_curve.fit_power_law(sizes, 0.5 - 0.05 * np.log(sizes))
+    fitted = studies.fit_power_law(sizes, 0.5 - 0.05 * np.log(sizes))
     assert fitted.a == 0 and fitted.b > 0 and fitted.c > 0
 
 
 def test_weights_say_which_errors_count():
     sizes = np.array([100, 300, 1000, 3000, 10_000])
-    errors = learning_curve.PowerLaw(0.1, 2.0, 0.5)(sizes)
+    errors = studies.PowerLaw(0.1, 2.0, 0.5)(sizes)
     errors[0] = 5.0
     weights = np.array([0.0, 1, 1, 1, 1])
-    fitted = learning_curve.fit_power_law(sizes, errors, weights)
+    fitted = studies.fit_power_law(sizes, errors, weights)
     assert_allclose(fitted, (0.1, 2.0, 0.5), rtol=1e-4)
 
 
 @pytest.mark.parametrize("sizes, errors", [([1, 2, 2], [1, 1, 1]), ([1, 2, 3], [0.1, 0.1, 0])])
 def test_too_few_sizes_and_zero_errors_are_refused(sizes, errors):
     with pytest.raises(ValueError, match="at least three different sizes, and positive errors"):
-        learning_curve.fit_power_law(sizes, errors)
+        studies.fit_power_law(sizes, errors)

@@ -23,7 +23,7 @@ import sklearn.datasets  # noqa: F401
 from absl import app
 
 import main
-from softmax_jax.job import command_line
+from softmax_jax.job import config
 
 
 def live(arguments, clock_runs_back):
@@ -34,7 +34,7 @@ def live(arguments, clock_runs_back):
     code = 1
     try:
         sys.argv = ["main.py", *arguments]
-        app.run(main.main, flags_parser=command_line.parse)
+        app.run(main.main, flags_parser=config.parse_flags)
     except SystemExit as exit:
         code = exit.code or 0
     except BaseException:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from softmax_jax import models
+from softmax_jax import model as model_module
+from softmax_jax.model import MODELS, augment, by_name
 
-EACH_MODEL = pytest.mark.parametrize("name", models.MODELS)
+EACH_MODEL = pytest.mark.parametrize("name", model_module.MODELS)
 
 
 def weights(trials=(), seed=0, D=12, C=5):
@@ -21,7 +22,7 @@ def inputs(B=7, D=12):
 
 @EACH_MODEL
 def test_logits_are_xw_plus_b(name):
-    model, x, (W, b) = models.MODELS[name], inputs(), weights()
+    model, x, (W, b) = MODELS[name], inputs(), weights()
     params = {"scratch": {"W": W, "b": b}, "concise": {"kernel": W, "bias": b}}[name]
     logits = model.apply(params, x)
     assert logits.dtype == jnp.float32
@@ -31,22 +32,22 @@ def test_logits_are_xw_plus_b(name):
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jitted"])
 def test_equal_weights_give_equal_logits_bit_for_bit(wrap):
     x, (W, b) = inputs(), weights()
-    scratch = wrap(models.scratch.apply)({"W": W, "b": b}, x)
-    concise = wrap(models.concise.apply)({"kernel": W, "bias": b}, x)
+    scratch = wrap(model_module.scratch.apply)({"W": W, "b": b}, x)
+    concise = wrap(model_module.concise.apply)({"kernel": W, "bias": b}, x)
     assert_array_equal(scratch, concise)
 
 
 def test_equal_weights_give_equal_logits_bit_for_bit_over_trials():
     x, (W, b) = inputs(), weights(trials=(3,))
-    scratch = jax.jit(jax.vmap(models.scratch.apply, (0, None)))({"W": W, "b": b}, x)
-    concise = jax.jit(jax.vmap(models.concise.apply, (0, None)))({"kernel": W, "bias": b}, x)
+    scratch = jax.jit(jax.vmap(model_module.scratch.apply, (0, None)))({"W": W, "b": b}, x)
+    concise = jax.jit(jax.vmap(model_module.concise.apply, (0, None)))({"kernel": W, "bias": b}, x)
     assert_array_equal(scratch, concise)
 
 
 @EACH_MODEL
 def test_a_fresh_model_has_normal_weights_and_zero_biases(name):
     """20,000 draws from N(0, 0.3²): mean and deviation to five standard errors, and the tails."""
-    model = models.MODELS[name]
+    model = MODELS[name]
     W, b = model.weights(model.init(jax.random.key(0), 2000, 10, 0.3))
     assert W.shape == (2000, 10) and W.dtype == b.dtype == jnp.float32
     assert_array_equal(b, np.zeros(10))
@@ -57,7 +58,7 @@ def test_a_fresh_model_has_normal_weights_and_zero_biases(name):
 
 @EACH_MODEL
 def test_init_scale_defaults_to_the_book_and_may_be_traced(name):
-    model, key = models.MODELS[name], jax.random.key(0)
+    model, key = MODELS[name], jax.random.key(0)
     default = model.weights(model.init(key, 12, 5))[0]
     traced = jax.jit(lambda scale: model.weights(model.init(key, 12, 5, scale))[0])
     assert_allclose(traced(0.01), default, rtol=1e-6)
@@ -67,7 +68,7 @@ def test_init_scale_defaults_to_the_book_and_may_be_traced(name):
 @EACH_MODEL
 def test_keys_decide_the_weights(name):
     def W(seed):
-        model = models.MODELS[name]
+        model = MODELS[name]
         return model.weights(model.init(jax.random.key(seed), 12, 5))[0]
 
     assert_array_equal(W(1), W(1))
@@ -76,14 +77,14 @@ def test_keys_decide_the_weights(name):
 
 @EACH_MODEL
 def test_images_are_flattened_row_by_row(name):
-    model, x = models.MODELS[name], inputs()
+    model, x = MODELS[name], inputs()
     params = model.init(jax.random.key(0), 12, 5, 1.0)
     assert_array_equal(model.apply(params, x.reshape(7, 3, 4)), model.apply(params, x))
 
 
 @EACH_MODEL
 def test_parameters_and_weights_are_inverse(name):
-    for model in (models.MODELS[name], models.augmented(models.MODELS[name])):
+    for model in (MODELS[name], augment(MODELS[name])):
         W, b = weights()
         for actual, expected in zip(model.weights(model.of_weights(W, b)), (W, b), strict=True):
             assert_array_equal(actual, expected)
@@ -91,8 +92,8 @@ def test_parameters_and_weights_are_inverse(name):
 
 @EACH_MODEL
 def test_the_augmented_model_is_the_same_in_one_matrix(name):
-    model, x, (W, b) = models.MODELS[name], inputs(), weights()
-    augmented = models.augmented(model)
+    model, x, (W, b) = MODELS[name], inputs(), weights()
+    augmented = augment(model)
     params, own = augmented.of_weights(W, b), model.of_weights(W, b)
     assert [leaf.shape for leaf in jax.tree.leaves(params)] == [(5, 13)]
     assert_allclose(augmented.apply(params, x), model.apply(own, x), rtol=1e-5, atol=1e-5)
@@ -100,8 +101,8 @@ def test_the_augmented_model_is_the_same_in_one_matrix(name):
 
 @EACH_MODEL
 def test_the_augmented_model_begins_where_the_model_does(name):
-    model, key = models.MODELS[name], jax.random.key(0)
-    augmented = models.augmented(model)
+    model, key = MODELS[name], jax.random.key(0)
+    augmented = augment(model)
     found = augmented.weights(augmented.init(key, 12, 5, 1.0))
     for actual, expected in zip(found, model.weights(model.init(key, 12, 5, 1.0)), strict=True):
         assert_array_equal(actual, expected)
@@ -110,14 +111,14 @@ def test_the_augmented_model_begins_where_the_model_does(name):
 @EACH_MODEL
 def test_the_augmented_model_is_the_same_object_every_time(name):
     """A new one would be a new program to compile, run by run."""
-    model = models.MODELS[name]
-    assert models.augmented(model) is models.augmented(model)
+    model = MODELS[name]
+    assert augment(model) is augment(model)
 
 
 @EACH_MODEL
 def test_squared_norm_leaves_out_the_bias_in_value_and_gradient(name):
     W, b = weights()
-    for model in (models.MODELS[name], models.augmented(models.MODELS[name])):
+    for model in (MODELS[name], augment(MODELS[name])):
         value, gradient = jax.value_and_grad(model.squared_norm)(model.of_weights(W, b))
         assert_allclose(value, np.square(W).sum(), rtol=1e-6)
         for actual, expected in zip(model.weights(gradient), (2 * W, 0 * b), strict=True):
@@ -132,7 +133,7 @@ def rounded(array):
 @EACH_MODEL
 def test_bfloat16_rounds_the_inputs_of_all_products_and_nothing_else(name):
     """Value and gradient are the exact products of rounded matrices; sums stay in float32."""
-    model, x = models.get(name, "bfloat16"), inputs()
+    model, x = by_name(name, "bfloat16"), inputs()
     params = model.init(jax.random.key(0), 12, 5, 1.0)
     W, _ = model.weights(params)
     logits, pull = jax.vjp(lambda params: model.apply(params, x), params)
@@ -147,7 +148,7 @@ def test_bfloat16_rounds_the_inputs_of_all_products_and_nothing_else(name):
 
 @EACH_MODEL
 def test_the_augmented_model_rounds_its_bias_to_bfloat16_too(name):
-    model, x, (W, b) = models.augmented(models.get(name, "bfloat16")), inputs(), weights()
+    model, x, (W, b) = augment(by_name(name, "bfloat16")), inputs(), weights()
     logits, pull = jax.vjp(lambda params: model.apply(params, x), model.of_weights(W, b))
     assert_allclose(logits, rounded(x) @ rounded(W) + rounded(b), rtol=1e-5, atol=1e-5)
     upstream = np.random.default_rng(2).normal(size=(7, 5)).astype(np.float32)
@@ -159,7 +160,7 @@ def test_the_augmented_model_rounds_its_bias_to_bfloat16_too(name):
 
 def test_the_augmented_model_keeps_float64():
     with jax.enable_x64(True):
-        model, (W, b) = models.augmented(models.get("concise", "float64")), weights()
+        model, (W, b) = augment(by_name("concise", "float64")), weights()
         params = model.of_weights(*map(jnp.float64, (W, b)))
         logits = model.apply(params, jnp.float64(inputs()))
         assert logits.dtype == jnp.float64
@@ -168,6 +169,6 @@ def test_the_augmented_model_keeps_float64():
 
 @EACH_MODEL
 def test_a_model_of_a_name_and_a_precision_is_the_same_object_every_time(name):
-    assert models.get(name) is models.MODELS[name]
-    assert models.get(name, "bfloat16") is models.get(name, "bfloat16")
-    assert models.get(name, "bfloat16") is not models.get(name)
+    assert model_module.by_name(name) is model_module.MODELS[name]
+    assert model_module.by_name(name, "bfloat16") is model_module.by_name(name, "bfloat16")
+    assert model_module.by_name(name, "bfloat16") is not model_module.by_name(name)

@@ -3,8 +3,7 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn.preprocessing import StandardScaler
 
-from softmax_jax.moments import moments
-from softmax_jax.sweep.resampling import bootstrap_counts, fold_counts
+from softmax_jax.sweep.inputs import bootstrap_counts, fold_counts, moments
 
 
 def in_blocks(x, size=37):

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from softmax_jax import losses, models, objectives, train, vocabulary
-from softmax_jax.batches import Batch
+from softmax_jax import losses, model, train, vocabulary
+from softmax_jax.train import Batch
 
 C, D, B = 12, 5, 30
-MODEL = models.augmented(models.scratch)
+MODEL = model.augment(model.scratch)
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,11 @@ def state(objective):
 
 
 def exact():
-    return objectives.of_vocabulary("cross_entropy", C)
+    return train.of_vocabulary("cross_entropy", C)
 
 
 def test_the_exact_loss_without_logits_trains_as_the_one_with_them(batch):
-    with_logits, sums = train.train_step(state(objectives.CROSS_ENTROPY), batch)
+    with_logits, sums = train.train_step(state(train.CROSS_ENTROPY), batch)
     without, own = train.train_step(state(exact()), batch)
     for pair in zip(MODEL.weights(without.params), MODEL.weights(with_logits.params), strict=True):
         assert_allclose(*pair, rtol=1e-5, atol=1e-6)
@@ -39,7 +39,7 @@ def test_the_exact_loss_without_logits_trains_as_the_one_with_them(batch):
 
 
 def test_it_measures_the_same(batch):
-    expected = train.values(with_all := state(objectives.CROSS_ENTROPY), measured(with_all, batch))
+    expected = train.values(with_all := state(train.CROSS_ENTROPY), measured(with_all, batch))
     found = train.values(without := state(exact()), measured(without, batch))
     assert set(found) == {"loss", "accuracy", "top5"}
     for name, value in found.items():
@@ -61,7 +61,7 @@ def test_importance_weighs_the_objective_alone(batch):
 
 @pytest.mark.parametrize("name", vocabulary.OBJECTIVES[1:])
 def test_samples_are_new_at_every_step_and_the_same_for_equal_steps(batch, name):
-    objective = objectives.of_vocabulary(name, C, 4)
+    objective = train.of_vocabulary(name, C, 4)
     fresh = state(objective)
     first, _ = objective.train(fresh, fresh.params, batch)
     again, _ = objective.train(fresh, fresh.params, batch)
@@ -70,5 +70,5 @@ def test_samples_are_new_at_every_step_and_the_same_for_equal_steps(batch, name)
 
 
 def test_equal_objectives_are_one_so_that_nothing_is_compiled_twice():
-    assert objectives.of_logits(losses.cross_entropy) is objectives.CROSS_ENTROPY
+    assert train.of_logits(losses.cross_entropy) is train.CROSS_ENTROPY
     assert exact() is exact()

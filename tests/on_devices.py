@@ -14,18 +14,18 @@ import jax
 import numpy as np
 
 from softmax_jax import data, sweep
-from softmax_jax.sweep import program, shares
-from softmax_jax.sweep.collecting import Collection
+from softmax_jax.sweep import full_batch, inputs, program
+from softmax_jax.sweep.result import Collection
 
 _DIGITS = data.load("digits", "train[:500]", "train[500:703]")
 _WORDS = data.load("bigram:400", "train[:500]", "test[:203]")
-_FOLDS = {"resamples": sweep.resampling.fold_counts(_DIGITS.train.y, 3)}
+_FOLDS = {"resamples": inputs.fold_counts(_DIGITS.train.y, 3)}
 _SETTINGS = sweep.grid(learning_rate=(0.02, 0.05, 0.1), momentum=(0.0, 0.5))
 _CURED = _SETTINGS._replace(averaging=np.float32([0, 0.5] * 3), patience=np.float32([0, 2, 1] * 2))
 _SHORT = {"num_epochs": 3, "batch_size": 60}
 _EXACT = {"optimizer": "lbfgs", "num_epochs": 100, "tolerance": 1e-5}
 CASES = {
-    "seeds": (_CURED, {"seeds": (0, 1), "chunk": 6, "span_steps": 4, **_SHORT}),
+    "seeds": (_CURED, {"seeds": (0, 1), "chunk": 6, "steps_per_call": 4, **_SHORT}),
     "many seeds": (sweep.grid(l2=(0.0, 0.1)), {"seeds": range(8), **_SHORT}),
     "folds": (_SETTINGS, {"class_weight": "balanced", **_FOLDS, **_SHORT}),
     "folds apart": (_SETTINGS, {"standardize": True, **_FOLDS, **_SHORT}),
@@ -38,9 +38,9 @@ _PROGRAMS = (
     (program, "create"),
     (program, "train_epoch"),
     (program, "evaluate"),
-    (shares, "start"),
-    (shares, "advance"),
-    (shares, "chosen"),
+    (full_batch, "start_divided"),
+    (full_batch, "advance_divided"),
+    (full_batch, "choose_trials"),
 )
 
 

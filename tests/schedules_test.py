@@ -4,13 +4,13 @@ import optax
 import pytest
 from numpy.testing import assert_allclose
 
-from softmax_jax import schedules
+from softmax_jax import train
 
 STEPS = 50
 FRACTIONS = np.arange(STEPS + 1, dtype=np.float32) / STEPS
-EACH = pytest.mark.parametrize("schedule", schedules.SCHEDULES)
+EACH = pytest.mark.parametrize("schedule", train.SCHEDULES)
 
-height = jax.jit(jax.vmap(schedules.height, (None, 0, None, None)), static_argnums=0)
+height = jax.jit(jax.vmap(train.rate_multiplier, (None, 0, None, None)), static_argnums=0)
 
 
 def in_optax(schedule, warmup, final_rate):
@@ -50,7 +50,7 @@ def test_a_decay_arrives_at_its_final_rate_and_never_rises(schedule):
 def test_trials_have_heights_of_their_own_under_vmap():
     """Traced numbers, for which optax's own schedules of peaks and rates cannot be made."""
     warmup, final_rate = np.float32([0.0, 0.1, 0.4]), np.float32([0.5, 0.01, 1.0])
-    for schedule in schedules.SCHEDULES:
-        of_trials = jax.vmap(lambda w, r, s=schedule: schedules.height(s, 0.6, w, r))
-        alone = [schedules.height(schedule, 0.6, warmup[i], final_rate[i]) for i in range(3)]
+    for schedule in train.SCHEDULES:
+        of_trials = jax.vmap(lambda w, r, s=schedule: train.rate_multiplier(s, 0.6, w, r))
+        alone = [train.rate_multiplier(schedule, 0.6, warmup[i], final_rate[i]) for i in range(3)]
         assert_allclose(of_trials(warmup, final_rate), alone, rtol=1e-6)

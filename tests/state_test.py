@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from softmax_jax import models
-from softmax_jax.state import Hyperparameters, create_state
+from softmax_jax import model
+from softmax_jax.train import Hyperparameters, create_state
 
 D, C = 5, 3
 CURES = {"warmup": 0.1, "final_rate": 0.1, "averaging": 0.5, "patience": 2, "label_smoothing": 0.1}
@@ -13,12 +13,12 @@ CURES = {"warmup": 0.1, "final_rate": 0.1, "averaging": 0.5, "patience": 2, "lab
 
 def fresh(num_steps=10, **hyperparameters):
     h = Hyperparameters(**hyperparameters)
-    return create_state(jax.random.key(0), models.scratch, h, D, C, num_steps=num_steps)
+    return create_state(jax.random.key(0), model.scratch, h, D, C, num_steps=num_steps)
 
 
 def test_weights_are_normal_of_the_initial_scale_and_biases_zero():
     h = Hyperparameters(init_scale=0.3)
-    state = create_state(jax.random.key(1), models.scratch, h, 2000, 10)
+    state = create_state(jax.random.key(1), model.scratch, h, 2000, 10)
     assert np.std(state.params["W"]) == pytest.approx(0.3, rel=0.02)
     assert abs(np.mean(state.params["W"])) < 0.01
     assert_array_equal(state.params["b"], np.zeros(10))

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax, softmax
 
-from softmax_jax import losses, models, objectives, train
+from softmax_jax import losses, model, train
 
 N, D, C = 10, 6, 3
 EACH_LOSS = pytest.mark.parametrize("name", losses.FROM_LOGITS)
@@ -34,14 +34,14 @@ def batch_of(x, y, weights=None):
 
 def fresh(loss=losses.cross_entropy, resample=0, tx=train.MOMENTUM_SGD, course=(), **h):
     """course: the schedule and the number of steps."""
-    h, objective = train.Hyperparameters(**h), objectives.of_logits(loss)
+    h, objective = train.Hyperparameters(**h), train.of_logits(loss)
     options = {"objective": objective, "tx": tx, "resample": resample}
     options |= dict(zip(("schedule", "num_steps"), course, strict=False))
-    return train.create_state(jax.random.key(0), models.scratch, h, D, C, **options)
+    return train.create_state(jax.random.key(0), model.scratch, h, D, C, **options)
 
 
 def weights_of(state):
-    return (np.asarray(leaf, np.float64) for leaf in models.scratch.weights(state.params))
+    return (np.asarray(leaf, np.float64) for leaf in model.scratch.weights(state.params))
 
 
 def by_hand(state, batches, learning_rate=0.1, momentum=0.0, l2=0.0, smoothing=0.0, heights=None):

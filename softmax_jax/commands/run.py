@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from softmax_jax.commands import parameters
-from softmax_jax.commands.opening import reading
+from softmax_jax import classifier
 from softmax_jax.data import DataError
+from softmax_jax.host import reading
 
 
 class Run(NamedTuple):
@@ -54,7 +54,7 @@ def read(folder: Path) -> Run:
         metrics=_metrics(folder / "metrics.jsonl"),
         trials=_rows(folder / "trials.csv"),
         settings=_rows(folder / "settings.csv"),
-        label_names=parameters.load(folder).label_names if has_model else (),
+        label_names=classifier.load(folder).label_names if has_model else (),
         pictures={path.name: _picture(path) for path in sorted(folder.glob("*.png"))},
     )
 

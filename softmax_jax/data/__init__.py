@@ -5,12 +5,10 @@ splits = data.load('features.npz', train='auto', val='auto', test='auto')
 splits = data.from_arrays(train=(x, y), val=(x_val, y_val))
 """
 
-from softmax_jax.data.arrays import from_arrays
-from softmax_jax.data.dataset import Dataset, Splits, fingerprint
-from softmax_jax.data.errors import DataError, DatasetNotFoundError
+from softmax_jax.data.dataset import Dataset, Splits, fingerprint, joined
 from softmax_jax.data.gallery import show_images
-from softmax_jax.data.joining import joined
-from softmax_jax.data.loading import load
+from softmax_jax.data.loading import from_arrays, load
+from softmax_jax.host import DataError, DatasetNotFoundError
 
 __all__ = [
     "DataError",

@@ -6,12 +6,15 @@ import functools
 import numpy as np
 from scipy import special
 
+from softmax_jax import vocabulary
 from softmax_jax.data.dataset import Dataset, Splits
-from softmax_jax.data.errors import DataError
-from softmax_jax.data.source import Source
+from softmax_jax.data.sources import Source
+from softmax_jax.host import DataError
 
-NAME = "bigram"
-_BLOCK = 50  # contexts whose next words are drawn at a time: 40 MB of probabilities for V = 100,000
+BIGRAM = "bigram"
+_CONTEXTS_AT_ONCE = (
+    50  # contexts whose next words are drawn at a time: 40 MB of probabilities for V = 100,000
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,10 +54,10 @@ class Bigrams:
         """The examples as every dataset has them: x is the vector of the context, y the word."""
         names = tuple(map(str, range(len(self.bias))))
         train, val = (
-            Dataset(self.features[contexts], words, 1.0, names, NAME)
+            Dataset(self.features[contexts], words, 1.0, names, BIGRAM)
             for contexts, words in (self.train, self.val)
         )
-        return Splits(train, val, None, NAME, names, False)
+        return Splits(train, val, None, BIGRAM, names, False)
 
 
 def bigrams(
@@ -115,7 +118,7 @@ def _draw(rng, number, features, W, bias, frequencies):
 
 
 def _blocks(contexts):
-    return np.array_split(contexts, -(-len(contexts) // _BLOCK))
+    return np.array_split(contexts, -(-len(contexts) // _CONTEXTS_AT_ONCE))
 
 
 def _log_probabilities(features, W, bias):
@@ -136,7 +139,7 @@ def language(name: str) -> Bigrams:
     return bigrams(vocabulary_size=words, num_contexts=min(1000, words))
 
 
-def source(name: str) -> Source:
+def bigram_source(name: str) -> Source:
     """Examples of a `language`: the splits `train` (200,000) and `test` (10,000)."""
     spoken = language(name)
     parts = {"train": spoken.train, "test": spoken.val}
@@ -148,3 +151,19 @@ def source(name: str) -> Source:
         return spoken.features[contexts], words
 
     return Source(name, names, 1.0, lengths, read)
+
+
+def distance(splits, classifier) -> dict | None:
+    """{'kl', 'entropy'} in nats a word, averaged over the contexts; None for other data.
+
+    The mean cross-entropy on endless new text would be their sum.
+    """
+    if splits.name.partition(":")[0] != BIGRAM:
+        return None
+    true = language(splits.name)
+    x = ((true.features - classifier.mean) / classifier.scale).astype(np.float32)
+    each = vocabulary.kl_divergence(
+        vocabulary.Layer(true.features, true.W, true.bias),
+        vocabulary.Layer(x, classifier.W, classifier.b),
+    )
+    return {"kl": float(true.frequencies @ np.asarray(each)), "entropy": true.entropy()}

@@ -1,15 +1,119 @@
-"""The two types that the rest of the program sees: `Dataset` and `Splits`."""
+"""The two types that the rest of the program sees, `Dataset` and `Splits`, and reading by shards.
+
+A dataset that is larger than the memory is read a shard at a time: as many examples as are in
+memory together, of many runs of consecutive examples drawn at random. The sequence of the runs, and
+so what is in which shard, is a function of the epoch alone; within a shard, training shuffles as it
+likes.
+"""
 
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from softmax_jax.data import streaming
-from softmax_jax.data.errors import DataError
+from softmax_jax import host
+from softmax_jax.host import DataError
+
+if TYPE_CHECKING:
+    from softmax_jax.data.dataset import Dataset
+
+_RUN_BYTES = 1 << 20  # bytes of a block on disk: longer reads are hardly faster
+_FEWEST_RUNS = 16  # in a part
+
+
+class Shard(NamedTuple):
+    """Some examples of a dataset, in memory.
+
+    Attributes:
+      number: 0, 1, ... within the epoch.
+      rows: [n] their numbers in the dataset.
+      dataset: the n examples.
+    """
+
+    number: int
+    rows: np.ndarray
+    dataset: "Dataset"
+
+
+def shuffled_shards(
+    dataset: "Dataset", epoch: int, batch_size: int = 1, block_size: int | None = None
+) -> Iterator[Shard]:
+    """All examples of a dataset once, in parts; see `Dataset.shuffled`.
+
+    Args:
+      block_size: examples in a block; by default 1 MiB of them, and at most a 16th of a part.
+    """
+    N, size = dataset.num_examples, _examples_per_shard(dataset, batch_size)
+    if size >= N:
+        return iter([Shard(0, np.arange(N), dataset)])
+    block_size = block_size or max(1, min(_run_length(dataset), size // _FEWEST_RUNS))
+    starts = np.arange(0, N, block_size)
+    np.random.default_rng(epoch).shuffle(starts)
+    runs = [(int(start), min(int(start) + block_size, N)) for start in starts]
+    return _read_shards(dataset, _cut_runs(runs, size), f"epoch {epoch}")
+
+
+def ordered_shards(dataset: "Dataset") -> Iterator[Shard]:
+    """All examples of a dataset once, in parts, in their own order."""
+    N, size = dataset.num_examples, _examples_per_shard(dataset, 1)
+    if size >= N:
+        return iter([Shard(0, np.arange(N), dataset)])
+    return _read_shards(dataset, _cut_runs([(0, N)], size), "evaluating")
+
+
+def _examples_per_shard(dataset: "Dataset", batch_size: int) -> int:
+    """Whole minibatches, so that an epoch has as many steps as in memory."""
+    if dataset.shard_size is None or dataset.shard_size >= dataset.num_examples:
+        return dataset.num_examples
+    return max(dataset.shard_size // batch_size, 1) * batch_size
+
+
+def _cut_runs(runs: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    """The same examples in the same sequence, as groups of runs of `size` examples together."""
+    group, left = [], size
+    for start, stop in runs:
+        while start < stop:
+            end = min(stop, start + left)
+            group.append((start, end))
+            left -= end - start
+            start = end
+            if not left:
+                yield group
+                group, left = [], size
+    if group:
+        yield group
+
+
+def _read_shards(dataset: "Dataset", groups: Iterator, what: str) -> Iterator[Shard]:
+    from tqdm import tqdm
+
+    total = dataset.num_examples
+    options = {"unit": " examples", "unit_scale": True, "leave": False, "disable": None}
+    with tqdm(desc=what, total=total, delay=2, **options) as bar:
+        for number, group in enumerate(groups):
+            runs = sorted(group)  # as they lie on the disk
+            rows = np.concatenate([np.arange(*run) for run in runs])
+            yield Shard(number, rows, _read_runs(dataset, rows, runs))
+            bar.update(len(rows))
+
+
+def _read_runs(dataset: "Dataset", rows: np.ndarray, runs: Sequence[tuple[int, int]]) -> "Dataset":
+    # A new array each time: the device may still be reading the part before.
+    x = np.empty((len(rows), *dataset.x.shape[1:]), dataset.form)
+    end = 0
+    for start, stop in runs:
+        begin, end = end, end + stop - start
+        x[begin:end] = dataset.x[start:stop]
+    weights = None if dataset.weights is None else dataset.weights[rows]
+    return dataclasses.replace(dataset, x=x, y=dataset.y[rows], weights=weights, shard_size=None)
+
+
+def _run_length(dataset: "Dataset") -> int:
+    return _RUN_BYTES // max(dataset.num_features * dataset.x.dtype.itemsize, 1)
+
 
 if TYPE_CHECKING:
     import jax
@@ -17,8 +121,8 @@ if TYPE_CHECKING:
     Array = np.ndarray | jax.Array
 
 
-_BLOCK = 1 << 16  # values in a block that is looked at at a time: they stay in the cache
-_FEWEST = 16  # examples in it
+_BLOCK_VALUES = 1 << 16  # values in a block that is looked at at a time: they stay in the cache
+_FEWEST_EXAMPLES = 16  # examples in it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +141,7 @@ class Dataset:
       mean: what is subtracted before dividing: a number, or [D] of type `dtype`.
       weights: None, or [N] of type `dtype`: how much each example counts in the objective.
       dtype: 'float32' or 'float64': the type of x in memory, unless that is uint8.
-      part_size: None if all examples are in memory, else how many of them are at a time.
+      shard_size: None if all examples are in memory, else how many of them are at a time.
     """
 
     x: "Array"
@@ -48,7 +152,7 @@ class Dataset:
     mean: "float | np.ndarray" = 0.0
     weights: "Array | None" = None
     dtype: str = "float32"
-    part_size: int | None = None
+    shard_size: int | None = None
 
     def __post_init__(self):
         if self.dtype not in ("float32", "float64"):
@@ -93,25 +197,25 @@ class Dataset:
         from tqdm import tqdm
 
         x = np.asarray(self.x)
-        size = max(_FEWEST, _BLOCK // max(self.num_features, 1))
+        size = max(_FEWEST_EXAMPLES, _BLOCK_VALUES // max(self.num_features, 1))
         starts = range(0, self.num_examples, size)
         for start in tqdm(starts, desc=what, delay=2, leave=False, disable=None):
             with np.errstate(over="ignore"):  # what is too large becomes infinite
                 block = x[start : start + size].astype(self.form, copy=False)
             yield start, block
 
-    def shuffled(self, epoch: int, batch_size: int = 1) -> "Iterator[streaming.Part]":
+    def shuffled(self, epoch: int, batch_size: int = 1) -> "Iterator[Shard]":
         """All examples once, in parts that fit into memory, for training.
 
         Where all are in memory, that is a single part, with the examples in their own order; else
-        each part but the last has as many whole minibatches as `part_size` allows, of blocks drawn
+        each part but the last has as many whole minibatches as `shard_size` allows, of blocks drawn
         at random. A function of the epoch alone: within a part, the caller shuffles.
         """
-        return streaming.shuffled(self, epoch, batch_size)
+        return shuffled_shards(self, epoch, batch_size)
 
-    def in_order(self) -> "Iterator[streaming.Part]":
+    def in_order(self) -> "Iterator[Shard]":
         """All examples once, in parts that fit into memory, in order, for evaluation."""
-        return streaming.in_order(self)
+        return ordered_shards(self)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,3 +260,34 @@ def fingerprint(splits: Splits) -> str:
                 digest.update(f"{array.dtype.str} {array.shape}".encode())
                 digest.update(array.data)
     return digest.hexdigest()
+
+
+def joined(one: Dataset, other: Dataset) -> Dataset:
+    """The examples of both, in this order, with all else as in `one`.
+
+    Where `one` has weights, an example of `other` that has none weighs as those do on average.
+
+    Raises:
+      DataError: one of them is read in parts, or there is no memory for both together.
+    """
+    if one.shard_size or other.shard_size:
+        raise DataError(
+            "Datasets that are read in parts cannot be put together. Train on one of them, or "
+            "write both into one file and divide that with split strings."
+        )
+    size = one.x.nbytes + other.x.nbytes
+    host.require_memory(size, "train and val put together", "Train on one of them.")
+    x, y = [
+        np.concatenate([np.asarray(a), np.asarray(b)])
+        for a, b in ((one.x, other.x), (one.y, other.y))
+    ]
+    return dataclasses.replace(one, x=x, y=y, weights=_joined_weights(one, other))
+
+
+def _joined_weights(one: Dataset, other: Dataset) -> np.ndarray | None:
+    if one.weights is None:
+        return None
+    weights, others = np.asarray(one.weights), other.weights
+    if others is None:
+        others = np.full(other.num_examples, weights.mean(), weights.dtype)
+    return np.concatenate([weights, np.asarray(others)])

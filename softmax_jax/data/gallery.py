@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from softmax_jax.data.errors import DataError
+from softmax_jax.host import DataError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

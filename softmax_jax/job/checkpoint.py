@@ -1,20 +1,173 @@
-"""Checkpoints: what a job has come to, in files that verify, so that a killed job can go on.
+"""Checkpoints: the state of a job in files that verify, so that a killed job can resume.
 
-`save` writes one file per call and keeps the last few; `restore` finds the newest one that is
-whole. What they mean is the caller's: arrays by name, and facts that JSON can hold.
+The file is an ordinary `.npz` that is sealed with a digest of itself: an uncompressed zip of `.npy`
+members (so NumPy's own `np.load` opens it) and a JSON member, `manifest.json`. A zip may end with a
+comment: here it is a mark and a SHA-256 in hexadecimal, the last 64 bytes of the file. The digest
+is that of the file with the character 0 in their place, and nothing of a file is used before it
+agrees: one changed bit, anywhere, is noticed.
+
+    np.load("00000010.npz")["params/W"]
 """
 
 import contextlib
+import hashlib
+import io
+import json
+import math
 import os
 import re
+import time
+import zipfile
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
-from softmax_jax.data.files import replacing
-from softmax_jax.job import sealed
-from softmax_jax.job.errors import WORKDIR, JobError
-from softmax_jax.job.sealed import Checkpoint, DamagedError
+import numpy as np
 
-_NAME = re.compile(r"[0-9]{8,}\.npz")
+from softmax_jax.host import WORKDIR, JobError, replacing
+from softmax_jax.job import processes, workdir
+from softmax_jax.sweep import chunks
+from softmax_jax.sweep.result import Collection
+
+_FORMAT = 3  # to be raised when the meaning of a file changes
+_MANIFEST = "manifest.json"  # stored, not compressed, in this and all later formats
+_MARK, _BLANK = b"softmax_jax checkpoint, SHA-256 ", b"0" * 64
+
+
+class Checkpoint(NamedTuple):
+    """The state of a job: arrays by name, and facts (anything that JSON can hold).
+
+    number: its place among the checkpoints of the job; job: the digest of what the job is.
+    """
+
+    number: int
+    job: str
+    arrays: dict[str, np.ndarray]
+    facts: dict
+
+
+class DamagedError(Exception):
+    """A file that is not, or is no longer, what `write` wrote; the message ends a sentence."""
+
+
+def write_sealed(file: BinaryIO, checkpoint: Checkpoint):
+    """Writes a sealed checkpoint into a new file. Raises ValueError for arrays of objects."""
+    hashed = _Hashed(file)
+    arrays = {name: np.asarray(array) for name, array in checkpoint.arrays.items()}
+    manifest = {
+        "format": _FORMAT,
+        "number": checkpoint.number,
+        "job": checkpoint.job,
+        "facts": checkpoint.facts,
+        "dtypes": {name: a.dtype.name for name, a in arrays.items() if _is_foreign(a.dtype)},
+    }
+    with zipfile.ZipFile(hashed, "w") as archive:  # uncompressed
+        archive.comment = _MARK + _BLANK
+        archive.writestr(zipfile.ZipInfo(_MANIFEST), json.dumps(manifest))
+        for name, array in arrays.items():
+            if _is_foreign(array.dtype):
+                array = array.view(f"u{array.dtype.itemsize}")
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+    file.seek(-len(_BLANK), io.SEEK_END)
+    file.write(hashed.digest.hexdigest().encode())
+
+
+def read_sealed(path: Path) -> Checkpoint:
+    """The checkpoint, verified to the last bit.
+
+    Raises DamagedError; JobError (exit code 3) for one of another version of this program; OSError.
+    """
+    content = _verified(path)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            manifest = _read_manifest(archive, path)
+            members = [member for member in archive.infolist() if member.filename != _MANIFEST]
+            if sum(member.file_size for member in members) > len(content):
+                raise DamagedError("its parts are said to be larger than the whole")
+            arrays = {
+                member.filename[: -len(".npy")]: _read_array(archive, member) for member in members
+            }
+        for name, dtype in manifest["dtypes"].items():
+            arrays[name] = arrays[name].view(_foreign(dtype))
+        return Checkpoint(manifest["number"], manifest["job"], arrays, manifest["facts"])
+    except (DamagedError, JobError, MemoryError):
+        raise
+    except Exception as error:  # sealed, yet not by `write`: whatever the unpacking stumbles over
+        raise DamagedError(f"it makes no sense: {type(error).__name__}: {error}") from error
+
+
+def _verified(path):
+    """The content of a file whose digest is right."""
+    with open(path, "rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(size - len(_MARK + _BLANK), 0))
+        if not file.read().startswith(_MARK):
+            raise DamagedError("it does not end as a checkpoint does")
+        file.seek(0)
+        content = file.read()
+    digest = hashlib.sha256(memoryview(content)[: -len(_BLANK)])
+    digest.update(_BLANK)
+    if digest.hexdigest().encode() != content[-len(_BLANK) :]:
+        raise DamagedError("its SHA-256 is not the one that it ends with")
+    return content
+
+
+def _read_manifest(archive, path):
+    member = archive.getinfo(_MANIFEST)
+    _check_stored(member)
+    manifest = json.loads(archive.read(member))
+    if manifest["format"] != _FORMAT:
+        raise JobError(
+            f"{path} has format {manifest['format']}, and this program reads format {_FORMAT}: go "
+            "on with the version that wrote it, or choose another --workdir.",
+            WORKDIR,
+        )
+    return manifest
+
+
+def _read_array(archive, member):
+    """An array, made only once it is known that the file holds as many bytes as it declares."""
+    _check_stored(member)
+    with archive.open(member) as stream:
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        if math.prod(shape) * dtype.itemsize != member.file_size - stream.tell():
+            raise DamagedError(f"{member.filename} is not as long as it says")
+        stream.seek(0)
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _check_stored(member):
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise DamagedError(f"{member.filename} is compressed")
+
+
+def _is_foreign(dtype):
+    """Whether NumPy's format does not know the type: bfloat16 and its like come from ml_dtypes."""
+    return dtype.kind == "V" and dtype.names is None
+
+
+def _foreign(name):
+    import ml_dtypes  # noqa: F401  (makes the names of its types known to NumPy)
+
+    return np.dtype(name)
+
+
+class _Hashed:
+    """A file that can be written from front to back only, with the digest of what was."""
+
+    def __init__(self, file):
+        self._file, self.digest = file, hashlib.sha256()
+
+    def write(self, data):
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def flush(self):
+        self._file.flush()
+
+
+_FILE_NAME = re.compile(r"[0-9]{8,}\.npz")
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int):
@@ -28,8 +181,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int):
     try:
         folder.mkdir(exist_ok=True)
         with replacing(path) as file:
-            sealed.write(file, checkpoint)
-        for old in saved(folder)[:-keep]:
+            write_sealed(file, checkpoint)
+        for old in saved_files(folder)[:-keep]:
             old.unlink(missing_ok=True)
     except OSError as error:
         raise JobError(
@@ -51,9 +204,9 @@ def restore(folder: Path, job: str) -> tuple[Checkpoint | None, list[str]]:
     try:
         for half in folder.glob("*.npz.*.tmp"):
             half.unlink(missing_ok=True)
-        for path in reversed(saved(folder)):
+        for path in reversed(saved_files(folder)):
             try:
-                return _of_job(sealed.read(path), path, job), warnings
+                return _of_job(read_sealed(path), path, job), warnings
             except DamagedError as error:
                 aside = path.with_name(f"{path.name}.damaged")
                 path.replace(aside)
@@ -67,10 +220,10 @@ def restore(folder: Path, job: str) -> tuple[Checkpoint | None, list[str]]:
     return None, warnings
 
 
-def saved(folder: Path) -> list[Path]:
+def saved_files(folder: Path) -> list[Path]:
     """The files of the checkpoints in the folder, by number; of other files nothing is said."""
     with contextlib.suppress(FileNotFoundError):
-        names = [name for name in os.listdir(folder) if _NAME.fullmatch(name)]
+        names = [name for name in os.listdir(folder) if _FILE_NAME.fullmatch(name)]
         return [folder / name for name in sorted(names, key=_number)]
     return []
 
@@ -87,3 +240,57 @@ def _of_job(checkpoint, path, job):
 
 def _number(name):
     return int(name.split(".")[0])
+
+
+class Progress:
+    """The checkpoints of one job: what was found at the start, and when the next one is due.
+
+    arrays, pending: of the collection, and the remaining work; None and None for a fresh job.
+    seconds: of training in earlier runs. number: of the last checkpoint (0: there is none). Only
+    the first process writes; all agree on when.
+    """
+
+    def __init__(self, folder, job, config):
+        self._folder, self._digest = folder, workdir.digest(job)
+        self._keep, self._every = config.keep, config.checkpoint_seconds
+        found, self.warnings = restore(folder, self._digest)
+        self.number = found.number if found else 0
+        self.seconds = found.facts["seconds"] if found else 0.0
+        self._started = self._saved = time.monotonic()
+        self.arrays, self.pending = _unpack_progress(found) if found else (None, None)
+
+    def collection(self, run) -> Collection:
+        """What the job has measured so far."""
+        return Collection(run) if self.arrays is None else Collection.restored(run, self.arrays)
+
+    def training_seconds(self):
+        """Of this run and of those before it."""
+        return self.seconds + time.monotonic() - self._started
+
+    def agree(self, stop):
+        """(the signal to stop, or 0; whether a checkpoint is due): the same in every process."""
+        return processes.agree(stop.requested, time.monotonic() - self._saved >= self._every)
+
+    def save(self, collection, epoch):
+        """A checkpoint after this step of the training."""
+        saved, pending = chunks.pack(chunks.pending_after(epoch))
+        arrays = {f"collection/{name}": array for name, array in collection.arrays().items()}
+        arrays |= {f"pending/{name}": array for name, array in saved.items()}
+        facts = {"pending": pending, "seconds": self.training_seconds()}
+        self.number += 1
+        if processes.is_first():
+            made = Checkpoint(self.number, self._digest, arrays, facts)
+            save(self._folder, made, self._keep)
+        self._saved = time.monotonic()
+
+
+def _unpack_progress(found):
+    arrays, saved = (
+        {
+            name.removeprefix(prefix): array
+            for name, array in found.arrays.items()
+            if name.startswith(prefix)
+        }
+        for prefix in ("collection/", "pending/")
+    )
+    return arrays, chunks.unpack(saved, found.facts["pending"])

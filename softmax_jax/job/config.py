@@ -1,19 +1,156 @@
-"""What is wrong with a config: all of it, before anything is compiled."""
+"""The fields of a config, what is wrong with one, and the flags that it comes from.
+
+All problems are found before anything is compiled, and are one message with exit code 2.
+"""
 
 import difflib
+import math
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NamedTuple
 
+from absl import flags
 from ml_collections import ConfigDict
 
-from softmax_jax import vocabulary
-from softmax_jax.job import decisions
-from softmax_jax.job.errors import JobError
-from softmax_jax.job.fields import AXES, RULES, WITHOUT_LOGITS, axis, value
-from softmax_jax.sweep import settings
-
-_DATA = ("dataset", "dataset_fallback", "data_dir", "train_split", "val_split", "test_split")
+from softmax_jax import losses, model, train, vocabulary
+from softmax_jax.host import USAGE, JobError
+from softmax_jax.hyperparameters import TABLE, TRACED
+from softmax_jax.sweep import result
 
 
-def problems(config) -> list[str]:
+class Rule(NamedTuple):
+    """accepts(value) -> bool, and the end of the sentence 'FIELD must be ...'."""
+
+    accepts: Callable
+    text: str
+
+
+def _number(accepts, text):
+    def check(value):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and math.isfinite(value) and accepts(value)
+
+    return Rule(check, f"a finite number {text}")
+
+
+def _whole(low, high=2**63 - 1):
+    def check(value):
+        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+    return Rule(check, f"a whole number from {low}" + (f" to {high}" if high < 2**40 else ""))
+
+
+def _in_range(row):
+    def check(value):
+        kind = int if row.range.whole else int | float
+        is_number = isinstance(value, kind) and not isinstance(value, bool)
+        return is_number and bool(row.range.accepts(value))
+
+    return Rule(check, str(row.range))
+
+
+def _one_of(names):
+    return Rule(lambda value: value in names, "one of " + ", ".join(map(repr, names)))
+
+
+def _class_weight(value):
+    if value is None or value == "balanced":
+        return True
+    positive = _number(lambda v: v >= 0, "").accepts
+    return isinstance(value, tuple | list) and all(map(positive, value)) and sum(value) > 0
+
+
+def _sizes(value):
+    return isinstance(value, tuple | list) and all(map(_whole(1).accepts, value))
+
+
+_TEXT = Rule(lambda value: isinstance(value, str), "text")
+_YES_OR_NO = Rule(lambda value: isinstance(value, bool), "True or False")
+_DEVICES = Rule(lambda v: v == -1 or _whole(1).accepts(v), "-1 or a whole number from 1")
+_SPLIT = Rule(lambda value: isinstance(value, str) and value, "a split such as 'train[:80%]'")
+
+# 'cross_entropy' goes by way of the logits; the exact loss without them has a name of its own.
+WITHOUT_LOGITS = {"linear_cross_entropy": vocabulary.EXACT} | {
+    name: name for name in vocabulary.OBJECTIVES if name != vocabulary.EXACT
+}
+LOSSES = (*losses.FROM_LOGITS, *WITHOUT_LOGITS)
+
+RULES = {
+    "dataset": Rule(lambda value: isinstance(value, str) and value, "the name of a dataset"),
+    "dataset_fallback": _one_of(("digits", "")),
+    "data_dir": _TEXT,
+    "standardize": _YES_OR_NO,
+    "train_split": _SPLIT,
+    "val_split": _SPLIT,
+    "test_split": _TEXT,
+    "model": _one_of(tuple(model.MODELS)),
+    "loss": _one_of(LOSSES),
+    "precision": _one_of(model.PRECISIONS),
+    "num_epochs": _whole(1),
+    "optimizer": _one_of(("sgd", "lbfgs")),
+    "tolerance": _number(lambda v: 0 < v < 1, "between 0 and 1"),
+    "l2_path": _whole(0),
+    "schedule": _one_of(train.SCHEDULES),
+    "class_weight": Rule(_class_weight, "None, 'balanced' or a number of 0 or more per class"),
+    "combine": _one_of(("product", "zip")),
+    "folds": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
+    "bootstraps": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
+    "chunk": _whole(0),
+    "select": _one_of(result.SELECTION_RULES),
+    "select_metric": _one_of(tuple(result.validation_metrics())),
+    "select_epoch": _one_of(("last", "best")),
+    "refit": _YES_OR_NO,
+    "predictions": _YES_OR_NO,
+    "learning_curve.sizes": Rule(_sizes, "a tuple of whole numbers from 1"),
+    "learning_curve.seeds": _whole(1),
+    "audit_folds": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
+    "cost_matrix": Rule(lambda v: isinstance(v, tuple | list), "a row of costs per class, or ()"),
+    "tensorboard": _YES_OR_NO,
+    "keep": _whole(1),
+    "checkpoint_seconds": _number(lambda v: v >= 0, "of 0 or more"),
+    "mesh.trials": _DEVICES,
+    "mesh.batch": _DEVICES,
+    "mesh.classes": _DEVICES,
+} | {row.config_field: _in_range(row) for row in TABLE}
+# The config's field of each axis of a sweep.
+AXES = {row.name: row.config_field for row in TABLE}
+
+
+def field_value(config, name):
+    """The field of that name, a dot leading into a field of fields; None where it is missing."""
+    for part in name.split("."):
+        config = config[part] if part in config else None
+    return config
+
+
+def axis_values(config, name) -> tuple:
+    """The values of an axis: those of the sweep, or the single one of the scalar field."""
+    return tuple(config.sweep[name]) or (field_value(config, AXES[name]),)
+
+
+def cost_problems(cost_matrix, label_names) -> list[str]:
+    """What is wrong with a cost matrix for these classes, a line each."""
+    form = f"cost_matrix must have a row of costs for each of the {len(label_names)} classes"
+    rows = cost_matrix if isinstance(cost_matrix, tuple | list) else ()
+    if len(rows) != len(label_names) or not all(isinstance(row, tuple | list) for row in rows):
+        return [f"{form}; it is {cost_matrix!r}"]
+    lengths = [len(row) for row in rows]
+    if min(lengths) < 1 or max(lengths) > min(lengths):
+        return [f"{form}, and each row one for each action; the rows have {lengths} costs"]
+    wrong = [cost for row in rows for cost in row if not _is_finite_cost(cost)]
+    return [f"each cost in cost_matrix must be a finite number; one is {cost!r}" for cost in wrong]
+
+
+def _is_finite_cost(cost):
+    return isinstance(cost, int | float) and not isinstance(cost, bool) and math.isfinite(cost)
+
+
+_DATA_FIELDS = ("dataset", "dataset_fallback", "data_dir", "train_split", "val_split", "test_split")
+
+
+def config_problems(config) -> list[str]:
     """Every problem of the config that shows without its data, a line each."""
     found = _unknown(config) + _out_of_range(config) + _sweep_problems(config)
     return found or _contradictions(config)
@@ -23,20 +160,20 @@ def problems_with(config, splits) -> list[str]:
     """The problems that show once the data are there."""
     if _unknown(config) or not isinstance(config.sweep.batch_size, tuple | list):
         return []
-    found = decisions.problems(config.cost_matrix, splits.label_names) if config.cost_matrix else []
+    found = cost_problems(config.cost_matrix, splits.label_names) if config.cost_matrix else []
     if config.optimizer == "lbfgs":  # the batch is full
         return found
     num_examples = len(splits.train.y)
     return found + [
         f"batch_size must be at most the {num_examples} training examples; it is {size}"
-        for size in axis(config, "batch_size")
+        for size in axis_values(config, "batch_size")
         if RULES["batch_size"].accepts(size) and size > num_examples
     ]
 
 
 def names_data(config):
     """Whether the fields that say which data to load are all there and in range."""
-    return all(name in config and RULES[name].accepts(config[name]) for name in _DATA)
+    return all(name in config and RULES[name].accepts(config[name]) for name in _DATA_FIELDS)
 
 
 def refuse(problems):
@@ -46,7 +183,7 @@ def refuse(problems):
 
 
 def _unknown(config):
-    known, names = {*RULES, "sweep"}, set(_names(config))
+    known, names = {*RULES, "sweep"}, set(_field_names(config))
     problems = [_misspelt("config", name, known) for name in sorted(names - known)]
     problems += [f"config.{name} is missing" for name in sorted(known - names)]
     if "sweep" in config:
@@ -57,7 +194,7 @@ def _unknown(config):
     return problems
 
 
-def _names(config):
+def _field_names(config):
     """The names of the fields, those within a field after a dot."""
     for name, held in config.items():
         if isinstance(held, ConfigDict) and name != "sweep":
@@ -73,11 +210,11 @@ def _misspelt(where, name, known):
 
 
 def _out_of_range(config):
-    names = set(_names(config))
+    names = set(_field_names(config))
     return [
-        f"{name} must be {rule.text}; it is {value(config, name)!r}"
+        f"{name} must be {rule.text}; it is {field_value(config, name)!r}"
         for name, rule in RULES.items()
-        if name in names and not rule.accepts(value(config, name))
+        if name in names and not rule.accepts(field_value(config, name))
     ]
 
 
@@ -92,7 +229,7 @@ def _sweep_problems(config):
         problems += [
             f"each of sweep.{name} must be {RULES[field].text}; one is {v!r}" for v in wrong
         ]
-        zipped = value(config, "combine") == "zip" and name in settings.NAMES
+        zipped = field_value(config, "combine") == "zip" and name in TRACED
         if not wrong and not zipped and len(set(values)) < len(values):
             problems.append(f"sweep.{name} has a value twice: {tuple(values)}")
     return problems
@@ -106,7 +243,7 @@ def _contradictions(config):
     found = []
     if config.folds and config.bootstraps:
         found.append("folds and bootstraps exclude each other; set one of them to 0")
-    replicates = len(axis(config, "seed")) * max(config.folds, config.bootstraps, 1)
+    replicates = len(axis_values(config, "seed")) * max(config.folds, config.bootstraps, 1)
     if config.select == "one_se" and replicates < 2:
         found.append("select = 'one_se' needs a spread: two or more seeds, folds or bootstraps")
     if config.l2_path and config.sweep.l2:
@@ -119,7 +256,7 @@ def _contradictions(config):
 def _loss_problems(config):
     """What a loss without logits needs, and what it does not have."""
     samples = WITHOUT_LOGITS.get(config.loss, vocabulary.EXACT) != vocabulary.EXACT
-    drawn = axis(config, "num_samples")
+    drawn = axis_values(config, "num_samples")
     if samples and min(drawn) < 1:
         return [f"loss = {config.loss!r} needs num_samples from 1; it is {min(drawn)}"]
     if not samples and max(drawn) > 0:
@@ -127,7 +264,7 @@ def _loss_problems(config):
     if config.loss not in WITHOUT_LOGITS:
         return []
     found = []
-    if max(axis(config, "label_smoothing")) > 0:
+    if max(axis_values(config, "label_smoothing")) > 0:
         found.append(f"loss = {config.loss!r} has no label_smoothing")
     if config.select_metric == "val_balanced_accuracy":
         found.append(f"loss = {config.loss!r} has no balanced accuracy to select by")
@@ -135,7 +272,7 @@ def _loss_problems(config):
 
 
 def _zip_problems(config):
-    lengths = {name: len(config.sweep[name]) for name in settings.NAMES if config.sweep[name]}
+    lengths = {name: len(config.sweep[name]) for name in TRACED if config.sweep[name]}
     if len(set(lengths.values())) > 1:
         each = ", ".join(f"{name} {length}" for name, length in lengths.items())
         return [f"combine = 'zip' needs axes of one length; they have {each}"]
@@ -155,3 +292,77 @@ def _not_for_the_optimum(config):
     if config.precision == "bfloat16":
         found.append("optimizer = 'lbfgs' needs precision = 'float32' or 'float64'")
     return found
+
+
+def parse_flags(argv):
+    """Parses the flags, the config file among them; for `absl.app.run(flags_parser=parse)`."""
+    try:
+        _check_fields(argv)
+        rest = flags.FLAGS(argv)
+        if flags.FLAGS.config is None:
+            _exit_usage("--config is missing. Give one, as in --config=configs/default.py.")
+        if len(rest) > 1:
+            _exit_usage(f"{rest[1]!r} is not a flag. Settings are given as --config.FIELD=VALUE.")
+        list(flags.FLAGS.config)  # a file that could not be loaded raises its error here
+        if not isinstance(flags.FLAGS.config, ConfigDict):
+            _exit_usage("The config file's get_config() must return an ml_collections ConfigDict.")
+        return rest
+    except flags.UnrecognizedFlagError as error:
+        _exit_usage(
+            f"There is no flag --{error.flagname}. There are --config, --config.FIELD, --workdir."
+        )
+    except flags.Error as error:
+        _exit_usage(_in_config_file(error) if "config file" in str(error) else str(error))
+    except Exception as error:  # a config file is a program: whatever it raises is the user's
+        _exit_usage(_in_config_file(error))
+
+
+def _check_fields(argv):
+    """Looks for misspelt fields before a library does: it knows the nearest right name."""
+    fields = [*RULES, *(f"sweep.{name}" for name in AXES)]
+    for argument in argv[1:]:
+        match = re.match(r"--?config\.([\w.]+)", argument)
+        if match and match[1] not in fields:
+            _exit_usage(_no_field(match[1], fields))
+
+
+def _no_field(name, fields):
+    near = difflib.get_close_matches(name, fields, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(fields)}."
+    return f"The config has no field {name}. {hint}"
+
+
+def _in_config_file(error):
+    """What is wrong with the config file, and where, without the frames of the libraries."""
+    chain = [error]
+    while chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    for cause in chain:
+        if isinstance(cause, OSError):
+            return f"The config file cannot be read: {str(cause).splitlines()[-1].strip()}"
+        if isinstance(cause, SyntaxError):
+            where = f"{cause.filename}, line {cause.lineno}"
+            return f"The config file has an error: {where}: {cause.msg}"
+    # The library wraps what the file raised: the innermost error that passed through the file.
+    located = [(cause, frame) for cause in chain if (frame := _frame_in_config(cause))]
+    cause, frame = located[-1] if located else (error, None)
+    at = f"{frame.filename}, line {frame.lineno}: " if frame else ""
+    text = " ".join(str(cause).split()) or "no message"
+    locked = re.search(r'Key "(\w+)" does not exist', text)
+    if locked:
+        text = _no_field(locked[1], [*RULES, *AXES])
+    return f"The config file has an error: {at}{type(cause).__name__}: {text}"
+
+
+def _frame_in_config(error):
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.name in ("get_config", "<module>") and not frame.filename.endswith("main.py")
+    ]
+    return frames[-1] if frames else None
+
+
+def _exit_usage(message):
+    print(f"main.py: {message}", file=sys.stderr)
+    sys.exit(USAGE)

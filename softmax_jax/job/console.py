@@ -1,4 +1,4 @@
-"""What a job says while it runs: a progress bar on a terminal, a line per epoch in a log."""
+"""What a job prints while it runs: a progress bar on a terminal, a line per epoch in a log."""
 
 import logging
 import math
@@ -63,10 +63,10 @@ def watch(epochs, num_examples) -> Iterator:
     show, began = None, time.perf_counter()
     for epoch in epochs:
         if show is None:
-            pace = _Pace(len(epoch.run.trials.group) * epoch.run.num_epochs, num_examples, began)
+            pace = _Pace(len(epoch.run.trials.setting) * epoch.run.num_epochs, num_examples, began)
             on_terminal = sys.stderr.isatty() and processes.is_first()
             show = _Bar(pace) if on_terminal else _Lines(pace)
-        if not epoch.part:
+        if not epoch.segment:
             show(epoch)
         yield epoch
     if show is not None:
@@ -120,7 +120,7 @@ class _Lines:
 
     def __call__(self, epoch):
         _, rate, left = self.pace.step(epoch)
-        last, since = epoch.ends and not epoch.rest, time.perf_counter() - self.shown
+        last, since = epoch.ends and not epoch.pending, time.perf_counter() - self.shown
         if self.count < _ALL_OF_THEM or last or since >= _SECONDS_BETWEEN:
             ahead = "" if last else f"  {left:,.0f} s left"
             name = f"epoch {epoch.epoch:3d}/{epoch.run.num_epochs}{_which(epoch)}"
@@ -143,7 +143,7 @@ def _figures(epoch, rate):
 
 
 def _which(epoch):
-    if len(epoch.run.trials.group) == 1:
+    if len(epoch.run.trials.setting) == 1:
         return ""
     first, last = epoch.trials.min(), epoch.trials.max()
     return f"  trials {first}-{last}, best:"

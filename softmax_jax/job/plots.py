@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from softmax_jax import class_report, data
+from softmax_jax import data, metrics
 
 _COLOURS = {"train": "tab:blue", "val": "tab:orange"}
 _MOST_CLASSES = 100  # a confusion matrix of more is not legible
@@ -61,7 +61,7 @@ def of_classifier(classifier, dataset, title) -> dict:
 def confusion(labels, predictions, label_names, title):
     """True labels by rows, predictions by columns; in the cells counts, shaded by row."""
     num_classes = len(label_names)
-    counts = class_report.confusion(labels, predictions, num_classes)
+    counts = metrics.confusion_matrix(labels, predictions, num_classes)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(3 + 0.42 * num_classes, 14)
     figure = _figure(figsize=(side, side))

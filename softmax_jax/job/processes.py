@@ -1,12 +1,28 @@
-"""Several processes that run one job: they join, agree, and leave together.
+"""The processes and devices of a job: how they start, agree, are stopped by signals, and leave.
 
-To JAX their devices are one machine, on which all of them start the same programs in the same
-order. So none may turn off alone: what one process finds wrong ends all of them, and one that is
-lost ends the others with an error, within a minute at most.
+To JAX the devices of several processes are one machine, on which all of them start the same
+programs in the same order. So none may stop alone: what one process finds wrong ends all of them,
+and one that is lost ends the others with an error, within a minute at most.
+
+    with handled_signals() as stop:
+        ...                          # here a signal raises `Stopped`
+        with stop.deferred():        # here it sets `stop.requested`, and is raised at the end
+            for segment in segments:
+                if stop.requested:
+                    break            # once everything is saved
+
+`Stopped` carries the exit code.
 """
 
+import contextlib
+import importlib.metadata
+import math
 import os
+import signal
 import sys
+import threading
+import time
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -14,7 +30,147 @@ from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from softmax_jax.data import DataError
-from softmax_jax.job.errors import DIVERGED, DONE, LOST, USAGE, JobError
+from softmax_jax.host import DIVERGED, DONE, LOST, USAGE, JobError
+from softmax_jax.sweep import mesh
+from softmax_jax.sweep.mesh import AXES, place
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def use_precision(precision):
+    """float64 has to be switched on before the first array is made."""
+    jax.config.update("jax_enable_x64", precision == "float64")
+
+
+def start_devices():
+    """Starts the devices. Raises JobError (exit code 2) where those asked for are not to be had.
+
+    Of several processes all do so together: here they agree on the memory that they plan with.
+    """
+    try:
+        jax.devices()
+        mesh.device_bytes()
+    except (RuntimeError, AssertionError) as error:  # the latter without a plugin for the platform
+        wanted = jax.config.jax_platforms or ""
+        reason = (str(error).splitlines() or ["it knows none of that kind"])[0].rstrip(".")
+        raise JobError(
+            f"JAX has no device for JAX_PLATFORMS={wanted}: {reason}. See whether the machine has "
+            "one, and whether the JAX for it is installed."
+        ) from error
+
+
+def mesh_sizes(config) -> dict:
+    """{'trials': 8, 'batch': 1}: how many devices share what. Raises JobError (exit code 2).
+
+    'classes' only where devices share them.
+    """
+    try:
+        placement = place(**config.mesh)
+    except ValueError as error:
+        raise JobError(f"The config cannot be run on these devices: {error}") from error
+    sizes = {axis: placement.size(axis) for axis in AXES}
+    return {axis: size for axis, size in sizes.items() if axis != "classes" or size > 1}
+
+
+def devices() -> dict:
+    """Backend, kind and number of the devices."""
+    return {
+        "backend": jax.default_backend(),
+        "device_kind": jax.local_devices()[0].device_kind,
+        "device_count": jax.device_count(),
+    }
+
+
+def versions() -> dict:
+    """{package: version} of what the numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_ECHO = 0.1  # seconds: a launcher may pass on what the terminal has sent to all of its programs
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that ends the job, with the `exit_code` that says which: 143 or 130."""
+
+    def __init__(self, number):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = _exit_code(number)
+
+
+class Stop:
+    """What signals do, in two states: usually they raise `Stopped`; within `deferred`, they wait.
+
+    requested: the first signal that came, 0 before.
+    """
+
+    def __init__(self):
+        self.requested = 0
+        self._is_deferred = False
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """In this block a signal only sets `requested`; the end of the block raises `Stopped`."""
+        self._is_deferred = True
+        try:
+            self._raise_if_requested()
+            yield
+        finally:
+            self._is_deferred = False
+        self._raise_if_requested()
+
+    def handle(self, number, _):
+        """The handler of the signals."""
+        if not self.requested:
+            self.requested = number
+            if not self._is_deferred:
+                self._raise_if_requested()
+
+    def _raise_if_requested(self):
+        if self.requested:
+            raise Stopped(self.requested)
+
+
+@contextlib.contextmanager
+def handled_signals() -> Iterator[Stop]:
+    """Handles SIGTERM and SIGINT during the block; afterwards they do what they did before.
+
+    A handler runs between two instructions of Python, so it waits for a program that is being
+    compiled or run. A second signal does not wait: a thread watches for it, and ends the process
+    with the exit code of that signal. (Two within 0.1 s are one.) To be entered in the main thread.
+    """
+    stop = Stop()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = {number: signal.signal(number, stop.handle) for number in _SIGNALS}
+    wakeup_before = signal.set_wakeup_fd(writer)
+    watcher = threading.Thread(target=_leave_at_second, args=(reader,), daemon=True)
+    watcher.start()
+    try:
+        yield stop
+    finally:
+        signal.set_wakeup_fd(wakeup_before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(writer)  # ends the watcher
+        watcher.join()
+        os.close(reader)
+
+
+def _leave_at_second(reader):
+    """Reads the numbers of the signals as they arrive; leaves at a second one of ours."""
+    first = math.inf
+    while number := os.read(reader, 1):
+        if number[0] in _SIGNALS:
+            now = time.monotonic()
+            if now - first > _ECHO:
+                os._exit(_exit_code(number[0]))
+            first = min(first, now)
+
+
+def _exit_code(number):
+    return 128 + number
+
 
 HEARTBEAT = 30  # seconds without a sign of life, after which a process counts as lost
 _PATIENCE = 10  # seconds that a process which has failed waits for others that have, too
@@ -27,7 +183,7 @@ _BY_HAND = {
 }
 
 
-def join(folder):
+def join_cluster(folder):
     """Makes this process one of those of a cluster, before anything touches a device.
 
     JAX itself finds out which: from Slurm, Open MPI, a TPU pod or Kubernetes. Elsewhere three

@@ -20,7 +20,7 @@ def settings(result, title, epoch="last"):
     measured = [name for name in _FIGURES if name in result.metrics]
     rows = -(-len(measured) // 2)
     figure = Figure(layout="constrained", dpi=110, figsize=(10, 0.8 + 3.4 * rows))
-    count = len(result.run.trials.group) // len(names)
+    count = len(result.run.trials.setting) // len(names)
     figure.suptitle(f"{title}, means of {count} trials" if count > 1 else title, fontsize=11)
     for axes, name in zip(figure.subplots(rows, 2).ravel(), measured, strict=False):
         _panel(axes, result, name, names, epoch)
@@ -34,7 +34,7 @@ def labels(trials) -> list[str]:
 
     An axis is left out where the setting has the value that more than half of all have.
     """
-    _, first = np.unique(trials.group, return_index=True)
+    _, first = np.unique(trials.setting, return_index=True)
     columns = trials.columns()
     parts = [[] for _ in first]
     for name, column in columns.items():
@@ -46,10 +46,10 @@ def labels(trials) -> list[str]:
 
 
 def _panel(axes, result, name, names, epoch):
-    trials, marked = result.run.trials, result.figures(name, epoch)
+    trials, marked = result.run.trials, result.values(name, epoch)
     judged, shown = result.epochs(epoch), []
     for group, label in enumerate(names):
-        own = trials.group == group
+        own = trials.setting == group
         reached, values = result.reached[own].max(0), result.metrics[name][own].mean(0)
         (line,) = axes.plot(reached, values, label=label, linewidth=1.1)
         axes.plot(judged[own].mean(), marked[own].mean(), "o", color=line.get_color(), zorder=3)

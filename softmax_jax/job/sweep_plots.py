@@ -35,11 +35,11 @@ def lay_out(result, selected, metric, epoch) -> Grid | None:
     axes = {name: np.unique(values) for name, values in columns.items()}
     index = tuple(np.searchsorted(axes[name], columns[name]) for name in axes)
     shape = tuple(len(values) for values in axes.values())
-    if np.prod(shape) > len(np.unique(trials.group)):
+    if np.prod(shape) > len(np.unique(trials.setting)):
         return None
     train_metric = metric.replace("val_", "train_")
     grids = [
-        _average(result.figures(name, epoch), index, shape) if name in result.metrics else None
+        _average(result.values(name, epoch), index, shape) if name in result.metrics else None
         for name in (metric, train_metric)
     ]
     blank = np.full(shape, np.nan)

@@ -5,7 +5,7 @@ import struct
 import time
 from pathlib import Path
 
-from softmax_jax.job.errors import WORKDIR, JobError
+from softmax_jax.host import WORKDIR, JobError
 
 
 def recorded(epochs, folder: Path):

@@ -4,20 +4,21 @@ optimum = minimise(Problem(x, y), l2=[1e-4, 1e-2])
 """
 
 from softmax_jax.optimum.minimise import (
-    SPAN,
+    SEGMENT,
     Optimum,
+    State,
+    advance,
     check_trials,
     iterate,
     minimise,
     report,
-    rows,
+    start,
+    unfinished_rows,
 )
-from softmax_jax.optimum.path import l2_path
-from softmax_jax.optimum.problem import Prepared, Problem, prepare, product
-from softmax_jax.optimum.solver import State, advance, start
+from softmax_jax.optimum.problem import Prepared, Problem, l2_path, prepare, product
 
 __all__ = [
-    "SPAN",
+    "SEGMENT",
     "Optimum",
     "Prepared",
     "Problem",
@@ -30,6 +31,6 @@ __all__ = [
     "prepare",
     "product",
     "report",
-    "rows",
     "start",
+    "unfinished_rows",
 ]

@@ -1,18 +1,111 @@
-"""The figures of a trial at a point, and what they prove."""
+"""What is known of a trial at a point, and what it proves: the best bias, the gap bound.
+
+The best bias for given weights comes from Newton's method on C numbers, without a product with x.
+"""
 
 import functools
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 
 from softmax_jax import losses
-from softmax_jax.optimum import blocks
-from softmax_jax.optimum.bias import polish
+from softmax_jax.optimum import problem
 from softmax_jax.optimum.problem import product, residual
+
+_MOST_STEPS = 20
+
+
+class _Point(NamedTuple):
+    shift: jax.Array  # [C]
+    loss: jax.Array  # [N]
+    p: jax.Array | None  # [C, N]; None where examples are taken in blocks
+    gradient: jax.Array  # [C]
+    scale: jax.Array  # of the next step: 1, or less after a step that was too long
+    steps: jax.Array
+
+
+def polish_bias(logits, y, shares, wanted):
+    """The shift of the bias that minimises the loss at logits [C, N] + shift [C].
+
+    shares [N]: weights of sum 1. Returns (shift, loss [N], probabilities [C, N], exact): exact says
+    whether the gradient in the bias (the mean residual of each class) is zero up to rounding. A
+    step multiplies a C × C Hessian out of the probabilities; where not `wanted`, nothing is done.
+    Where examples are taken in `blocks`, the probabilities are None.
+    """
+    eps, cut = jnp.finfo(logits.dtype).eps, problem.num_tiles(*logits.shape) > 1
+
+    def at(shift):
+        if not cut:
+            return _bias_point(shift, logits, y, shares)
+        loss = problem.map_tiles(lambda *part: _bias_point(shift, *part)[0], logits, y, shares)
+        return (
+            loss,
+            None,
+            problem.sum_tiles(lambda *part: _bias_point(shift, *part)[2], logits, y, shares),
+        )
+
+    def moments(point):
+        if not cut:
+            return _probability_moments(point.p, shares)
+
+        def of_block(logits, y, shares):
+            return _probability_moments(_bias_point(point.shift, logits, y, shares)[1], shares)
+
+        return problem.sum_tiles(of_block, logits, y, shares)
+
+    def step(point):
+        shift = point.shift - point.scale * _newton_step(*moments(point), point.gradient)
+        loss, p, gradient = at(shift)
+        # Downhill, or so near the optimum that only the gradient can tell.
+        better = jnp.sum(shares * (loss - point.loss)) <= 0
+        better |= abs(gradient).max() < abs(point.gradient).max() / 2
+        new = _Point(shift, loss, p, gradient, jnp.ones_like(point.scale), point.steps + 1)
+        old = point._replace(scale=point.scale / 4, steps=point.steps + 1)
+        return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)
+
+    def going(point):
+        far = abs(point.gradient).max() > 10 * eps
+        return wanted & far & (point.steps < _MOST_STEPS) & (point.scale > 1e-3)
+
+    zero = jnp.zeros_like(logits[:, 0])
+    first = _Point(zero, *at(zero), jnp.ones_like(zero[0]), jnp.int32(0))
+    last = lax.while_loop(going, step, first)
+    return last.shift, last.loss, last.p, abs(last.gradient).max() <= jnp.sqrt(eps) / 10
+
+
+def _bias_point(shift, logits, y, shares):
+    """The loss [B] of examples at a shift, their probabilities, the gradient in the shift [C]."""
+    scores = logits + shift[:, None]
+    p = losses.softmax(scores, axis=0)
+    return losses.cross_entropy(scores, y, axis=0), p, (residual(p, y) * shares).sum(1)
+
+
+def _probability_moments(p, shares):
+    """The means of the probabilities [C] and of their products [C, C]."""
+    weighted = p * shares
+    return weighted.sum(1), product(weighted, p.T)
+
+
+def _newton_step(means, products, gradient):
+    """H⁻¹ · gradient, at most 2 long in any class.
+
+    H = diag(m) - Σ w p pᵀ, with m the mean probabilities, is singular along the vector of ones,
+    which changes no probability. Scaled to a unit diagonal by √m, that direction is √m, of length
+    1: adding its outer product makes its eigenvalue 1 and leaves the others.
+    """
+    root = jnp.sqrt(jnp.maximum(means, jnp.finfo(means.dtype).tiny))
+    scaled = products / root[:, None] / root
+    eye = jnp.eye(len(root), dtype=root.dtype)
+    hessian = (1 + 1e-6) * eye - scaled + root[:, None] * root
+    step = jnp.linalg.solve(hessian, gradient / root) / root
+    return step * jnp.minimum(1, 2 / jnp.maximum(abs(step).max(), 1e-30))
 
 
 def each_loss(logits, y):
     """The loss [N] of every example at logits [C, N]."""
-    return blocks.each(functools.partial(losses.cross_entropy, axis=0), logits, y)
+    return problem.map_tiles(functools.partial(losses.cross_entropy, axis=0), logits, y)
 
 
 def measure(prepared, shares, trial, params, loss, logits, p=None):
@@ -22,7 +115,7 @@ def measure(prepared, shares, trial, params, loss, logits, p=None):
     """
     examples = prepared.y, shares, prepared.features
     if p is None:
-        gradient = blocks.total(_gradient_at, logits, *examples)
+        gradient = problem.sum_tiles(_gradient_at, logits, *examples)
     else:
         gradient = _gradient(p, *examples)
     penalised = params.at[:, -1].set(0)
@@ -39,7 +132,7 @@ def measure(prepared, shares, trial, params, loss, logits, p=None):
     )
 
 
-def hopeful(trial, loss, shares, tolerance):
+def promising(trial, loss, shares, tolerance):
     """Whether the certificate is worth its price now."""
     return _close(trial, tolerance) | _separates(trial, loss, shares)
 
@@ -65,7 +158,7 @@ def certify(prepared, trial, logits, shares, tolerance):
     loss = each_loss(logits, prepared.y)
     separable = _separates(trial, loss, shares)
     wanted = prepared.fit_bias & ~separable
-    shift, loss, p, exact = polish(logits, prepared.y, shares, wanted)
+    shift, loss, p, exact = polish_bias(logits, prepared.y, shares, wanted)
     exact |= ~prepared.fit_bias
     params = trial.params.at[:, -1].add(shift)
     new = measure(prepared, shares, trial, params, loss, logits + shift[:, None], p)

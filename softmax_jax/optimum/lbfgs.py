@@ -1,4 +1,6 @@
-"""L-BFGS for one trial: the memory, the direction, the line search on logits.
+"""L-BFGS for one trial: the preconditioner, the memory, the direction, the line search on logits.
+
+The preconditioner is the Hessian's diagonal, in a basis in which little else is left of it.
 
 Source: Nocedal and Wright, *Numerical Optimization*, 2nd ed.: algorithm 7.4 (two-loop recursion),
 section 3.1 (Wolfe conditions).
@@ -11,8 +13,70 @@ import jax.numpy as jnp
 from jax import lax
 
 from softmax_jax import losses
-from softmax_jax.optimum import blocks
-from softmax_jax.optimum.problem import residual
+from softmax_jax.optimum import problem
+from softmax_jax.optimum.problem import product, residual
+
+# Above this many classes the eigenvectors would cost more than the iterations that they save.
+_MOST_CLASSES = 256
+
+
+class Curvature(NamedTuple):
+    """The diagonal of the loss's Hessian in the basis mixtures ⊗ directions.
+
+    values [C, K + 1]: the curvature for each mixture of classes along each of the directions
+    [D, K], and for its bias · mixtures [C, C]: the mixtures as columns, orthonormal; None: each
+    class by itself, as it is for more than 256 classes.
+    """
+
+    values: jax.Array
+    mixtures: jax.Array | None
+
+
+def estimate_curvature(prepared, shares, logits) -> Curvature:
+    """The curvature at logits [C, N], from the sample of `Prepared`.
+
+    The Hessian is Σ w (diag(p) - p pᵀ) ⊗ x xᵀ. The mixtures u are the eigenvectors of its first
+    factor's mean: where two classes are taken for each other their difference has a high curvature
+    and their sum has none, which the classes by themselves do not show. Along u and a direction it
+    is Σ w Var(u) (x · direction)², where Var(u) = Σ p u² - (Σ p u)²; for the bias, Σ w Var(u). Kept
+    from zero, which a mixture of confident probabilities comes to, and that of all classes is.
+    """
+    p = losses.softmax(logits[:, prepared.sample], axis=0)
+    w = shares[prepared.sample]
+    w = w / jnp.maximum(w.sum(), jnp.finfo(w.dtype).tiny)
+    mixtures = _mixtures(p, w) if len(p) <= _MOST_CLASSES else None
+    spread = _variances(p, mixtures) * w
+    bias = jnp.maximum(spread.sum(1, keepdims=True), 1e-3 / len(p))
+    weights = jnp.maximum(product(spread, prepared.squares.T), 1e-3 * bias * prepared.eigenvalues)
+    return Curvature(jnp.append(weights, bias, 1), mixtures)
+
+
+def _mixtures(p, w):
+    return jnp.linalg.eigh(jnp.diag((p * w).sum(1)) - product(p * w, p.T))[1]
+
+
+def _variances(p, mixtures):
+    if mixtures is None:
+        return p * (1 - p)
+    return jnp.maximum(product(mixtures.T**2, p) - product(mixtures.T, p) ** 2, 0)
+
+
+def precondition(gradient, gamma=1.0, *, curvature: Curvature, l2, directions):
+    """γ · (Λ + l2)⁻¹ · gradient in the basis of the curvature Λ: [C, D + 1] -> the same.
+
+    Whatever lies outside the directions [D, K] counts as the first, which has the smallest
+    eigenvalue. No curvature of the objective is below l2, so no factor goes above 1 / l2, whatever
+    γ.
+    """
+    values, mixtures = curvature
+    mixed = gradient if mixtures is None else product(mixtures.T, gradient)
+    weights, bias = mixed[:, :-1], mixed[:, -1:]
+    outside = jnp.minimum(gamma / (values[:, :1] + l2), 1 / l2)
+    inside = jnp.minimum(gamma / (values[:, :-1] + l2), 1 / l2) - outside
+    turned = product(inside * product(weights, directions), directions.T)
+    new = jnp.append(outside * weights + turned, gamma * bias / values[:, -1:], 1)
+    return new if mixtures is None else product(mixtures, new)
+
 
 MEMORY = 20
 _SUFFICIENT, _CURVATURE, _MOST_TRIES = 1e-4, 0.9, 30
@@ -106,12 +170,14 @@ def line_search(logits, along, y, shares, loss, slope, penalty) -> Point:
     nothing: the arithmetic can do no more.
     """
 
-    cut = blocks.count(*logits.shape) > 1
+    cut = problem.num_tiles(*logits.shape) > 1
 
     def at_step(t):
         if not cut:
             return _at_step(t, logits, along, y, shares)
-        return *blocks.each(lambda *part: _at_step(t, *part)[:2], logits, along, y, shares), None
+        return *problem.map_tiles(
+            lambda *part: _at_step(t, *part)[:2], logits, along, y, shares
+        ), None
 
     def attempt(point):
         new_loss, change, p = at_step(point.t)

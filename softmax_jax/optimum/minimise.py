@@ -1,16 +1,228 @@
-"""The host's part: spans of iterations until every trial is done, and the report."""
+"""From a problem to its optima: a segment of iterations for one trial, under `jax.vmap`; the host.
 
+Along a path of penalties each trial starts from the optima of those before it (warm starts).
+
+Source of the path: Friedman, Hastie and Tibshirani, "Regularization Paths for Generalized Linear
+Models via Coordinate Descent" (2010), section 2.6.
+"""
+
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from softmax_jax.optimum.following import batch, follow, leaders, ready
-from softmax_jax.optimum.problem import Prepared, Problem, prepare
-from softmax_jax.optimum.solver import State, advance, start
+from softmax_jax.optimum import certificate, lbfgs
+from softmax_jax.optimum.problem import Prepared, Problem, prepare, product
 
-SPAN = 20
+
+class State(NamedTuple):
+    """Trials on their way; every leaf has the trials [T] first.
+
+    params [T, C, D + 1]: the weights, and the bias in the last column, of the centred features ·
+    gradient: the same shape · memory: of L-BFGS · l2 [T] · column [T]: of the resamples ·
+    reference [T]: the gradient's norm at zero weights · objective, loss, gradient_norm, gap_bound
+    [T]: figures, as in `Optimum` · iterations [T] · converged, separable, stalled [T]: why a trial
+    stands still, if it does.
+    """
+
+    params: jax.Array
+    gradient: jax.Array
+    memory: lbfgs.Memory
+    l2: jax.Array
+    column: jax.Array
+    reference: jax.Array
+    objective: jax.Array
+    loss: jax.Array
+    gradient_norm: jax.Array
+    gap_bound: jax.Array
+    iterations: jax.Array
+    converged: jax.Array
+    separable: jax.Array
+    stalled: jax.Array
+
+    @property
+    def done(self):
+        """Whether more iterations would change nothing: [T]."""
+        return self.converged | self.separable | self.stalled
+
+
+@jax.jit
+def start(prepared: Prepared, l2, columns, params=None) -> State:
+    """Trials at their first point, for l2 [T] and columns [T] of the resamples.
+
+    params [T, C, D + 1] in centred coordinates; None: zero weights and the bias that is best there.
+    Without a bias the last column must be zero, and stays so.
+    """
+    return jax.vmap(_start, in_axes=(None, 0, 0, 0))(prepared, l2, columns, params)
+
+
+@functools.partial(jax.jit, donate_argnames="state")
+def advance(prepared: Prepared, state: State, rows, tolerance, max_iterations, span) -> State:
+    """At most `span` iterations of the trials in `rows` [K], then their certificates.
+
+    A span ends early once every trial has reason to believe that it is done. Costs two matrix
+    products [K·C, D] × [D, N] an iteration and two a span.
+    """
+    part = jax.tree.map(lambda leaf: leaf[rows], state)
+    span = functools.partial(_segment, prepared, tolerance, max_iterations, span)
+    part = jax.vmap(span)(part)
+    return jax.tree.map(lambda leaf, new: leaf.at[rows].set(new), state, part)
+
+
+def weight_fractions(prepared, column):
+    """The weights [N] of the examples for a column of the resamples, of sum 1."""
+    weights = prepared.weights
+    if prepared.resamples is not None:
+        weights = weights * prepared.resamples[:, column]
+    return weights / jnp.maximum(weights.sum(), jnp.finfo(weights.dtype).tiny)
+
+
+def _start(prepared, l2, column, params):
+    shares, y = weight_fractions(prepared, column), prepared.y
+    num_classes, dtype = len(prepared.priors), shares.dtype
+    labels = jax.nn.one_hot(y, num_classes, axis=0, dtype=dtype)
+    priors = jnp.where(prepared.fit_bias, (labels * shares).sum(1), 1 / num_classes)
+    # A class that no example has would want a bias of -inf; log 1e-35 leaves it out just as well.
+    bias = jnp.where(prepared.fit_bias, jnp.log(jnp.maximum(priors, 1e-35)), 0)
+    zero = jnp.zeros((num_classes, len(prepared.features)), dtype).at[:, -1].set(bias)
+    at_zero = product((priors[:, None] - labels) * shares, prepared.features.T)
+    false, figure = jnp.zeros((), bool), jnp.zeros((), dtype)
+    state = State(
+        params=zero if params is None else params.astype(dtype),
+        gradient=at_zero,
+        memory=lbfgs.empty_memory(zero),
+        l2=l2.astype(dtype),
+        column=column,
+        reference=jnp.linalg.norm(at_zero[:, :-1]),
+        **dict.fromkeys(("objective", "loss", "gradient_norm", "gap_bound"), figure),
+        iterations=jnp.zeros((), jnp.int32),
+        **dict.fromkeys(("converged", "separable", "stalled"), false),
+    )
+    logits = product(state.params, prepared.features)
+    return certificate.certify(prepared, state, logits, shares, -1.0)
+
+
+def _segment(prepared, tolerance, max_iterations, span, trial):
+    shares = weight_fractions(prepared, trial.column)
+    logits = product(trial.params, prepared.features)
+    loss = certificate.each_loss(logits, prepared.y)
+    curvature = lbfgs.estimate_curvature(prepared, shares, logits)
+    limit = jnp.minimum(max_iterations, trial.iterations + span)
+
+    def running(carry):
+        trial, _, _, hopeful = carry
+        return ~hopeful & ~trial.done & (trial.iterations < limit)
+
+    def step(carry):
+        trial, logits, loss, _ = carry
+        trial, logits, loss = _step(prepared, shares, curvature, trial, logits, loss)
+        return trial, logits, loss, certificate.promising(trial, loss, shares, tolerance)
+
+    new, logits, _, _ = lax.while_loop(running, step, (trial, logits, loss, jnp.bool_(False)))
+    new = certificate.certify(prepared, new, logits, shares, tolerance)
+    return choose(trial.done, trial, new)
+
+
+def _step(prepared, shares, curvature, trial, logits, loss):
+    """One iteration: (trial, logits, loss) -> the same, one step further or stalled."""
+    precondition = functools.partial(
+        lbfgs.precondition,
+        curvature=curvature,
+        l2=trial.l2,
+        directions=prepared.directions,
+    )
+    d = lbfgs.direction(trial.gradient, trial.memory, precondition)
+    # Rounding may leave a direction that does not descend; the preconditioned gradient does.
+    d = jnp.where(jnp.vdot(d, trial.gradient) < 0, d, -precondition(trial.gradient))
+    slope = jnp.vdot(d, trial.gradient)
+    along = product(d, prepared.features)
+    weights, change = trial.params[:, :-1], d[:, :-1]
+    penalty = trial.l2 * jnp.vdot(weights, change), trial.l2 * jnp.vdot(change, change)
+    point = lbfgs.line_search(logits, along, prepared.y, shares, loss, slope, penalty)
+    t = jnp.where(point.good, point.t, 0)
+    logits = logits + t * along
+    at_point = trial.params + t * d, point.loss, logits, point.probabilities
+    new = certificate.measure(prepared, shares, trial, *at_point)
+    memory = lbfgs.remember(trial.memory, t * d, new.gradient - trial.gradient)
+    # Without a good step, once more without the memory; if that was empty, rounding has the word.
+    no_memory = jax.tree.map(jnp.zeros_like, trial.memory)
+    failed = trial._replace(memory=no_memory, stalled=~trial.memory.rho.any())
+    new = choose(point.good, new._replace(memory=memory), failed)
+    new = new._replace(iterations=trial.iterations + 1)
+    return new, logits, jnp.where(point.good, point.loss, loss)
+
+
+def choose(condition, a, b):
+    """a where the condition holds, b elsewhere, leaf by leaf."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), a, b)
+
+
+def leaders(l2, columns) -> np.ndarray:
+    """[T, 2] int32: the trials of the same column with the next greater l2, the nearer one first.
+
+    Where there is no such trial, the nearer one again, or the trial itself: it leads its column.
+    """
+    order = np.lexsort((-np.asarray(l2), columns))
+    found = np.tile(np.arange(len(order), dtype=np.int32)[:, None], 2)
+    for before, trial in zip(order[:-1], order[1:], strict=True):
+        if columns[before] == columns[trial]:
+            found[trial] = before, found[before, 0]
+    return found
+
+
+def ready(going, leaders) -> np.ndarray:
+    """Which of the trials that are `going` [T] have nothing to wait for: [T] bool."""
+    nearest = leaders[:, 0]
+    return going & ((nearest == np.arange(len(going))) | ~going[nearest])
+
+
+def next_rows(ready, leaders, small) -> np.ndarray:
+    """The trials to compute, [K] int32: all that are `ready`, and the last of them again.
+
+    K is a power of two, because each size is compiled for itself, and at most the number of
+    columns; of a small problem, where compiling costs more than computing, always that.
+    """
+    found = np.flatnonzero(ready).astype(np.int32)
+    most = int((leaders[:, 0] == np.arange(len(leaders))).sum())
+    size = most if small else min(1 << (len(found) - 1).bit_length(), most)
+    return np.pad(found, (0, size - len(found)), mode="edge")
+
+
+@functools.partial(jax.jit, donate_argnames="state")
+def follow(prepared: Prepared, state: State, rows, leaders) -> State:
+    """The trials in `rows` [K] that have not begun, where their leaders [K, 2] lead them.
+
+    The weights go on in a straight line over log l2, through both optima; the memory of L-BFGS is
+    that of the nearer one, under the new penalty. A trial that has begun, leads itself, or stands
+    lower already, stays as it is. Costs two matrix products [K·C, D] × [D, N].
+    """
+    own, near, far = (
+        jax.tree.map(lambda leaf, which=which: leaf[which], state)
+        for which in (rows, leaders[:, 0], leaders[:, 1])
+    )
+    new = jax.vmap(functools.partial(_follow, prepared))(own, near, far)
+    new = jax.vmap(choose)((own.iterations == 0) & (rows != leaders[:, 0]), new, own)
+    return jax.tree.map(lambda leaf, part: leaf.at[rows].set(part), state, new)
+
+
+def _follow(prepared, trial, near, far):
+    # No further than the last step: l2 may be spaced unevenly, or end at 0.
+    step = jnp.log(trial.l2 / near.l2) / jnp.log(near.l2 / far.l2)
+    step = jnp.where(jnp.isnan(step), 0, jnp.clip(step, 0, 1))
+    params = near.params + step * (near.params - far.params)
+    logits, shares = product(params, prepared.features), weight_fractions(prepared, trial.column)
+    loss = certificate.each_loss(logits, prepared.y)
+    new = certificate.measure(prepared, shares, trial, params, loss, logits)
+    memory = lbfgs.transfer(near.memory, trial.l2 - near.l2)
+    new = new._replace(memory=memory, gap_bound=jnp.full_like(new.gap_bound, jnp.inf))
+    return choose(new.objective < trial.objective, new, trial)
+
+
+SEGMENT = 20
 # Multiplications an iteration from which on it pays to compile anew for fewer trials.
 _WORTH_COMPILING = 1e9
 
@@ -80,7 +292,7 @@ def minimise(
 
 
 def iterate(
-    prepared: Prepared, state: State, *, tolerance=1e-4, max_iterations=1000, span=SPAN
+    prepared: Prepared, state: State, *, tolerance=1e-4, max_iterations=1000, span=SEGMENT
 ) -> Iterator[State]:
     """Yields the trials after every span of at most `span` iterations, until all are done.
 
@@ -94,10 +306,10 @@ def iterate(
     cost = state.params[0].size * len(prepared.y) * 2 * len(order)
     small = cost < _WORTH_COMPILING
     while True:
-        unfinished = going(state, max_iterations)
+        unfinished = unfinished_trials(state, max_iterations)
         if not unfinished.any():
             return
-        chosen = batch(ready(unfinished, order), order, small)
+        chosen = next_rows(ready(unfinished, order), order, small)
         state = follow(prepared, state, jnp.asarray(chosen), jnp.asarray(order[chosen]))
         state = advance(prepared, state, jnp.asarray(chosen), tolerance, limit, jnp.int32(span))
         yield state
@@ -140,12 +352,12 @@ def _centred(prepared, W, b, num_trials):
     return np.concatenate([W.swapaxes(1, 2), b[:, :, None]], 2)
 
 
-def going(state: State, max_iterations) -> np.ndarray:
+def unfinished_trials(state: State, max_iterations) -> np.ndarray:
     """Which trials are neither done nor out of iterations: [T] bool."""
     return ~np.asarray(state.done) & (np.asarray(state.iterations) < max_iterations)
 
 
-def rows(going, cost):
+def unfinished_rows(going, cost):
     """The trials to compute, [K] int32: all that are `going` [T]; cost: multiplications of each.
 
     Filled up to a power of two, because each size is compiled for itself, with finished trials,

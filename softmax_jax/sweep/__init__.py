@@ -1,28 +1,33 @@
-"""Many trials as one program: settings, folds and seeds in, figures and the chosen model out.
+"""Many trials as one program: settings, folds and seeds in, metrics and the chosen model out.
 
 settings = sweep.grid(learning_rate=(0.03, 0.1, 0.3), l2=(0.0, 1e-4))
 result = sweep.fit(train, val, settings, num_epochs=10, batch_size=256)
 """
 
-from softmax_jax.sweep.collecting import collect
+from softmax_jax.sweep.chunks import Epoch
 from softmax_jax.sweep.cross_validation import bootstrap, cross_validate, refit
-from softmax_jax.sweep.epoch import Epoch
 from softmax_jax.sweep.full_batch import l2_path
-from softmax_jax.sweep.loop import epochs, fit
-from softmax_jax.sweep.result import Result
-from softmax_jax.sweep.run import Selected
+from softmax_jax.sweep.inputs import bootstrap_counts, fold_counts
+from softmax_jax.sweep.loop import LBFGS, SGD, Devices, Objective, epochs, fit
+from softmax_jax.sweep.result import Result, Selected, Selection, collect, spread
 from softmax_jax.sweep.settings import grid, log_uniform, random, uniform, zipped
-from softmax_jax.sweep.tables import spread
 
 __all__ = [
+    "LBFGS",
+    "SGD",
+    "Devices",
     "Epoch",
+    "Objective",
     "Result",
     "Selected",
+    "Selection",
     "bootstrap",
+    "bootstrap_counts",
     "collect",
     "cross_validate",
     "epochs",
     "fit",
+    "fold_counts",
     "grid",
     "l2_path",
     "log_uniform",

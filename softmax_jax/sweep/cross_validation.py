@@ -7,72 +7,144 @@ examples.
 
 import dataclasses
 
-from softmax_jax.sweep import checks, resampling, tables
-from softmax_jax.sweep.collecting import collect
-from softmax_jax.sweep.loop import epochs, fit
-from softmax_jax.sweep.result import Result
-from softmax_jax.sweep.run import Selected
+import numpy as np
+
+from softmax_jax.checks import named_keywords
+from softmax_jax.sweep.inputs import bootstrap_counts, fold_counts
+from softmax_jax.sweep.loop import LBFGS, SGD, Devices, Objective, epochs, fit
+from softmax_jax.sweep.result import Result, Selected, Selection, check_selection, collect, spread
 from softmax_jax.sweep.settings import grid
 
-# What a refit does not take over: it is one trial of a fixed length.
-_OF_THE_SWEEP = ("num_epochs", "batch_size", "num_samples", "seeds", "chunk", "schedule")
 
-
+@named_keywords("sweep.cross_validate")
 def cross_validate(
-    dataset, settings=None, *, folds=5, stratified=True, seed=0, **options
+    dataset,
+    settings=None,
+    *,
+    folds=5,
+    num_epochs: int,
+    batch_size=256,
+    seeds=(0,),
+    solver: SGD | LBFGS = SGD(),  # noqa: B008 (a tuple of constants)
+    objective: Objective = Objective(),  # noqa: B008
+    devices: Devices = Devices(),  # noqa: B008
+    selection: Selection = Selection(),  # noqa: B008
 ) -> Result:
     """K-fold cross-validation of settings, with the chosen one refitted on the whole dataset.
 
-    folds, stratified, seed: see `resampling.fold_counts`; the other options are those of
-    `sweep.fit` and `Result.best` (metric, epoch, rule). `result.refit` is what `predict` and
-    `test` use; the figures are means over examples that their trial did not see.
+    `result.refit` is what `predict` and `test` use; the metrics are means over examples that their
+    trial did not see.
+
+    Args:
+      dataset: a `data.Dataset`.
+      folds: how many stratified folds; or [N] integers that say which fold each example is in
+        (groups that must stay together); or counts [N, R], as `sweep.fold_counts` makes them.
+      selection: how the settings are compared.
+      settings, num_epochs, batch_size, seeds, solver, objective, devices: see `sweep.epochs`.
+
+    Raises:
+      ValueError: see `sweep.epochs`; or the refit diverges.
     """
-    counts = resampling.fold_counts(dataset.y, folds, stratified=stratified, seed=seed)
-    return _fit_and_refit(dataset, settings, counts, **options)
+    counts = folds if np.ndim(folds) == 2 else fold_counts(dataset.y, folds)
+    return _fit_and_refit(
+        dataset,
+        settings,
+        counts,
+        selection,
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+        seeds=seeds,
+        solver=solver,
+        objective=objective,
+        devices=devices,
+    )
 
 
-def bootstrap(dataset, settings=None, *, draws=100, seed=0, **options) -> Result:
-    """`draws` bootstrap draws of every setting, evaluated out of bag, then the refit.
+@named_keywords("sweep.bootstrap")
+def bootstrap(
+    dataset,
+    settings=None,
+    *,
+    draws=100,
+    num_epochs: int,
+    batch_size=256,
+    seeds=(0,),
+    solver: SGD | LBFGS = SGD(),  # noqa: B008
+    objective: Objective = Objective(),  # noqa: B008
+    devices: Devices = Devices(),  # noqa: B008
+    selection: Selection = Selection(),  # noqa: B008
+) -> Result:
+    """Bootstrap draws of every setting, evaluated out of bag, then the refit.
 
-    `tables.spread(result, result.refit, metric)` gives the interval of a figure over the draws.
-    Options as in `cross_validate`.
+    `sweep.spread(result, result.refit, metric)` gives the spread of a metric over the draws.
+
+    Args:
+      draws: how many, or counts [N, R], as `sweep.bootstrap_counts` makes them.
+      dataset, settings, num_epochs, batch_size, seeds, solver, objective, devices, selection: see
+        `cross_validate`.
+
+    Raises:
+      ValueError: see `sweep.epochs`; or the refit diverges.
     """
-    counts = resampling.bootstrap_counts(len(dataset.y), draws, seed=seed)
-    return _fit_and_refit(dataset, settings, counts, **options)
+    counts = draws if np.ndim(draws) == 2 else bootstrap_counts(len(dataset.y), draws)
+    return _fit_and_refit(
+        dataset,
+        settings,
+        counts,
+        selection,
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+        seeds=seeds,
+        solver=solver,
+        objective=objective,
+        devices=devices,
+    )
 
 
-def refit(dataset, result: Result, selected: Selected, epoch="last", **options) -> Selected:
+def refit(
+    dataset,
+    result: Result,
+    selected: Selected,
+    epoch="last",
+    *,
+    solver: SGD | LBFGS = SGD(),  # noqa: B008
+    objective: Objective = Objective(),  # noqa: B008
+    devices: Devices = Devices(),  # noqa: B008
+) -> Selected:
     """The selected setting, trained anew on the whole dataset.
 
     It takes all epochs (epoch='last') or, where each trial was judged at its own best epoch
-    (epoch='best', or early stopping), the mean of those over the setting's trials. Its figures are
-    the means over these trials, by which it was chosen. options: those of `sweep.fit` that say what
-    is trained and how (model, loss, class_weight, optimizer, ...).
-    Raises ValueError if the refit diverges.
+    (epoch='best', or early stopping), the mean of those over the setting's trials. Its metrics are
+    the means over these trials, by which it was chosen. solver, objective, devices: those of the
+    sweep. Raises ValueError if the refit diverges.
     """
     trials = result.run.trials
     settings = {name: value for name, value in selected.hyperparameters.items() if name != "fold"}
     axes = {
         name: settings.get(name, column[selected.trial]) for name, column in trials.axes().items()
     }
-    judged = result.epochs(epoch)[trials.group == trials.group[selected.trial]]
+    judged = result.epochs(epoch)[trials.setting == trials.setting[selected.trial]]
     early = epoch == "best" or axes["patience"] > 0
     num_epochs = round(judged.mean()) if early else result.run.num_epochs
+    if isinstance(solver, SGD):
+        schedule = solver.schedule if axes["final_rate"] < 1 else "constant"
+        num_samples = int(trials.num_samples[selected.trial])
+        solver = solver._replace(schedule=schedule, num_samples=num_samples)
     again = epochs(
         dataset,
         None,
         grid(**axes | {"patience": 0}),
         num_epochs=result.run.num_epochs,
-        schedule=result.run.schedule if axes["final_rate"] < 1 else "constant",
         batch_size=int(min(trials.batch_size[selected.trial], len(dataset.y))),
-        num_samples=int(trials.num_samples[selected.trial]),
         seeds=(int(trials.seed[selected.trial]),),
-        **options,
+        solver=solver,
+        objective=objective,
+        devices=devices,
     )
     again = collect(_until(again, num_epochs))
     if again.diverged[0]:
         raise ValueError("The refit on all training examples diverged: try a smaller rate.")
-    means = {n: tables.spread(result, selected, n, epoch)["mean"] for n in result.metrics}
+    means = {n: spread(result, selected, n, epoch)["mean"] for n in result.metrics}
     return selected._replace(
         classifier=again.classifier(0),
         epoch=int(again.epochs("last")[0]),
@@ -84,19 +156,20 @@ def refit(dataset, result: Result, selected: Selected, epoch="last", **options) 
 
 
 def _until(epochs, number):
-    """The epochs up to that one, which ends the training: what goes by its length is as it was."""
+    """The epochs up to that number, which ends the training; schedules keep their full length."""
     for epoch in epochs:
-        last = epoch.epoch == number and not epoch.part
+        last = epoch.epoch == number and not epoch.segment
         yield epoch._replace(ends=epoch.ends or last)
         if last:
             return
 
 
-def _fit_and_refit(
-    dataset, settings, counts, *, metric="val_loss", epoch="last", rule="best", **options
-):
-    checks.choice(metric, epoch, rule)
-    result = fit(dataset, None, settings, resamples=counts, best_by=metric, **options)
-    kept = {name: value for name, value in options.items() if name not in _OF_THE_SWEEP}
-    selected = result.best(metric, epoch, rule)
-    return dataclasses.replace(result, refit=refit(dataset, result, selected, epoch, **kept))
+def _fit_and_refit(dataset, settings, counts, selection, *, solver, objective, devices, **sizes):
+    check_selection(selection)
+    solver = solver._replace(best_by=selection.metric)
+    how = {"solver": solver, "objective": objective, "devices": devices}
+    result = fit(dataset, counts, settings, **sizes, **how)
+    selected = result.best(*selection)
+    return dataclasses.replace(
+        result, refit=refit(dataset, result, selected, selection.epoch, **how)
+    )

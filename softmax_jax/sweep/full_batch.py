@@ -1,23 +1,69 @@
-"""The certified optimum of the trials of a sweep: L-BFGS on all trials of a piece at once.
+"""The certified optimum of the trials of a sweep: L-BFGS on all trials of a chunk at once.
 
-An iteration over the full batch counts as an epoch; figures are taken after every span of them.
+An iteration over the full batch counts as an epoch; metrics are taken after every segment of them.
+
+On a mesh every device moves its own share of the trials, and no other. The trials [K] are taken as
+[P, K / P], neighbours together, a row for each of the P devices of the axis of trials; a choice of
+trials is `rows` [P, n], counted within the share. So each gather and scatter stays within a device.
 """
 
+import functools
 from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from softmax_jax import batches, models, optimum
-from softmax_jax.sweep import program, shares, sources, tasks
-from softmax_jax.sweep.epoch import Epoch
-from softmax_jax.sweep.figures import evaluate, fetch, named
-from softmax_jax.sweep.minibatch import create
-from softmax_jax.sweep.placement import padded
+from softmax_jax import model, optimum, train
+from softmax_jax.sweep import chunks, program
+from softmax_jax.sweep.chunks import Epoch
+from softmax_jax.sweep.inputs import make_inputs
+from softmax_jax.sweep.mesh import constrain, padded
+from softmax_jax.sweep.program import evaluate_inputs, fetch_metrics, prefixed
+from softmax_jax.sweep.sgd import create_states
+
+
+def unfinished_rows(going, cost, placement):
+    """The trials to compute, [P, n]: see `optimum.unfinished_rows`."""
+    return optimum.unfinished_rows(going.reshape(placement.size("trials"), -1), cost)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def start_divided(prepared, l2, columns, sharding):
+    """`optimum.start`, with the trials [K] divided from the first moment on."""
+    return constrain(optimum.start(prepared, l2, columns), sharding)
+
+
+@functools.partial(jax.jit, donate_argnums=1, static_argnums=4)
+def advance_divided(prepared, state, rows, limits, sharding):
+    """`optimum.advance` of the trials in `rows`; limits: (tolerance, max_iterations, segment)."""
+    if len(rows) == 1:
+        return optimum.advance(prepared, state, rows[0], *limits)
+    one = jax.vmap(optimum.advance, in_axes=(None, 0, 0, None, None, None))
+    moved = one(prepared, jax.tree.map(lambda leaf: _by_device(leaf, rows), state), rows, *limits)
+    return constrain(jax.tree.map(_joined, moved), sharding)
+
+
+@jax.jit
+def choose_trials(states, rows):
+    """Of leaves [1, K, ...] the trials in `rows`: [1, P · n, ...]."""
+
+    def choose(leaf):
+        return _joined(jax.vmap(lambda own, rows: own[rows])(_by_device(leaf[0], rows), rows))[None]
+
+    return jax.tree.map(choose, states)
+
+
+def _by_device(leaf, rows):
+    return leaf.reshape(len(rows), -1, *leaf.shape[1:])
+
+
+def _joined(leaf):
+    return leaf.reshape(-1, *leaf.shape[2:])
+
 
 # Whatever the model, its parameters are one matrix, as those of `optimum` are.
-MODEL = models.augmented(models.scratch)
+MODEL = model.augment(model.scratch)
 _TRAIN = ("loss", "accuracy")
 _CERTIFICATE = ("objective", "gradient_norm", "gap_bound")
 _FACTS = ("iterations", "converged", "separable")
@@ -30,24 +76,24 @@ def l2_path(train, num, *, class_weight=None, standardize=False, dtype=np.float3
     as in `sweep.epochs`. Raises ValueError for num < 1 and for features that are all constant.
     """
     options = {"class_weight": class_weight, "standardize": standardize, "dtype": dtype}
-    data, _, _ = sources.make(train, None, **options)
+    data, _, _ = make_inputs(train, None, **options)
     path = optimum.l2_path(prepare(data.train), num)
     return tuple(float(f"{l2:.3g}") for l2 in path[::-1])
 
 
-def prepare(feed) -> optimum.Prepared:
+def prepare(inputs) -> optimum.Prepared:
     """The data as the solver wants them: normalised, centred, with their spectrum.
 
-    Each device has them as it has the feed; examples that only fill it up weigh nothing.
+    Each device has its own share of them; examples that only pad it weigh nothing.
     """
-    data, placement = feed.resident, feed.placement
-    x = jax.jit(batches.normalise)(data, data.x)
-    weights = feed.importance
-    if weights is None and len(x) > len(feed.dataset.y):
-        weights = np.ones(len(feed.dataset.y), feed.dtype)
-    of_examples = np.asarray(feed.dataset.y), weights, feed.resamples
+    data, placement = inputs.resident, inputs.placement
+    x = jax.jit(train.normalise)(data, data.x)
+    weights = inputs.importance
+    if weights is None and len(x) > len(inputs.dataset.y):
+        weights = np.ones(len(inputs.dataset.y), inputs.dtype)
+    of_examples = np.asarray(inputs.dataset.y), weights, inputs.resamples
     of_examples = jax.tree.map(lambda array: padded(array, 0, len(x)), of_examples)
-    problem = optimum.Problem(x, *of_examples, feed.dataset.num_classes)
+    problem = optimum.Problem(x, *of_examples, inputs.dataset.num_classes)
     prepared = optimum.prepare(problem)._asdict()
     divided = {name: prepared.pop(name) for name in ("y", "weights", "resamples")}
     features = placement.examples(prepared.pop("features"), axis=1)
@@ -55,106 +101,109 @@ def prepare(feed) -> optimum.Prepared:
     return optimum.Prepared(features=features, **placement.examples(divided), **whole)
 
 
-def epochs(run, work, objective, source, tolerance) -> Iterator[Epoch]:
-    """The spans of all tasks, one task after the other; the spectrum is found once a source."""
+def epochs(run, pending, pair, tolerance) -> Iterator[Epoch]:
+    """The segments of all pending chunks, one chunk after the other.
+
+    The spectrum is found once for all folds that have the same features.
+    """
     prepared = None
-    for number, task in enumerate(work):
-        fold = int(run.trials.fold[task.piece.trials[0, 0]])
-        if prepared is None or source.differ:
-            feeds = source.of(fold)
-            prepared = prepare(feeds[0])
-        states = _spans(run, task, prepared, tolerance)
-        yield from _piece_epochs(run, task, work[number + 1 :], objective, prepared, feeds, states)
+    for number, item in enumerate(pending):
+        fold = int(run.trials.fold[item.chunk.trials[0, 0]])
+        if prepared is None or pair.differ:
+            own = pair.of(fold)
+            prepared = prepare(own[0])
+        states = _segments(run, item, prepared, tolerance)
+        yield from _chunk_epochs(run, item, pending[number + 1 :], prepared, own, states)
 
 
-def _piece_epochs(run, task, rest, objective, prepared, feeds, states) -> Iterator[Epoch]:
-    """After every span, the figures of the trials that it moved."""
-    piece, (feed, held_out) = task.piece, feeds
-    template = create(run, piece, objective, feed)
+def _chunk_epochs(run, item, later, prepared, own, states) -> Iterator[Epoch]:
+    """After every segment, the metrics of the trials that it moved."""
+    chunk, (inputs, held_out), criterion = item.chunk, own, run.criterion(0)
+    template = create_states(run, chunk, inputs)
     best = run.placement.trials(program.no_best(template))
-    before = _iterations_of(task)
+    before = _iterations_of(item)
     for state, unfinished in states:
         names = (*_CERTIFICATE, *_FACTS)
-        figures = fetch({name: getattr(state, name) for name in names}, run.placement)
-        iterations = figures["iterations"][: piece.num_real]
+        known = fetch_metrics({name: getattr(state, name) for name in names}, run.placement)
+        iterations = known["iterations"][: chunk.num_real]
         moved = np.flatnonzero(iterations > before)
         before = iterations
         trained = template.replace(params=_params(prepared, state))
-        metrics = _figures(trained, moved, feed, held_out)
+        measured = _metrics(trained, criterion, moved, inputs, held_out)
         yield Epoch(
             epoch=int(iterations.max()),
-            trials=piece.trials[0, moved],
+            trials=chunk.trials[0, moved],
             reached=iterations[moved],
-            metrics=metrics | {name: figures[name][moved] for name in _CERTIFICATE},
-            facts={name: figures[name][moved] for name in _FACTS},
+            metrics=measured | {name: known[name][moved] for name in _CERTIFICATE},
+            facts={name: known[name][moved] for name in _FACTS},
             states=trained,
             best=best,
-            piece=piece,
+            chunk=chunk,
             ends=not unfinished.any(),
             run=run,
-            part=0,
+            segment=0,
             progress=jax.tree.map(lambda leaf: leaf[None], state._asdict()),
-            rest=tuple(rest),
+            pending=tuple(later),
         )
 
 
-def _spans(run, task, prepared, tolerance):
-    """(state [K], which trials are unfinished [K]) after each span.
+def _segments(run, item, prepared, tolerance):
+    """(state [K], which trials are unfinished [K]) after each segment.
 
     Where nothing is to be done, the first state.
     """
     placement, most, dtype = run.placement, run.num_epochs, prepared.mean.dtype
     sharding = placement.sharding("trials")
-    state = _start(run, task, prepared)
-    limits = jnp.asarray(tolerance, dtype), jnp.int32(most), jnp.int32(optimum.SPAN)
+    state = _start(run, item, prepared)
+    limits = jnp.asarray(tolerance, dtype), jnp.int32(most), jnp.int32(optimum.SEGMENT)
 
     def unfinished():
         done, iterations = placement.fetch((state.done, state.iterations))
-        real = np.arange(len(done)) < task.piece.num_real
+        real = np.arange(len(done)) < item.chunk.num_real
         return ~done & (iterations < most) & real
 
-    left = unfinished()
-    if not left.any():
-        yield state, left
-    while left.any():
-        rows = shares.rows(left, prepared.features.size * 20, placement)
-        state = shares.advance(prepared, state, placement.rows(rows), limits, sharding)
-        left = unfinished()
-        yield state, left
+    remaining = unfinished()
+    if not remaining.any():
+        yield state, remaining
+    while remaining.any():
+        rows = unfinished_rows(remaining, prepared.features.size * 20, placement)
+        state = advance_divided(prepared, state, placement.rows(rows), limits, sharding)
+        remaining = unfinished()
+        yield state, remaining
 
 
-def _start(run, task, prepared):
-    trials, table, placement = task.piece.trials[0], run.trials, run.placement
+def _start(run, item, prepared):
+    trials, table, placement = item.chunk.trials[0], run.trials, run.placement
     folds = np.maximum(table.fold[trials], 0)
     l2, columns, _ = optimum.check_trials(prepared, table.hyperparameters.l2[trials], folds)
     own = placement.rows(l2), placement.rows(columns)
-    state = shares.start(prepared, *own, placement.sharding("trials"))
-    if task.saved is None:
+    state = start_divided(prepared, *own, placement.sharding("trials"))
+    if item.saved is None:
         return state
     like = jax.tree.map(lambda leaf: leaf[None], state._asdict())
-    saved = jax.tree.map(lambda leaf: leaf[0], tasks.load(task, like))
+    saved = jax.tree.map(lambda leaf: leaf[0], chunks.restore_state(item, like))
     return placement.rows(type(state)(**saved))
 
 
-def _iterations_of(task):
+def _iterations_of(item):
     """The iterations [K] that were reported already; -1: not even the first point."""
-    if task.saved is None:
-        return np.full(task.piece.num_real, -1)
-    return task.saved["iterations"][0]
+    if item.saved is None:
+        return np.full(item.chunk.num_real, -1)
+    return item.saved["iterations"][0]
 
 
-def _figures(states, moved, feed, held_out):
+def _metrics(states, criterion, moved, inputs, held_out):
     """{name: [n]} of the trials that moved: a finished one costs nothing."""
-    which, placement = np.isin(np.arange(states.step.shape[1]), moved), feed.placement
-    rows = shares.rows(which, feed.resident.x.size * 10, placement)
-    states = shares.chosen(states, placement.rows(rows))
-    train = evaluate(states, feed)
-    figures = named("train", {name: train[name] for name in _TRAIN})
+    which, placement = np.isin(np.arange(states.step.shape[1]), moved), inputs.placement
+    rows = unfinished_rows(which, inputs.resident.x.size * 10, placement)
+    states = choose_trials(states, placement.rows(rows))
+    train = evaluate_inputs(states, inputs, criterion)
+    measured = prefixed("train", {name: train[name] for name in _TRAIN})
     if held_out is not None:
-        figures |= named("val", evaluate(states, held_out))
-    figures = fetch(figures, placement)
+        measured |= prefixed("val", evaluate_inputs(states, held_out, criterion))
+    measured = fetch_metrics(measured, placement)
     computed = np.take_along_axis(which.reshape(len(rows), -1), rows, 1).ravel()
-    return {name: values[0][computed] for name, values in figures.items()}
+    return {name: values[0][computed] for name, values in measured.items()}
 
 
 @jax.jit

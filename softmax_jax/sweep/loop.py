@@ -1,19 +1,93 @@
-"""The loop: an iterator that yields one `Epoch` at a time, and `fit`, which drains it."""
+"""The loop: an iterator that yields one `Epoch` at a time, and `fit`, which drains it.
 
+What is trained and how is said by three small values: the solver (`SGD`, `LBFGS`), the `Objective`
+and the `Devices`. All options are checked at the call, before anything is compiled.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
 import numpy as np
 
-from softmax_jax import losses, models, objectives
-from softmax_jax.sweep import checks, full_batch, memory, minibatch, sources, trials
-from softmax_jax.sweep.collecting import collect
-from softmax_jax.sweep.epoch import Epochs
-from softmax_jax.sweep.placement import place
-from softmax_jax.sweep.result import Result
-from softmax_jax.sweep.run import Run
-from softmax_jax.sweep.settings import as_arrays
-from softmax_jax.sweep.tasks import Task, recut
-from softmax_jax.train import Hyperparameters
+from softmax_jax import losses, train, vocabulary
+from softmax_jax.checks import named_keywords
+from softmax_jax.hyperparameters import OFF, Hyperparameters
+from softmax_jax.model import Model, augment, concise
+from softmax_jax.sweep import chunks, full_batch, mesh, sgd
+from softmax_jax.sweep.chunks import Epochs, Pending, Run
+from softmax_jax.sweep.inputs import check_resamples, make_inputs
+from softmax_jax.sweep.result import Result, check_metric, collect
+from softmax_jax.sweep.settings import as_arrays, in_use, trial_table
 
 
+class SGD(NamedTuple):
+    """Minibatch SGD.
+
+    Attributes:
+      schedule: 'constant', or how the learning rate comes down to final_rate times it: 'cosine',
+        'exponential'.
+      num_samples: classes that a sampled loss draws for each batch, or several numbers of them, to
+        be compared; 0: the loss draws none.
+      best_by: the metric that decides each trial's best epoch. A trial with a patience stops once
+        so many epochs were no better than its best one.
+    """
+
+    schedule: str = "constant"
+    num_samples: Any = 0
+    best_by: str = "val_loss"
+
+
+class LBFGS(NamedTuple):
+    """The certified optimum of each l2 (`softmax_jax.optimum`).
+
+    An iteration over all examples is then an epoch, and num_epochs the most of them; learning_rate,
+    momentum, init_scale and batch_size play no part.
+
+    Attributes:
+      tolerance: the relative gap to the optimum at which a trial has converged.
+    """
+
+    tolerance: float = 1e-4
+    best_by: str = "val_loss"
+
+
+class Objective(NamedTuple):
+    """What is minimised: the loss of a model on the examples, as they enter.
+
+    Attributes:
+      model: of `softmax_jax.model`: `concise`, `scratch`, or `by_name(name, precision)`.
+      loss: a function(logits, labels, axis) of `softmax_jax.losses`, or the name of one of
+        `vocabulary.OBJECTIVES`.
+      class_weight: what an example of each class weighs: None, 'balanced' or C numbers.
+      standardize: features get mean 0 and standard deviation 1 over the training examples (of every
+        resample, over its own), with the weights penalised in these units.
+      dtype: of features and parameters; float64 needs `jax_enable_x64`.
+    """
+
+    model: Model = concise
+    loss: Any = losses.cross_entropy
+    class_weight: Any = None
+    standardize: bool = False
+    dtype: Any = np.float32
+
+
+class Devices(NamedTuple):
+    """How the work is laid on the devices; no number depends on it.
+
+    Attributes:
+      mesh: how many devices share the trials, how many the examples of a minibatch, and how many
+        the classes; -1: all that are left.
+      chunk: trials that run at once; 0: as many as the devices hold.
+      steps_per_call: steps of SGD after which the iterator yields, with metrics or without; 0:
+        after an epoch.
+    """
+
+    mesh: tuple[int, ...] = (-1, 1, 1)
+    chunk: int = 0
+    steps_per_call: int = 0
+
+
+@named_keywords("sweep.epochs")
 def epochs(
     train,
     val,
@@ -22,113 +96,229 @@ def epochs(
     num_epochs: int,
     batch_size=256,
     seeds=(0,),
-    optimizer: str = "sgd",
-    tolerance: float = 1e-4,
-    model=models.concise,
-    loss=losses.cross_entropy,
-    num_samples=(0,),
-    class_weight=None,
-    schedule: str = "constant",
-    resamples=None,
-    standardize: bool = False,
-    dtype=np.float32,
-    best_by: str = "val_loss",
-    chunk: int = 0,
-    mesh: tuple[int, ...] = (-1, 1, 1),
-    span_steps: int = 0,
-    work: list[Task] | None = None,
+    solver: SGD | LBFGS = SGD(),  # noqa: B008 (a tuple of constants)
+    objective: Objective = Objective(),  # noqa: B008
+    devices: Devices = Devices(),  # noqa: B008
+    pending: list[Pending] | None = None,
 ) -> Epochs:
-    """Trains every trial of settings × seeds × batch sizes, an epoch per step of the generator.
+    """Trains every trial of settings × seeds × batch sizes, an epoch per step of the iterator.
 
-    train, val: `data.Dataset`; val None means that nothing is evaluated. settings: from
-    `sweep.grid`, `zipped` or `random` (None: the defaults). batch_size: one, or a sequence of them,
-    run one after the other. best_by: the figure that decides each trial's best epoch.
+    Args:
+      train: a `data.Dataset`.
+      val: a `data.Dataset`, or None: nothing is evaluated. Or counts [N, R] of the training
+        examples in R resamples (`sweep.fold_counts`, `sweep.bootstrap_counts`): every setting is
+        then a trial per column, trained where the count is positive and evaluated where it is zero.
+      settings: from `sweep.grid`, `zipped` or `random`; None: the defaults.
+      num_epochs: passes over the training examples.
+      batch_size: one, or a sequence of them, run one after the other.
+      seeds: of the initial weights and of the order of the examples.
+      solver: `SGD` or `LBFGS`.
+      objective: what is minimised.
+      devices: how the work is laid on the devices.
+      pending: the remaining work of a sweep that was interrupted (`chunks.pending_after`), instead
+        of all of it.
 
-    optimizer: 'sgd', or 'lbfgs' for the certified optimum of each l2 (`softmax_jax.optimum`): an
-    iteration over all examples is then an epoch, num_epochs the most of them, tolerance the
-    relative gap at which a trial has converged; learning_rate, momentum, init_scale and batch_size
-    play no part. schedule: 'constant', or how the learning rate comes down to final_rate times it:
-    'cosine', 'exponential'. A trial with a patience stops once so many epochs were no better than
-    its best one.
-
-    loss: a function(logits, labels, axis) of `softmax_jax.losses`, or the name of one of
-    `vocabulary.OBJECTIVES`, with a num_samples, or several to be compared. class_weight: None,
-    'balanced' or C numbers. resamples: None, or counts [N, R] of the training examples: every
-    setting is then a trial per column, trained where the count is positive and evaluated (val must
-    be None) where it is zero. standardize: features get mean 0 and standard deviation 1 over the
-    training examples (of every resample, over its own), with the weights penalised in these units.
-    dtype: of features and parameters; float64 needs `jax_enable_x64`.
-
-    chunk: how many trials run at once (0: as many as the devices hold). mesh: how many devices
-    share the trials, how many the examples of a minibatch, and how many the classes (-1: all that
-    are left). span_steps: after how many steps the generator yields, with figures or without (0:
-    after an epoch). work: what is left of a sweep that was broken off, instead of all of it.
-
-    Raises ValueError for settings, sizes and weights out of range: at the call, before anything is
-    compiled.
+    Raises:
+      ValueError: settings, sizes or weights are out of range; at the call, before anything is
+        compiled.
     """
-    full = optimizer == "lbfgs"
+    val, resamples = _divide(val)
+    full = isinstance(solver, LBFGS)
     sizes = [len(train.y)] if full else np.atleast_1d(batch_size).tolist()
-    checks.resident(optimizer, train)
-    checks.options(train, val, num_epochs, sizes, seeds, resamples, best_by, chunk)
+    _check(train, num_epochs, sizes, seeds, resamples, solver, devices)
     settings = as_arrays(Hyperparameters() if settings is None else settings)
-    checks.optimizer(optimizer, settings, seeds, tolerance, dtype)
-    checks.cures(settings, schedule, optimizer, val is not None or resamples is not None)
+    _check_solver(solver, settings, seeds, objective, validated=val or resamples is not None)
     num_resamples = 0 if resamples is None else resamples.shape[1]
-    num_samples = [0] if full else np.atleast_1d(num_samples).tolist()
-    num_programs = len(sizes) * len(num_samples)
-    num_trials = len(settings.l2) * len(seeds) * num_programs * max(num_resamples, 1)
-    shape = train.num_features, train.num_classes
-    placement = place(*mesh)
-    checks.classes(placement, optimizer, train.num_classes)
-    each = _bytes_per_trial(full, loss, shape, max(sizes), dtype, placement)
-    multiple = placement.size("trials")
-    chunk = memory.fitting_chunk(num_trials, *shape, each, chunk, multiple)
+    num_samples = [0] if full else np.atleast_1d(solver.num_samples).tolist()
+    placement = mesh.place(*devices.mesh)
+    _check_classes(placement, full, train.num_classes)
     dimensions = {"seeds": seeds, "batch_sizes": sizes, "num_samples": num_samples}
-    table = trials.table(settings, **dimensions, num_resamples=num_resamples)
+    num_trials = len(settings.l2) * len(seeds) * len(sizes) * len(num_samples)
+    num_trials *= max(num_resamples, 1)
+    shape = train.num_features, train.num_classes
+    each = _bytes_per_trial(full, objective, shape, max(sizes), placement)
+    multiple = placement.size("trials")
+    limit = mesh.fitting_chunk(num_trials, *shape, each, devices.chunk, multiple)
+    table = trial_table(settings, **dimensions, num_resamples=num_resamples)
     table = table._replace(shown=("l2",)) if full else table
-    data, mean, scale = sources.make(
+    pair, mean, scale = make_inputs(
         train,
         val,
-        class_weight=class_weight,
+        class_weight=objective.class_weight,
         resamples=resamples,
-        standardize=standardize,
-        dtype=dtype,
+        standardize=objective.standardize,
+        dtype=objective.dtype,
         placement=placement,
         divided=full,
     )
-    stored = full_batch.MODEL if full else models.augmented(model)
-    normalisation = mean, scale, train.label_names
-    options = schedule, placement
-    run = Run(table, num_epochs, stored, best_by, len(train.y), *normalisation, *options)
-    if work is None:
-        pieces = trials.plan(table, chunk, by_fold=data.differ, multiple=multiple)
-        work = [Task(piece) for piece in pieces]
+    stored = full_batch.MODEL if full else augment(objective.model)
+    run = Run(
+        trials=table,
+        num_epochs=num_epochs,
+        model=stored,
+        criterion=_criterion(objective.loss, stored, train.num_classes, placement.by_classes),
+        best_by=solver.best_by,
+        num_examples=len(train.y),
+        mean=mean,
+        scale=scale,
+        label_names=train.label_names,
+        schedule="constant" if full else solver.schedule,
+        placement=placement,
+    )
+    if pending is None:
+        plan = chunks.plan(table, limit, by_fold=pair.differ, multiple=multiple)
+        pending = [Pending(chunk) for chunk in plan]
     else:
-        work = recut(work, chunk, multiple)
-    objective = _objective(loss, train.num_classes, placement.by_classes)
+        pending = chunks.recut(pending, limit, multiple)
     if full:
-        found = full_batch.epochs(run, work, objective, data, tolerance)
+        found = full_batch.epochs(run, pending, pair, solver.tolerance)
     else:
-        found = minibatch.epochs(run, work, objective, data, span_steps)
-    return Epochs(run, work, each, found)
+        found = sgd.epochs(run, pending, pair, devices.steps_per_call)
+    return Epochs(run, pending, each, found)
 
 
-def _bytes_per_trial(full, loss, shape, batch_size, dtype, placement):
+@named_keywords("sweep.fit")
+def fit(
+    train,
+    val,
+    settings: Hyperparameters | None = None,
+    *,
+    num_epochs: int,
+    batch_size=256,
+    seeds=(0,),
+    solver: SGD | LBFGS = SGD(),  # noqa: B008
+    objective: Objective = Objective(),  # noqa: B008
+    devices: Devices = Devices(),  # noqa: B008
+) -> Result:
+    """`epochs` to the end: the `Result` of all trials. The arguments are those of `epochs`."""
+    return collect(
+        epochs(
+            train,
+            val,
+            settings,
+            num_epochs=num_epochs,
+            batch_size=batch_size,
+            seeds=seeds,
+            solver=solver,
+            objective=objective,
+            devices=devices,
+        )
+    )
+
+
+def _divide(val):
+    """(validation set or None, resamples [N, R] or None)."""
+    if val is None or hasattr(val, "y"):
+        return val, None
+    return None, np.asarray(val)
+
+
+def _bytes_per_trial(full, objective, shape, batch_size, placement):
     """What a trial takes on each of the devices that share its examples and its classes."""
-    by_logits = memory.bytes_per_trial if callable(loss) else memory.without_logits_bytes
-    count = memory.full_batch_bytes if full else by_logits
+    holds_logits = callable(objective.loss)
+    by_loss = mesh.sgd_trial_bytes if holds_logits else mesh.vocabulary_trial_bytes
+    count = mesh.lbfgs_trial_bytes if full else by_loss
     whole = count(*shape, -(-batch_size // placement.size("batch")))
-    return -(-whole * np.dtype(dtype).itemsize // (4 * placement.size("classes")))
+    return -(-whole * np.dtype(objective.dtype).itemsize // (4 * placement.size("classes")))
 
 
-def _objective(loss, num_classes, sharding):
-    """number of samples -> what is minimised and measured."""
+def _criterion(loss, stored, num_classes, sharding):
+    """From a number of samples to what is minimised and measured."""
     if callable(loss):
-        return lambda _: objectives.of_logits(loss)
-    return lambda samples: objectives.of_vocabulary(loss, num_classes, samples, sharding)
+        return lambda _: train.criterion_of_logits(stored, loss)
+    return lambda samples: vocabulary.criterion(loss, num_classes, samples, sharding)
 
 
-def fit(train, val, settings: Hyperparameters | None = None, **options) -> Result:
-    """`epochs` to the end: the `Result` of all trials. Takes what `epochs` takes."""
-    return collect(epochs(train, val, settings, **options))
+def _check(train, num_epochs, sizes, seeds, resamples, solver, devices):
+    """Raises one ValueError that names every option that is out of range."""
+    num_examples = len(train.y)
+    if isinstance(solver, LBFGS) and train.shard_size is not None:
+        raise ValueError(
+            "LBFGS needs all training examples in memory, and they are read by shards: take SGD, "
+            "fewer examples, or features of a smaller type."
+        )
+    wrong = {
+        f"num_epochs must be a whole number from 1; it is {num_epochs}": not _whole(num_epochs, 1),
+        f"batch_size must be from 1 to the {num_examples} training examples; it is {sizes}": (
+            not sizes or not all(_whole(size, 1, num_examples) for size in sizes)
+        ),
+        f"batch_size has a value twice: {sizes}": len(set(sizes)) < len(sizes),
+        f"seeds must be distinct whole numbers from 0; they are {seeds}": not _are_seeds(seeds),
+        f"chunk must be a whole number from 0; it is {devices.chunk}": not _whole(devices.chunk, 0),
+    }
+    problems = [text for text, is_wrong in wrong.items() if is_wrong]
+    if problems:
+        raise ValueError("; ".join(problems) + ".")
+    check_metric(solver.best_by)
+    if resamples is not None:
+        check_resamples(resamples, num_examples)
+
+
+def _check_solver(solver, settings, seeds, objective, validated):
+    """Raises ValueError for what the solver does not take, or does not depend on."""
+    if objective.dtype != np.float32 and not jax.config.jax_enable_x64:
+        raise ValueError("float64 needs jax.config.update('jax_enable_x64', True) at the start.")
+    if isinstance(solver, LBFGS):
+        return _check_lbfgs(solver, settings, seeds)
+    if solver.schedule not in train.SCHEDULES:
+        raise ValueError(f"schedule must be one of {train.SCHEDULES}; it is {solver.schedule!r}.")
+    used = [name for name in OFF if getattr(in_use(settings), name) is not None]
+    decays = solver.schedule != "constant"
+    wrong = {
+        "a final_rate below 1 needs a schedule, 'cosine' or 'exponential'": (
+            "final_rate" in used and not decays
+        ),
+        f"schedule {solver.schedule!r} decays to final_rate, which is 1 throughout: give one "
+        "below 1": "final_rate" not in used and decays,
+        "an exponential decay never arrives at 0: give a final_rate above 0": (
+            solver.schedule == "exponential" and not settings.final_rate.all()
+        ),
+        "patience waits for a validation metric: give val, or resamples": (
+            "patience" in used and not validated
+        ),
+    }
+    problems = [text for text, is_wrong in wrong.items() if is_wrong]
+    if problems:
+        raise ValueError("; ".join(problems) + ".")
+
+
+def _check_lbfgs(solver, settings, seeds):
+    if not 0 < solver.tolerance < 1:
+        raise ValueError(f"tolerance must be between 0 and 1; it is {solver.tolerance}.")
+    columns = settings._asdict()
+    used = [name for name in OFF if name != "momentum" and (columns[name] != OFF[name]).any()]
+    if used:
+        raise ValueError(f"{', '.join(used)} do not work with LBFGS: take SGD, or leave them out.")
+    idle = [name for name, column in columns.items() if name != "l2" and _varies(column)]
+    idle += ["seeds"] if len(seeds) > 1 else []
+    if idle:
+        raise ValueError(
+            f"The optimum depends on l2 alone: {', '.join(idle)} cannot vary with LBFGS."
+        )
+
+
+def _check_classes(placement, full, num_classes):
+    """Raises ValueError where the devices cannot share the classes."""
+    devices = placement.size("classes")
+    if devices > 1 and full:
+        raise ValueError("mesh.classes above 1 is for SGD: LBFGS shares trials and examples.")
+    if num_classes % devices:
+        raise ValueError(
+            f"mesh.classes must divide the number of classes; it is {devices}, of {num_classes:,} "
+            "classes."
+        )
+
+
+def _varies(column):
+    return len(np.unique(column)) > 1
+
+
+def _whole(value, low, high=2**63):
+    return isinstance(value, int) and low <= value <= high
+
+
+def _are_seeds(seeds):
+    if not hasattr(seeds, "__len__"):
+        return False
+    seeds = [getattr(seed, "item", lambda seed=seed: seed)() for seed in seeds]
+    return 0 < len(seeds) == len(set(seeds)) and all(_whole(s, 0, 2**32 - 1) for s in seeds)

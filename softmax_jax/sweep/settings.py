@@ -1,4 +1,4 @@
-"""Settings: the choices of hyperparameters that a sweep compares, as arrays [T]."""
+"""What a sweep compares: settings of the hyperparameters, and the trials made of them."""
 
 import math
 from collections.abc import Callable
@@ -6,26 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softmax_jax.sweep import memory
-from softmax_jax.train import Hyperparameters
-
-NAMES = Hyperparameters._fields
-# What None means in numbers: in tables, and beside settings that do have it.
-OFF = {"label_smoothing": 0.0, "warmup": 0.0, "final_rate": 1.0, "averaging": 0.0, "patience": 0.0}
-# Ends of a range, beyond 0, that no better value lies behind.
-BOUNDS = {"final_rate": (0, 1), "averaging": (0, 1)}
-
-_RULES = {
-    "learning_rate": (lambda v: v > 0, "greater than 0"),
-    "momentum": (lambda v: (v >= 0) & (v < 1), "in [0, 1)"),
-    "l2": (lambda v: v >= 0, "0 or greater"),
-    "init_scale": (lambda v: v >= 0, "0 or greater"),
-    "label_smoothing": (lambda v: (v >= 0) & (v < 1), "in [0, 1)"),
-    "warmup": (lambda v: (v >= 0) & (v < 1), "in [0, 1)"),
-    "final_rate": (lambda v: (v >= 0) & (v <= 1), "in [0, 1]"),
-    "averaging": (lambda v: (v >= 0) & (v <= 1), "in [0, 1]"),
-    "patience": (lambda v: (v >= 0) & (v == np.floor(v)), "a whole number from 0"),
-}
+from softmax_jax.hyperparameters import OFF, ROWS, TRACED, Hyperparameters, nearest
+from softmax_jax.sweep import mesh
 
 
 def grid(**axes) -> Hyperparameters:
@@ -38,8 +20,8 @@ def grid(**axes) -> Hyperparameters:
     >>> print(grid(learning_rate=(0.1, 0.3), l2=(0.0, 1e-4)).learning_rate)
     [0.1 0.1 0.3 0.3]
     """
-    values = {name: _axis(name, value) for name, value in _complete(axes).items()}
-    memory.check_table(math.prod(len(axis) for axis in values.values()))
+    values = {name: _axis(name, value) for name, value in _complete("grid", axes).items()}
+    mesh.check_table(math.prod(len(axis) for axis in values.values()))
     columns = (column.ravel() for column in np.meshgrid(*values.values(), indexing="ij"))
     return Hyperparameters(**dict(zip(values, columns, strict=True)))
 
@@ -50,11 +32,11 @@ def zipped(**axes) -> Hyperparameters:
     Axes as those of `grid`, but all of one length (a number counts for all), and with values that
     may come again. Raises ValueError for what `grid` refuses, and for a setting twice.
 
-    >>> settings = zipped(l2=(0.0, 1e-2, 0.0), averaging=(0.0, 0.0, 0.5))  # each cure on its own
+    >>> settings = zipped(l2=(0.0, 1e-2, 0.0), averaging=(0.0, 0.0, 0.5))  # each on its own
     >>> settings.l2.shape, settings.averaging.tolist()
     ((3,), [0.0, 0.0, 0.5])
     """
-    settings = as_arrays(Hyperparameters(**_complete(axes)))
+    settings = as_arrays(Hyperparameters(**_complete("zipped", axes)))
     if len(np.unique(np.stack(settings, axis=1), axis=0)) < len(settings.l2):
         raise ValueError("The axes make a setting twice.")
     return settings
@@ -89,9 +71,9 @@ def random(n, seed, **axes) -> Hyperparameters:
         raise ValueError(f"A random search needs n of at least 1 settings; it got {n}.")
     rng = np.random.default_rng(seed)
     columns = {}
-    for name, axis in _complete(axes).items():
+    for name, axis in _complete("random", axes).items():
         column = axis.draw(rng, n) if isinstance(axis, Distribution) else np.full(n, axis)
-        columns[name] = _check(name, _numbers(name, column))
+        columns[name] = _check_range(name, _numbers(name, column))
     return Hyperparameters(**columns)
 
 
@@ -106,7 +88,7 @@ def as_arrays(settings: Hyperparameters) -> Hyperparameters:
         raise ValueError(f"Settings must have one common length; it got {sorted(lengths)}.")
     n = max(lengths, default=1)
     return Hyperparameters(
-        **{name: _check(name, np.broadcast_to(column, n)) for name, column in columns.items()}
+        **{name: _check_range(name, np.broadcast_to(column, n)) for name, column in columns.items()}
     )
 
 
@@ -116,10 +98,12 @@ def in_use(settings: Hyperparameters) -> Hyperparameters:
     return settings._replace(**idle)
 
 
-def _complete(axes):
-    unknown = sorted(set(axes) - set(NAMES))
-    if unknown:
-        raise ValueError(f"No hyperparameter {unknown[0]!r}; there are: {', '.join(NAMES)}.")
+def _complete(function, axes):
+    for name in axes:
+        if name not in TRACED:
+            near = nearest(name, TRACED)
+            hint = f"did you mean {near}?" if near else f"there are: {', '.join(TRACED)}."
+            raise ValueError(f"sweep.{function}() has no hyperparameter {name!r}; {hint}")
     every = Hyperparameters()._asdict() | axes
     return {name: axis for name, axis in every.items() if axis is not None}
 
@@ -130,7 +114,7 @@ def _axis(name, value):
         raise ValueError(f"The axis {name} is empty; give it at least one value.")
     if len(np.unique(values)) < len(values):
         raise ValueError(f"The axis {name} has a value twice: {tuple(values.tolist())}.")
-    return _check(name, values)
+    return _check_range(name, values)
 
 
 def _numbers(name, value):
@@ -138,12 +122,73 @@ def _numbers(name, value):
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is reported so
             return np.atleast_1d(np.asarray(value).astype(np.float32))
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a number or numbers; it got {value!r}.") from None
+        raise ValueError(f"{name} must be a number or numbers; it is {value!r}.") from None
 
 
-def _check(name, values):
-    in_range, rule = _RULES[name]
-    wrong = values[~(np.isfinite(values) & in_range(values))]
+def _check_range(name, values):
+    wrong = values[~ROWS[name].range.accepts(values)]
     if wrong.size:
-        raise ValueError(f"{name} must be finite and {rule}; it got {wrong[0]:g}.")
+        raise ValueError(f"{name} must be {ROWS[name].range}; it is {wrong[0]:g}.")
     return values
+
+
+class Trials(NamedTuple):
+    """A row per trial, in the order of their numbers.
+
+    Of batch size, number of samples, seed, setting and fold, the last runs fastest. Every field is
+    an array [T]; `setting` numbers the settings with their sizes, which are what a selection
+    compares; `fold` is the column of the resamples (-1: there are none); `num_samples` the words
+    that a loss draws for a batch (0: it draws none). `shown` names the columns that matter.
+    """
+
+    hyperparameters: Hyperparameters
+    batch_size: np.ndarray
+    seed: np.ndarray
+    fold: np.ndarray
+    setting: np.ndarray
+    num_samples: np.ndarray
+    shown: tuple = (*TRACED, "seed", "batch_size")
+
+    def row(self, trial) -> dict:
+        """The trial's settings by their config names, as plain numbers."""
+        values = {name: shortest(column[trial]) for name, column in self.axes().items()}
+        sizes = ("seed", "fold", "batch_size", "num_samples")
+        values |= {name: int(getattr(self, name)[trial]) for name in sizes}
+        return {name: value for name, value in values.items() if name in (*self.shown, "fold")}
+
+    def axes(self) -> dict:
+        """The hyperparameters by name, arrays [T]."""
+        return self.hyperparameters._asdict()
+
+    def columns(self) -> dict:
+        """All that a selection chooses among, by name, arrays [T]: hyperparameters and sizes."""
+        return self.axes() | {"batch_size": self.batch_size, "num_samples": self.num_samples}
+
+
+def trial_table(
+    settings, *, seeds=(0,), batch_sizes=(256,), num_samples=(0,), num_resamples=0
+) -> Trials:
+    """All trials of settings × seeds × resamples × batch sizes × numbers of samples."""
+    settings = as_arrays(settings)
+    num_settings, folds = len(settings.l2), max(num_resamples, 1)
+    shape = (len(batch_sizes), len(num_samples), len(seeds), num_settings, folds)
+    size, sample, seed, setting, fold = (index.ravel() for index in np.indices(shape))
+    shown = Trials._field_defaults["shown"] + (("num_samples",) if any(num_samples) else ())
+    return Trials(
+        hyperparameters=Hyperparameters(*(column[setting] for column in settings)),
+        batch_size=np.asarray(batch_sizes, np.int64)[size],
+        seed=np.asarray(seeds, np.int64)[seed],
+        fold=fold if num_resamples else np.full_like(fold, -1),
+        setting=(size * len(num_samples) + sample) * num_settings + setting,
+        num_samples=np.asarray(num_samples, np.int64)[sample],
+        shown=shown,
+    )
+
+
+def _in_order(values):
+    return list(dict.fromkeys(values.tolist()))
+
+
+def shortest(value):
+    """The float of a NumPy number: 0.1, where float(np.float32(0.1)) is 0.10000000149011612."""
+    return float(str(value))

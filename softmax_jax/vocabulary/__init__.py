@@ -3,14 +3,28 @@
 loss, gradients = jax.value_and_grad(linear_cross_entropy, (0, 1))(x, W, labels)
 """
 
-from softmax_jax.vocabulary.checks import check_labels
-from softmax_jax.vocabulary.cross_entropy import linear_cross_entropy
-from softmax_jax.vocabulary.divergence import Layer, kl_divergence
-from softmax_jax.vocabulary.inference import log_prob, log_prob_and_rank, top_k
-from softmax_jax.vocabulary.objectives import EXACT, OBJECTIVES, objective
-from softmax_jax.vocabulary.proposals import Proposal, log_uniform, uniform
-from softmax_jax.vocabulary.sampled import negative_sampling, noise_contrastive, sampled_softmax
-from softmax_jax.vocabulary.sharding import over_vocabulary, sharded_linear_cross_entropy
+from softmax_jax.checks import check_labels
+from softmax_jax.vocabulary.exact import (
+    linear_cross_entropy,
+    over_vocabulary,
+    sharded_linear_cross_entropy,
+)
+from softmax_jax.vocabulary.inference import (
+    Layer,
+    kl_divergence,
+    log_prob,
+    log_prob_and_rank,
+    top_k,
+)
+from softmax_jax.vocabulary.objectives import EXACT, OBJECTIVES, criterion, objective
+from softmax_jax.vocabulary.sampled import (
+    Proposal,
+    log_uniform,
+    negative_sampling,
+    noise_contrastive,
+    sampled_softmax,
+    uniform,
+)
 
 __all__ = [
     "EXACT",
@@ -18,6 +32,7 @@ __all__ = [
     "Layer",
     "Proposal",
     "check_labels",
+    "criterion",
     "kl_divergence",
     "linear_cross_entropy",
     "log_prob",

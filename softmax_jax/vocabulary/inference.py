@@ -1,15 +1,19 @@
-"""What a layer with a huge vocabulary says: probabilities of labels, its best words. Pure."""
+"""What a layer with a huge vocabulary predicts: probabilities of labels, its best words. Pure."""
 
+from typing import Any, NamedTuple
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softmax_jax.vocabulary import checks, tiles
-from softmax_jax.vocabulary.checks import as_arrays
-from softmax_jax.vocabulary.row_losses import row_losses
-from softmax_jax.vocabulary.statistics import (
+from softmax_jax import checks
+from softmax_jax.checks import as_arrays
+from softmax_jax.vocabulary import exact
+from softmax_jax.vocabulary.exact import (
     Options,
     first_word,
-    num_shares,
+    num_partitions,
+    row_losses,
     statistics,
     varying,
 )
@@ -50,9 +54,9 @@ def log_prob_and_rank(
     log_p = (found.picked - found.largest) - jnp.log(found.exponentials)
     there = (labels >= 0) & (labels < options.vocabulary_size)
     local = labels - first_word(axis_name, W)
-    rows = [tiles.in_rows(options.tiles, leaf) for leaf in (x, local, found.picked)]
+    rows = [exact.in_rows(options.tiles, leaf) for leaf in (x, local, found.picked)]
     ranks = lax.map(lambda rows: _ranks_of_rows(options, *rows, W, bias), rows)
-    ranks = tiles.out_of_rows(ranks, len(x))
+    ranks = exact.out_of_rows(ranks, len(x))
     ranks = lax.psum(ranks, axis_name) if axis_name else ranks
     return jnp.where(there, log_p, jnp.nan), ranks
 
@@ -75,20 +79,20 @@ def top_k(x, W, k, *, bias=None, row_block=None, vocabulary_block=None):
     checks.check_layer(x, W, bias)
     checks.check_count("k", k, W.shape[1])
     checks.check_blocks(row_block, vocabulary_block)
-    grid = tiles.cut(len(x), W.shape[1], row_block, vocabulary_block)
+    grid = exact.cut(len(x), W.shape[1], row_block, vocabulary_block)
     columns = max(k, grid.columns)
     grid = grid._replace(columns=columns, num_columns=-(-W.shape[1] // columns))
-    best = lax.map(lambda rows: _of_rows(grid, rows, W, bias, k), tiles.in_rows(grid, x))
-    return tuple(tiles.out_of_rows(leaf, len(x)) for leaf in best)
+    best = lax.map(lambda rows: _best_of_rows(grid, rows, W, bias, k), exact.in_rows(grid, x))
+    return tuple(exact.out_of_rows(leaf, len(x)) for leaf in best)
 
 
 def _checked(x, W, labels, bias, row_block, vocabulary_block, axis_name=None):
     x, W, labels, bias = as_arrays(x, W, labels, bias)
     checks.check_layer(x, W, bias)
-    num_words = W.shape[1] * num_shares(axis_name)
+    num_words = W.shape[1] * num_partitions(axis_name)
     checks.check_labels(labels, len(x), num_words)
     checks.check_blocks(row_block, vocabulary_block)
-    grid = tiles.cut(len(x), W.shape[1], row_block, vocabulary_block)
+    grid = exact.cut(len(x), W.shape[1], row_block, vocabulary_block)
     return Options(grid, num_words, axis_name=axis_name), (x, W, labels, bias)
 
 
@@ -96,10 +100,10 @@ def _ranks_of_rows(options, x, labels, own, W, bias):
     """How many words of this device beat the label, whose logit is `own` [rows]."""
 
     def add(count, number):
-        columns = tiles.columns_of(options.tiles, W, bias, number)
+        columns = exact.columns_of(options.tiles, W, bias, number)
         place = jnp.arange(options.tiles.columns)
         label, score = (labels - columns.start)[:, None], own[:, None]
-        scores = jnp.where(place == label, score, tiles.logits(x, columns))
+        scores = jnp.where(place == label, score, exact.logits(x, columns))
         beats = jnp.where(place < label, ~(scores < score), ~(scores <= score))  # NaN beats
         return count + (beats & (place >= columns.seen)).sum(1, dtype=jnp.int32), None
 
@@ -107,11 +111,11 @@ def _ranks_of_rows(options, x, labels, own, W, bias):
     return lax.scan(add, start, jnp.arange(options.tiles.num_columns))[0]
 
 
-def _of_rows(grid, x, W, bias, k):
+def _best_of_rows(grid, x, W, bias, k):
     def best_of(number):
-        columns = tiles.columns_of(grid, W, bias, number)
+        columns = exact.columns_of(grid, W, bias, number)
         is_new = jnp.arange(grid.columns) >= columns.seen
-        scores = jnp.where(is_new, tiles.logits(x, columns), -jnp.inf)
+        scores = jnp.where(is_new, exact.logits(x, columns), -jnp.inf)
         values, places = lax.top_k(scores, k)
         return values, places + columns.start
 
@@ -123,3 +127,44 @@ def _of_rows(grid, x, W, bias, k):
         return (values, jnp.take_along_axis(words, places, axis=1)), None
 
     return lax.scan(merge, best_of(0), jnp.arange(1, grid.num_columns))[0]
+
+
+class Layer(NamedTuple):
+    """A linear layer and its inputs: logits = xW + b, with x [N, D], W [D, V], bias [V] or None."""
+
+    x: Any
+    W: Any
+    bias: Any = None
+
+
+def kl_divergence(true: Layer, model: Layer, *, row_block=None):
+    """KL(p ‖ q) = Σ p (log p - log q) of each row, in nats: [N].
+
+    p is the softmax of the true layer and q that of the model's; their D may differ. Holds
+    [row_block, V] logits of each at a time (None: about 8 MB of them), makes each product once.
+
+    Raises ValueError for shapes that do not fit.
+
+    >>> one = Layer(jnp.ones((1, 1)), jnp.array([[50.0, 0.0]]))
+    >>> coin = Layer(jnp.ones((1, 1)), jnp.zeros((1, 2)))
+    >>> print(kl_divergence(one, coin) / jnp.log(2))  # a bit
+    [1.]
+    """
+    true, model = (Layer(*checks.as_arrays(*layer)) for layer in (true, model))
+    for layer in (true, model):
+        checks.check_layer(*layer)
+    sizes = [(len(layer.x), layer.W.shape[1]) for layer in (true, model)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"Both layers must have the same N and V; they have {sizes}.")
+    checks.check_blocks(row_block, None)
+    grid = exact.cut(*sizes[0], row_block or max(1, 2**21 // sizes[0][1]), sizes[0][1])
+
+    def of_rows(x):
+        true_log, model_log = (
+            jax.nn.log_softmax(exact.logits(rows, exact.columns_of(grid, layer.W, layer.bias, 0)))
+            for rows, layer in zip(x, (true, model), strict=True)
+        )
+        return (jnp.exp(true_log) * (true_log - model_log)).sum(1)
+
+    rows = [exact.in_rows(grid, layer.x) for layer in (true, model)]
+    return exact.out_of_rows(lax.map(of_rows, rows), len(true.x))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from softmax_jax.commands import examples
-from softmax_jax.data import DataError, memory
+from softmax_jax import host, predict
+from softmax_jax.data import DataError
 
 X = np.random.default_rng(0).integers(0, 200, (7, 2, 2)).astype(np.uint8)
 
@@ -22,7 +22,7 @@ def save(folder, name, **arrays):
 
 
 def read_whole(path, D=4):
-    return np.concatenate(list(examples.blocks(examples.read(path, D))))
+    return np.concatenate(list(predict.batches(predict.read_examples(path, D))))
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])
@@ -39,20 +39,20 @@ def test_numbers_of_any_type_are_uint8_as_they_are_or_become_float32(tmp_path, n
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])
 def test_order_in_memory_and_rank_do_not_matter(tmp_path, name):
     for x in (np.asfortranarray(X), X[..., None], X.reshape(7, 4), X[:0]):
-        assert_array_equal(examples.read(save(tmp_path, name, x=x), 4), x)
+        assert_array_equal(predict.read_examples(save(tmp_path, name, x=x), 4), x)
 
 
 def test_the_array_of_an_archive_is_x_or_the_only_one(tmp_path):
-    assert_array_equal(examples.read(save(tmp_path, "a.npz", y=X[0], x=X), 4), X)
-    assert_array_equal(examples.read(save(tmp_path, "a.npz", images=X), 4), X)
+    assert_array_equal(predict.read_examples(save(tmp_path, "a.npz", y=X[0], x=X), 4), X)
+    assert_array_equal(predict.read_examples(save(tmp_path, "a.npz", images=X), 4), X)
     with pytest.raises(DataError, match="holds the arrays a, b. Name the one to use 'x'"):
-        examples.read(save(tmp_path, "a.npz", a=X, b=X), 4)
+        predict.read_examples(save(tmp_path, "a.npz", a=X, b=X), 4)
 
 
 def test_blocks_are_the_examples_in_order_whatever_their_size(monkeypatch):
     for values in (1, 4, 9, 12, 100):
-        monkeypatch.setattr(examples, "_BLOCK_VALUES", values)
-        blocks = list(examples.blocks(X))
+        monkeypatch.setattr(predict, "_BLOCK_VALUES", values)
+        blocks = list(predict.batches(X))
         assert_array_equal(np.concatenate(blocks), X)
         assert max(map(len, blocks)) == max(1, min(7, values // 4))
 
@@ -70,12 +70,12 @@ def test_blocks_are_the_examples_in_order_whatever_their_size(monkeypatch):
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])
 def test_what_does_not_fit_is_a_clear_error(tmp_path, name, x, message):
     with pytest.raises(DataError, match=message):
-        examples.read(save(tmp_path, name, x=x), 4)
+        predict.read_examples(save(tmp_path, name, x=x), 4)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
 def test_a_value_that_is_no_float32_is_named_by_row_and_column(tmp_path, monkeypatch, value):
-    monkeypatch.setattr(examples, "_BLOCK_VALUES", 8)
+    monkeypatch.setattr(predict, "_BLOCK_VALUES", 8)
     x = X.astype(np.float64)
     x[5, 1, 0] = value
     with pytest.raises(DataError, match="in row 5, column 2 is not a finite float32"):
@@ -84,17 +84,17 @@ def test_a_value_that_is_no_float32_is_named_by_row_and_column(tmp_path, monkeyp
 
 def test_files_that_are_missing_damaged_or_foreign(tmp_path):
     with pytest.raises(DataError, match="none.npy is not there"):
-        examples.read(tmp_path / "none.npy", 4)
+        predict.read_examples(tmp_path / "none.npy", 4)
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
-        examples.read(tmp_path, 4)
+        predict.read_examples(tmp_path, 4)
     path = save(tmp_path, "x.npy", x=X)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
     with pytest.raises(DataError, match="x.npy is truncated"):
-        examples.read(path, 4)
+        predict.read_examples(path, 4)
     (tmp_path / "x.txt").write_bytes(whole)
     with pytest.raises(DataError, match="x.txt is neither .npy nor .npz"):
-        examples.read(tmp_path / "x.txt", 4)
+        predict.read_examples(tmp_path / "x.txt", 4)
 
 
 @pytest.mark.parametrize("really", [0, 1 << 20])
@@ -106,12 +106,12 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, really):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", header.getvalue() + bytes(really))
     with pytest.raises(DataError, match="bomb.npz: x is truncated or damaged"):
-        examples.read(path, 4)
+        predict.read_examples(path, 4)
 
 
 def test_an_archive_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
     path = save(tmp_path, "x.npz", x=X)
-    monkeypatch.setattr(memory, "available", lambda: 20)
+    monkeypatch.setattr(host, "available_memory", lambda: 20)
     with pytest.raises(DataError, match="memory.*Save it as .npy, which is read in parts"):
-        examples.read(path, 4)
-    assert len(examples.read(save(tmp_path, "x.npy", x=X), 4)) == 7
+        predict.read_examples(path, 4)
+    assert len(predict.read_examples(save(tmp_path, "x.npy", x=X), 4)) == 7

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from softmax_jax.commands.opening import reading
 from softmax_jax.data import DataError
+from softmax_jax.host import reading
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import softmax_jax
-from softmax_jax.commands.parameters import load
+from softmax_jax.classifier import load
 from softmax_jax.data import DataError
 
 NAMES = ("ant", "bee", "cat")

@@ -6,10 +6,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 
-from softmax_jax.commands import examples
-from softmax_jax.commands.predict import predict
+from softmax_jax import predict as predict_module
 from softmax_jax.data import DataError
-from softmax_jax.job.errors import USAGE, WORKDIR, JobError
+from softmax_jax.host import USAGE, WORKDIR, JobError
+from softmax_jax.predict import predict
 
 NAMES = ("ant", "bee, or wasp", 'the "cat"\n')
 X = np.random.default_rng(0).normal(size=(23, 2, 2)).astype(np.float32)
@@ -31,7 +31,7 @@ def in_numpy(folder, x=X):
 
 @pytest.mark.parametrize("block", [1 << 24, 4 * 5])
 def test_npz_holds_the_probabilities_of_numpy_and_their_classes(folder, monkeypatch, block):
-    monkeypatch.setattr(examples, "_BLOCK_VALUES", block)
+    monkeypatch.setattr(predict_module, "_BLOCK_VALUES", block)
     assert predict(folder, folder / "x.npy", folder / "y.npz") == 23
     with np.load(folder / "y.npz", allow_pickle=False) as file:
         assert_allclose(file["probabilities"], in_numpy(folder), rtol=1e-4)
@@ -77,7 +77,7 @@ def test_no_examples_make_no_predictions(folder, name):
 
 @pytest.mark.parametrize("name", ["y.npz", "y.csv"])
 def test_a_bad_value_late_in_the_input_leaves_the_old_file_as_it_was(folder, monkeypatch, name):
-    monkeypatch.setattr(examples, "_BLOCK_VALUES", 4 * 5)
+    monkeypatch.setattr(predict_module, "_BLOCK_VALUES", 4 * 5)
     (folder / name).write_text("old")
     x = X.copy()
     x[20, 0, 1] = np.nan

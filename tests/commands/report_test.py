@@ -5,7 +5,7 @@ import pytest
 
 from softmax_jax.commands.report import report
 from softmax_jax.data import DataError
-from softmax_jax.job.errors import WORKDIR, JobError
+from softmax_jax.host import WORKDIR, JobError
 
 
 def test_the_page_is_a_file_of_its_own(run_folder, tmp_path):

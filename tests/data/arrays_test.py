@@ -3,7 +3,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from softmax_jax.data import DataError, from_arrays, placement
+from softmax_jax.data import DataError, from_arrays, loading
 
 RNG = np.random.default_rng(0)
 FEATURES, LABELS = RNG.normal(size=(6, 3)).astype(np.float32), np.array([0, 1, 2, 0, 1, 2])
@@ -59,14 +59,14 @@ def test_bfloat16_from_a_file_of_numpy_is_recognised(tmp_path):
 
 
 def test_a_mapped_array_may_be_read_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(placement, "_PART", 3 * FEATURES[0].nbytes)
+    monkeypatch.setattr(loading, "_SHARD_BYTES", 3 * FEATURES[0].nbytes)
     np.save(tmp_path / "x.npy", FEATURES)
     x = np.load(tmp_path / "x.npy", mmap_mode="r")
     given = (x[:4], LABELS[:4]), (x[4:], LABELS[4:])
     splits = from_arrays(*given, stream=True)
-    assert isinstance(splits.train.x, np.memmap) and splits.train.part_size == 3
-    assert splits.val.part_size is None  # it is no larger than a part
-    assert from_arrays(*given).train.part_size is None  # it is no larger than the memory
+    assert isinstance(splits.train.x, np.memmap) and splits.train.shard_size == 3
+    assert splits.val.shard_size is None  # it is no larger than a part
+    assert from_arrays(*given).train.shard_size is None  # it is no larger than the memory
     with pytest.raises(DataError, match="stream must be 'auto', True or False; it is 'yes'"):
         from_arrays(*given, stream="yes")
 

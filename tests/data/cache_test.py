@@ -3,8 +3,8 @@ import os
 import numpy as np
 import pytest
 
-from softmax_jax.data import cache
-from softmax_jax.data.source import user_cache
+from softmax_jax.data import sources
+from softmax_jax.host import user_cache_folder
 
 
 class Builder:
@@ -16,7 +16,7 @@ class Builder:
     def __call__(self):
         self.calls += 1
         arrays = {"x": np.arange(12, dtype=np.uint8).reshape(3, 4), "y": np.arange(3)}
-        return cache.Entry(arrays, {"names": ["ant", "bee"]})
+        return sources.CacheEntry(arrays, {"names": ["ant", "bee"]})
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def source(tmp_path):
 
 
 def assert_recalls(source, build, calls):
-    entry = cache.recall("train", [source], build)
+    entry = sources.cached("train", [source], build)
     expected = Builder()()
     assert build.calls == calls
     assert entry.facts == expected.facts
@@ -92,7 +92,7 @@ def test_a_read_only_folder_is_left_alone_and_the_users_cache_serves(source):
     assert_recalls(source, build, 1)
     assert_recalls(source, build, 1)
     assert os.listdir(source.parent) == ["records"]
-    assert list(user_cache().glob("decoded/*/train.json"))
+    assert list(user_cache_folder().glob("decoded/*/train.json"))
     source.parent.chmod(0o755)
 
 

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from softmax_jax.data import dataset as dataset_module
-from softmax_jax.data.checks import check, check_alike
+from softmax_jax.data import dataset
 from softmax_jax.data.dataset import Dataset
-from softmax_jax.data.errors import DataError
+from softmax_jax.data.validation import check_alike, check_dataset
+from softmax_jax.host import DataError
 
 
 def make(**changes):
@@ -26,9 +26,9 @@ X, Y, ONES = make().x, make().y, np.ones(4, np.float32)
 
 
 def test_good_data_passes():
-    assert check(make(), "train") is None
-    assert check(make(weights=changed(ONES, 0, 0)), "train") is None
-    assert check(make(x=np.zeros((4, 2, 2, 3), np.uint8)), "train") is None
+    assert check_dataset(make(), "train") is None
+    assert check_dataset(make(weights=changed(ONES, 0, 0)), "train") is None
+    assert check_dataset(make(x=np.zeros((4, 2, 2, 3), np.uint8)), "train") is None
 
 
 @pytest.mark.parametrize(
@@ -56,37 +56,37 @@ def test_bad_data_is_refused_by_split_place_and_rule(changes, why, convert):
         name: value if name == "label_names" else convert(value) for name, value in changes.items()
     }
     with pytest.raises(DataError, match=f"^train: .*{why}"):
-        check(make(**changes), "train")
+        check_dataset(make(**changes), "train")
 
 
 def test_columns_of_larger_examples_are_counted_flat():
     x = np.zeros((4, 2, 5), np.float32)
     with pytest.raises(DataError, match="row 3, column 7"):
-        check(make(x=changed(x, (3, 1, 2), np.nan)), "val")
+        check_dataset(make(x=changed(x, (3, 1, 2), np.nan)), "val")
 
 
 def test_rows_are_counted_over_all_blocks(monkeypatch):
-    monkeypatch.setattr(dataset_module, "_BLOCK", 3 * 300)
+    monkeypatch.setattr(dataset, "_BLOCK_VALUES", 3 * 300)
     x = np.zeros((1000, 3), np.float16)
-    check(make(x=x, y=np.zeros(1000, np.int32)), "train")
+    check_dataset(make(x=x, y=np.zeros(1000, np.int32)), "train")
     for row in (0, 299, 300, 999):
         with pytest.raises(DataError, match=f"nan in row {row}, column 2 is not a finite float32"):
-            check(make(x=changed(x, (row, 2), np.nan), y=np.zeros(1000, np.int32)), "train")
+            check_dataset(make(x=changed(x, (row, 2), np.nan), y=np.zeros(1000, np.int32)), "train")
 
 
 @pytest.mark.parametrize("dtype, fits", [("float32", False), ("float64", True)])
 def test_what_the_type_in_memory_cannot_hold_is_not_finite(dtype, fits):
     dataset = make(x=changed(X.astype(np.float64), (2, 0), 1e300), dtype=dtype)
     if fits:
-        assert check(dataset, "train") is None
+        assert check_dataset(dataset, "train") is None
     else:
         with pytest.raises(DataError, match="feature inf in row 2, column 0"):
-            check(dataset, "train")
+            check_dataset(dataset, "train")
 
 
 def test_alike_is_what_is_alike_in_memory():
     """A file of another float type is read as the same; bytes are not."""
-    check_alike({"train": make(part_size=2), "val": make(x=X.astype(np.float16), part_size=2)})
+    check_alike({"train": make(shard_size=2), "val": make(x=X.astype(np.float16), shard_size=2)})
     with pytest.raises(DataError, match="float32 of shape.*one in val is uint8"):
         check_alike({"train": make(), "val": make(x=X.astype(np.uint8))})
 

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from softmax_jax.data import fashion_mnist
+from softmax_jax.data import sources
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def write_idx(images):
                     path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(content))
                 else:
                     path.write_bytes(content)
-        return fashion_mnist.find([folder])
+        return sources.find_fashion_mnist_files([folder])
 
     return write
 

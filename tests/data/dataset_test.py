@@ -51,11 +51,11 @@ def test_floats_are_features_whatever_their_shape():
     ],
 )
 def test_blocks_are_all_of_x_in_its_form(monkeypatch, stored, dtype, form):
-    monkeypatch.setattr(dataset_module, "_BLOCK", 4 * 6 + 5)
-    monkeypatch.setattr(dataset_module, "_FEWEST", 1)
+    monkeypatch.setattr(dataset_module, "_BLOCK_VALUES", 4 * 6 + 5)
+    monkeypatch.setattr(dataset_module, "_FEWEST_EXAMPLES", 1)
     x = np.random.default_rng(0).integers(0, 99, (11, 3, 2)).astype(stored)
     dataset = data.Dataset(
-        x, np.zeros(11, np.int32), 1.0, ("ant", "bee"), "toy", dtype=dtype, part_size=2
+        x, np.zeros(11, np.int32), 1.0, ("ant", "bee"), "toy", dtype=dtype, shard_size=2
     )
     starts, blocks = zip(*dataset.blocks(), strict=True)
     assert starts == (0, 4, 8) and dataset.form == form
@@ -67,7 +67,7 @@ def test_blocks_and_parts_take_no_more_memory_than_they_must(tmp_path):
     """A file of 64 MiB is read with less than a tenth of that."""
     x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float16, (1 << 15, 1 << 10))
     y = np.zeros(len(x), np.int32)
-    dataset = data.Dataset(x, y, 1.0, ("ant", "bee"), "toy", part_size=500)
+    dataset = data.Dataset(x, y, 1.0, ("ant", "bee"), "toy", shard_size=500)
     peak = {}
     for name, read in (
         ("blocks", dataset.blocks),
@@ -108,12 +108,12 @@ def test_the_fingerprint_is_the_same_on_a_device():
 @pytest.mark.parametrize("stored", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
 def test_the_fingerprint_is_that_of_the_data_in_memory(tmp_path, monkeypatch, stored):
     """However it is stored, and whether it is read in parts or not."""
-    monkeypatch.setattr(dataset_module, "_FEWEST", 2)
-    monkeypatch.setattr(dataset_module, "_BLOCK", 1)
+    monkeypatch.setattr(dataset_module, "_FEWEST_EXAMPLES", 2)
+    monkeypatch.setattr(dataset_module, "_BLOCK_VALUES", 1)
     on_host = splits(x=((1, 2), (3, 4), (5, 6), (7, 8), (9, 1.5)), y=(0, 1, 1, 0, 1))
     np.save(tmp_path / "x.npy", np.asfortranarray(on_host.train.x.astype(stored)))
     x = np.load(tmp_path / "x.npy", mmap_mode="r").view(stored)
-    mapped = dataclasses.replace(on_host.train, x=x, part_size=2)
+    mapped = dataclasses.replace(on_host.train, x=x, shard_size=2)
     assert data.fingerprint(dataclasses.replace(on_host, train=mapped)) == data.fingerprint(on_host)
 
 

@@ -10,9 +10,8 @@ import time
 
 import pytest
 
-from softmax_jax.data.download import PUBLISHED, Published, download
-from softmax_jax.data.errors import DatasetNotFoundError
-from softmax_jax.data.fashion_mnist import FILES
+from softmax_jax.data.sources import FASHION_FILES, PUBLISHED, Published, download
+from softmax_jax.host import DatasetNotFoundError
 
 CONTENT = {"one.gz": b"1" * 50_000, "two.gz": b"2" * 7}
 FILES_PUBLISHED = {
@@ -43,7 +42,7 @@ def fail(folder, address, patience=0.5):
 
 
 def test_what_is_published_is_what_the_rest_of_the_room_looks_for():
-    assert set(PUBLISHED) == {f"{name}.gz" for name in FILES}
+    assert set(PUBLISHED) == {f"{name}.gz" for name in FASHION_FILES}
 
 
 def test_the_checksums_are_those_of_tfds():

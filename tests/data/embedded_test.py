@@ -5,7 +5,7 @@ import pytest
 from sklearn import datasets
 
 from softmax_jax import data
-from softmax_jax.data import embedded
+from softmax_jax.data import sources
 
 FEATURES = {
     "breast_cancer": (569, 30, ("malignant", "benign")),
@@ -15,7 +15,7 @@ FEATURES = {
 
 
 def read(name):
-    source = embedded.source(name)
+    source = sources.embedded_source(name)
     return source, *source.read("train"), *source.read("test")
 
 
@@ -38,7 +38,7 @@ def test_features_are_what_the_docstring_says(name):
     assert (source.name, source.label_names) == (name, label_names)
 
 
-@pytest.mark.parametrize("name", embedded.NAMES)
+@pytest.mark.parametrize("name", sources.EMBEDDED)
 def test_the_division_is_stratified_and_a_partition(name):
     _, x, y, x_test, y_test = read(name)
     counts = np.bincount(y) + np.bincount(y_test)

@@ -4,8 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from softmax_jax import data
-from softmax_jax.data import features, memory
+from softmax_jax import data, host
+from softmax_jax.data import npz
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 4)).astype(np.float32), np.arange(30) % 3
@@ -192,9 +192,9 @@ def test_a_file_that_unpacks_to_more_than_the_memory_is_refused_unread(tmp_path,
     x = np.zeros((1 << 14, 64), np.float16)
     np.savez_compressed(tmp_path / "bomb.npz", x=x, y=np.arange(1 << 14) % 2)
     assert (tmp_path / "bomb.npz").stat().st_size < x.nbytes / 20
-    monkeypatch.setattr(memory, "available", lambda: x.nbytes)
+    monkeypatch.setattr(host, "available_memory", lambda: x.nbytes)
     with pytest.raises(data.DataError, match=r"bomb\.npz unpacks to would take .*folder"):
-        features.source(str(tmp_path / "bomb.npz"))
+        npz.file_source(str(tmp_path / "bomb.npz"))
 
 
 def test_a_folder_larger_than_the_memory_is_read_in_parts(tmp_path, monkeypatch):
@@ -202,10 +202,10 @@ def test_a_folder_larger_than_the_memory_is_read_in_parts(tmp_path, monkeypatch)
     for name, array in SPLITS.items():
         np.save(tmp_path / f"{name}.npy", array.astype(np.float16) if name[0] == "x" else array)
     in_memory = data.load(str(tmp_path), val="val")
-    monkeypatch.setattr(memory, "available", lambda: 4 * 25 * 16 - 1)
+    monkeypatch.setattr(host, "available_memory", lambda: 4 * 25 * 16 - 1)
     splits = data.load(str(tmp_path), val="val")
     assert isinstance(splits.train.x, np.memmap) and splits.train.x.dtype == np.float16
-    assert splits.train.part_size == 12 and splits.val.part_size is None
+    assert splits.train.shard_size == 12 and splits.val.shard_size is None
     assert data.fingerprint(splits) == data.fingerprint(in_memory)
     rows = [part.dataset.x for part in splits.train.in_order()]
     np.testing.assert_array_equal(np.concatenate(rows), in_memory.train.x)
@@ -242,6 +242,6 @@ def test_paths_are_told_from_names(tmp_path, monkeypatch):
     np.save("features/x_train.npy", X)
     np.save("set/features/x.npy", X)
     paths = ["a.npz", "set/a.npz", "features", "features/", "set/features", "./a", "/a", "../a"]
-    assert [name for name in paths if not features.is_path(name)] == []
+    assert [name for name in paths if not npz.is_path(name)] == []
     names = ["digits", "fashion_mnist", "set/config", "set/config:1.0.0", "toy:1.0.0", "set", ""]
-    assert [name for name in names if features.is_path(name)] == []
+    assert [name for name in names if npz.is_path(name)] == []

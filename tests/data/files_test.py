@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from softmax_jax.data.files import replacing
+from softmax_jax.host import replacing
 
 
 def test_the_file_appears_when_it_is_complete(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from softmax_jax import data
-from softmax_jax.data.fashion_mnist import LABEL_NAMES
+from softmax_jax.data.sources import FASHION_LABELS
 
 
 def test_an_unknown_name_is_answered_with_places_and_near_names(
@@ -34,7 +34,7 @@ def test_fashion_mnist_has_the_books_names_from_any_source(tmp_path, write_prepa
     write_idx(tmp_path / "b")
     for place in ("a", "b"):
         splits = data.load("fashion_mnist", data_dir=tmp_path / place)
-        assert splits.label_names == splits.train.label_names == LABEL_NAMES
+        assert splits.label_names == splits.train.label_names == FASHION_LABELS
         assert splits.train.text_labels([0, 1, 9]) == ["t-shirt", "trouser", "ankle boot"]
 
 

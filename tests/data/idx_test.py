@@ -4,8 +4,8 @@ import struct
 import numpy as np
 import pytest
 
-from softmax_jax.data import idx
-from softmax_jax.data.errors import DataError
+from softmax_jax.data import sources
+from softmax_jax.host import DataError
 
 VALUES = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
 CONTENT = b"\0\0\x08\x03" + struct.pack(">3I", 3, 4, 5) + VALUES.tobytes()
@@ -21,21 +21,21 @@ def write(folder, content, name="file"):
 def test_reads_what_was_written(tmp_path, name):
     packed = gzip.compress(CONTENT) if name.endswith(".gz") else CONTENT
     path = write(tmp_path, packed, name)
-    assert idx.read_sizes(path, 3) == (3, 4, 5)
-    np.testing.assert_array_equal(idx.read(path, 3), VALUES)
+    assert sources.read_idx_sizes(path, 3) == (3, 4, 5)
+    np.testing.assert_array_equal(sources.read_idx(path, 3), VALUES)
 
 
 @pytest.mark.parametrize("length", range(len(CONTENT)))
 def test_a_truncated_file_is_refused(tmp_path, length):
     with pytest.raises(DataError, match="truncated"):
-        idx.read(write(tmp_path, CONTENT[:length]), 3)
+        sources.read_idx(write(tmp_path, CONTENT[:length]), 3)
 
 
 def test_a_file_cut_anywhere_in_its_compressed_form_is_refused(tmp_path):
     packed = gzip.compress(CONTENT)
     for length in range(len(packed)):
         with pytest.raises(DataError, match=r"file\.gz.*truncated"):
-            idx.read(write(tmp_path, packed[:length], "file.gz"), 3)
+            sources.read_idx(write(tmp_path, packed[:length], "file.gz"), 3)
 
 
 def test_a_changed_byte_in_the_compressed_form_never_gives_other_values(tmp_path):
@@ -45,7 +45,7 @@ def test_a_changed_byte_in_the_compressed_form_never_gives_other_values(tmp_path
         damaged = bytearray(packed)
         damaged[position] ^= 0x55
         try:
-            values = idx.read(write(tmp_path, damaged, "file.gz"), 3)
+            values = sources.read_idx(write(tmp_path, damaged, "file.gz"), 3)
         except DataError:
             refused += 1
         else:  # some bytes of a gzip header, such as its date, carry no data
@@ -65,10 +65,10 @@ def test_a_changed_byte_in_the_compressed_form_never_gives_other_values(tmp_path
 )
 def test_a_foreign_file_is_refused(tmp_path, content, why):
     with pytest.raises(DataError, match=why):
-        idx.read(write(tmp_path, content), 3)
+        sources.read_idx(write(tmp_path, content), 3)
 
 
 def test_a_header_that_promises_too_much_allocates_nothing(tmp_path):
     header = b"\0\0\x08\x03" + b"\xff" * 12  # 8e28 values
     with pytest.raises(DataError, match="promises"):
-        idx.read(write(tmp_path, header), 3)
+        sources.read_idx(write(tmp_path, header), 3)

@@ -29,4 +29,4 @@ def test_an_example_of_val_weighs_as_one_of_train_does_on_average(splits):
 
 def test_what_is_read_in_parts_is_refused(splits):
     with pytest.raises(data.DataError, match="read in parts"):
-        data.joined(dataclasses.replace(splits.train, part_size=2), splits.val)
+        data.joined(dataclasses.replace(splits.train, shard_size=2), splits.val)

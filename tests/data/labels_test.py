@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from softmax_jax.data import labels
-from softmax_jax.data.errors import DataError
+from softmax_jax.data import validation
+from softmax_jax.host import DataError
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from softmax_jax.data.errors import DataError
     ],
 )
 def test_labels_become_classes_in_ascending_order(train, val, names):
-    codes, found = labels.encode({"train": np.array(train), "val": np.array(val)})
+    codes, found = validation.encode_labels({"train": np.array(train), "val": np.array(val)})
     assert found == names
     assert codes["train"].dtype == codes["val"].dtype == np.int32
     for role, given in (("train", train), ("val", val)):
@@ -29,7 +29,7 @@ def test_labels_become_classes_in_ascending_order(train, val, names):
 
 def test_classes_0_to_c_stay_as_they_are():
     y = np.random.default_rng(0).permutation(1000) % 12
-    codes, names = labels.encode({"train": y})
+    codes, names = validation.encode_labels({"train": y})
     np.testing.assert_array_equal(codes["train"], y)
     assert names == tuple(map(str, range(12)))
 
@@ -49,24 +49,24 @@ def test_classes_0_to_c_stay_as_they_are():
 )
 def test_labels_that_nobody_can_learn_are_refused(train, val, why):
     with pytest.raises(DataError, match=why):
-        labels.encode({"train": np.array(train), "val": np.array(val)})
+        validation.encode_labels({"train": np.array(train), "val": np.array(val)})
 
 
 def test_blocks_do_not_show(monkeypatch):
-    monkeypatch.setattr(labels, "_BLOCK", 7)
+    monkeypatch.setattr(validation, "_LABELS_AT_ONCE", 7)
     rng = np.random.default_rng(0)
     y, y_val = rng.integers(-3, 6, 50), rng.integers(-3, 6, 20)
-    codes, names = labels.encode({"train": y, "val": y_val})
+    codes, names = validation.encode_labels({"train": y, "val": y_val})
     expected, classes = np.unique(y, return_inverse=True)[::-1], np.unique(y)
     np.testing.assert_array_equal(codes["train"], expected[0])
     np.testing.assert_array_equal(np.array(names, int)[codes["val"]], y_val)
     assert names == tuple(map(str, classes))
     y_val[9] = 100
     with pytest.raises(DataError, match="label '100' of example 9"):
-        labels.encode({"train": y, "val": y_val})
+        validation.encode_labels({"train": y, "val": y_val})
 
 
 def test_a_number_per_row_is_no_label(monkeypatch):
-    monkeypatch.setattr(labels, "_MOST_CLASSES", 100)
+    monkeypatch.setattr(validation, "_MOST_CLASSES", 100)
     with pytest.raises(DataError, match="101 different labels"):
-        labels.encode({"train": np.arange(101)})
+        validation.encode_labels({"train": np.arange(101)})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from softmax_jax import data
-from softmax_jax.data.fashion_mnist import LABEL_NAMES
+from softmax_jax.data.sources import FASHION_LABELS
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_the_real_fashion_mnist(fashion_mnist_dir, tmp_path):
     assert abs(np.mean(x) / 255 - 0.28604) < 1e-5  # as published
     assert abs(np.std(x) / 255 - 0.35302) < 1e-5
     assert (np.bincount(splits.train.y) == 6000).all() and (np.bincount(splits.val.y) == 1000).all()
-    assert splits.label_names == LABEL_NAMES and splits.val_is_test
+    assert splits.label_names == FASHION_LABELS and splits.val_is_test
     start = time.monotonic()
     again = data.load("fashion_mnist", data_dir=tmp_path, test="test[:5000]")
     assert time.monotonic() - start < 1.0  # 0.1 s on an idle machine; decoding takes 4 s or more

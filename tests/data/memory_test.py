@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from softmax_jax.data import memory
-from softmax_jax.data.errors import DataError
+from softmax_jax import host
+from softmax_jax.host import DataError
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -33,15 +33,15 @@ def make(root, group, limits):
     ],
 )
 def test_the_lowest_limit_counts(tmp_path, group, limits, expected):
-    assert memory.available(make(tmp_path, group, limits)) == expected
+    assert host.available_memory(make(tmp_path, group, limits)) == expected
 
 
 def test_where_there_are_no_groups_the_machine_counts(tmp_path):
-    assert memory.available(tmp_path) == MACHINE
-    assert 0 < memory.available() <= MACHINE
+    assert host.available_memory(tmp_path) == MACHINE
+    assert 0 < host.available_memory() <= MACHINE
 
 
 def test_what_does_not_fit_is_refused_with_its_size():
-    memory.require(memory.available() // 2, "It", "Mend.")
+    host.require_memory(host.available_memory() // 2, "It", "Mend.")
     with pytest.raises(DataError, match=r"^It would take 1,024\.0 GiB of memory, .* had\. Mend\."):
-        memory.require(1 << 40, "It", "Mend.")
+        host.require_memory(1 << 40, "It", "Mend.")

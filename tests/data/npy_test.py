@@ -4,8 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from softmax_jax.data import npy
-from softmax_jax.data.errors import DataError
+from softmax_jax.data import npz
+from softmax_jax.host import DataError
 
 
 def saved(array, **options):
@@ -15,7 +15,7 @@ def saved(array, **options):
 
 
 def read(content):
-    return npy.read_header(io.BytesIO(content), "x.npy")
+    return npz.read_header(io.BytesIO(content), "x.npy")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_header_of_gigabytes_is_not_read():
 
     file = Endless()
     with pytest.raises(DataError, match="truncated, damaged"):
-        npy.read_header(file, "x.npy")
+        npz.read_header(file, "x.npy")
     assert 0 < file.taken < 1 << 20
 
 
@@ -96,11 +96,11 @@ def test_a_header_of_gigabytes_is_not_read():
     ],
 )
 def test_what_counts_as_a_number(dtype, is_number):
-    assert npy.is_number(np.dtype(dtype)) == is_number
+    assert npz.is_number(np.dtype(dtype)) == is_number
 
 
 def test_two_bytes_without_a_meaning_are_bfloat16():
     for dtype in (ml_dtypes.bfloat16, "V2"):
-        assert npy.numbers(np.dtype(dtype)) == ml_dtypes.bfloat16
+        assert npz.number_dtype(np.dtype(dtype)) == ml_dtypes.bfloat16
     for dtype in ("V1", "V4", "f2", [("a", "u1"), ("b", "u1")], ("u1", 2)):
-        assert npy.numbers(np.dtype(dtype)) == np.dtype(dtype)
+        assert npz.number_dtype(np.dtype(dtype)) == np.dtype(dtype)

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from softmax_jax.data import records
-from softmax_jax.data.errors import DataError
+from softmax_jax.data import tfds
+from softmax_jax.host import DataError
 
 KEYS = ("image", "label")
 
@@ -19,7 +19,7 @@ def records_file(folder):
 def test_describes_the_dataset(tmp_path, write_prepared, images):
     x, y = images
     folder = write_prepared(tmp_path, "toy", {"train": (x, y), "test": (x[:2], y[:2])})
-    assert records.describe(folder).facts == {
+    assert tfds.describe(folder).facts == {
         "keys": ["image", "label"],
         "label_names": ["ant", "bee", "cat"],
         "shard_lengths": {"train": [7], "test": [2]},
@@ -28,18 +28,18 @@ def test_describes_the_dataset(tmp_path, write_prepared, images):
 
 def test_grey_images_lose_their_channel(tmp_path, write_prepared, images):
     x, y = images
-    arrays = records.decode(write_prepared(tmp_path, "toy", {"train": images}), "train", KEYS)[0]
+    arrays = tfds.decode(write_prepared(tmp_path, "toy", {"train": images}), "train", KEYS)[0]
     np.testing.assert_array_equal(arrays["x"], x)
     np.testing.assert_array_equal(arrays["y"], y)
     assert (arrays["x"].dtype, arrays["y"].dtype) == (np.uint8, np.int32)
 
 
 def test_colour_images_keep_theirs_and_blocks_join(tmp_path, write_prepared, monkeypatch):
-    monkeypatch.setattr(records, "_BLOCK", 4)
+    monkeypatch.setattr(tfds, "_RECORDS_AT_ONCE", 4)
     x = np.random.default_rng(0).integers(0, 256, (9, 2, 3, 3), dtype=np.uint8)
     y = np.arange(9) % 3
     folder = write_prepared(tmp_path, "toy", {"train": (x, y)})
-    arrays = records.decode(folder, "train", KEYS).arrays
+    arrays = tfds.decode(folder, "train", KEYS).arrays
     np.testing.assert_array_equal(arrays["x"], x)
     np.testing.assert_array_equal(arrays["y"], y)
 
@@ -47,7 +47,7 @@ def test_colour_images_keep_theirs_and_blocks_join(tmp_path, write_prepared, mon
 def test_says_that_it_decodes_and_nothing_about_opencv(tmp_path, write_prepared, images, caplog):
     folder = write_prepared(tmp_path, "toy", {"train": images})
     with caplog.at_level(logging.INFO):
-        records.decode(folder, "train", KEYS)
+        tfds.decode(folder, "train", KEYS)
     assert "Decoding 7 images" in caplog.text
     assert "OpenCV" not in caplog.text
 
@@ -57,7 +57,7 @@ def test_reads_without_tensorflow(tmp_path, write_prepared, images):
     program = f"""
 import pathlib, sys
 from softmax_jax.data import records
-records.decode(pathlib.Path({str(folder)!r}), "train", {KEYS})
+tfds.decode(pathlib.Path({str(folder)!r}), "train", {KEYS})
 print("tensorflow" in sys.modules)
 """
     path = os.pathsep.join(sys.path)
@@ -80,13 +80,13 @@ print("tensorflow" in sys.modules)
 def test_another_kind_of_dataset_is_refused(tmp_path, write_prepared, images, info, why):
     folder = write_prepared(tmp_path, "toy", {"train": images}, **info)
     with pytest.raises(DataError, match=why):
-        records.describe(folder)
+        tfds.describe(folder)
 
 
 def test_images_of_varying_size_are_refused(tmp_path, write_prepared, images):
     folder = write_prepared(tmp_path, "toy", {"train": images}, shape=(None, None, 1))
     with pytest.raises(DataError, match="one size.*resize"):
-        records.describe(folder)
+        tfds.describe(folder)
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
@@ -95,7 +95,7 @@ def test_a_damaged_description_is_refused(tmp_path, write_prepared, images, name
     folder = write_prepared(tmp_path, "toy", {"train": images})
     os.truncate(folder / name, length)
     with pytest.raises(DataError, match=r"1\.0\.0 is incomplete or damaged.*prepare it again"):
-        records.describe(folder)
+        tfds.describe(folder)
 
 
 @pytest.mark.parametrize("length", [0, 100, 65536, -1])
@@ -104,7 +104,7 @@ def test_truncated_records_are_refused(tmp_path, write_prepared, images, length)
     path = records_file(folder)
     os.truncate(path, length % path.stat().st_size)
     with pytest.raises(DataError, match="incomplete or damaged"):
-        records.decode(folder, "train", KEYS)
+        tfds.decode(folder, "train", KEYS)
 
 
 def test_a_changed_byte_never_gives_other_images(tmp_path, write_prepared, images):
@@ -116,7 +116,7 @@ def test_a_changed_byte_never_gives_other_images(tmp_path, write_prepared, image
     for position in used:
         path.write_bytes(good[:position] + bytes([good[position] ^ 0x55]) + good[position + 1 :])
         try:
-            arrays = records.decode(folder, "train", KEYS).arrays
+            arrays = tfds.decode(folder, "train", KEYS).arrays
         except DataError:
             refused += 1
         else:
@@ -128,4 +128,4 @@ def test_missing_records_are_refused(tmp_path, write_prepared, images):
     folder = write_prepared(tmp_path, "toy", {"train": images})
     records_file(folder).unlink()
     with pytest.raises(DataError, match="incomplete or damaged"):
-        records.decode(folder, "train", KEYS)
+        tfds.decode(folder, "train", KEYS)

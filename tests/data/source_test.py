@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from softmax_jax.data.source import data_folders, user_cache
+from softmax_jax.data.sources import data_folders
+from softmax_jax.host import user_cache_folder
 
 
 def test_folders_come_in_order(isolated, monkeypatch):
@@ -11,6 +12,6 @@ def test_folders_come_in_order(isolated, monkeypatch):
 
 
 def test_the_user_cache_follows_xdg(isolated, monkeypatch):
-    assert user_cache() == isolated / "cache" / "softmax_jax"
+    assert user_cache_folder() == isolated / "cache" / "softmax_jax"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert user_cache() == isolated / ".cache" / "softmax_jax"
+    assert user_cache_folder() == isolated / ".cache" / "softmax_jax"

@@ -1,7 +1,7 @@
 import pytest
 
-from softmax_jax.data.errors import DataError
-from softmax_jax.data.splits import Piece, as_they_are, overlap, resolve
+from softmax_jax.data.loading import Slice, overlap, replace_auto, resolve_split
+from softmax_jax.host import DataError
 
 SHARDS = {"train": (400, 603), "test": (101,), "extra-1": (7,)}
 
@@ -52,14 +52,14 @@ def test_selects_the_examples_that_tfds_selects(spec):
         files = tfds.core.splits.SplitDict(infos)[spec].file_instructions
     except ValueError:
         with pytest.raises(DataError):
-            resolve(spec, SHARDS)
+            resolve_split(spec, SHARDS)
         return
     expected = []
     for file in files:
         name, start = starts[file.filename.rsplit("/", 1)[-1]]
         last = file.examples_in_shard if file.take == -1 else file.skip + file.take
         expected += [(name, start + i) for i in range(file.skip, last)]
-    ours = resolve(spec, SHARDS)
+    ours = resolve_split(spec, SHARDS)
     assert [(split, i) for split, start, stop in ours for i in range(start, stop)] == expected
 
 
@@ -70,24 +70,24 @@ def test_selects_the_examples_that_tfds_selects(spec):
 )
 def test_a_split_that_tfds_refuses_is_refused_with_the_choices(spec):
     with pytest.raises(DataError, match=r"'train' \(1,003\), 'test' \(101\)"):
-        resolve(spec, SHARDS)
+        resolve_split(spec, SHARDS)
 
 
 @pytest.mark.parametrize("spec", ["train[:0]", "train[5:5]", "train[9:5]", "test[:0%]"])
 def test_an_empty_split_is_refused(spec):
     with pytest.raises(DataError, match="empty"):
-        resolve(spec, SHARDS)
+        resolve_split(spec, SHARDS)
 
 
 def test_neighbours_are_joined_so_that_no_copy_is_needed():
-    assert resolve("train[:5]+train[5:9]", SHARDS) == [Piece("train", 0, 9)]
-    assert len(resolve("train[:5]+train[6:9]", SHARDS)) == 2
+    assert resolve_split("train[:5]+train[5:9]", SHARDS) == [Slice("train", 0, 9)]
+    assert len(resolve_split("train[:5]+train[6:9]", SHARDS)) == 2
 
 
 def test_overlap_is_exact():
-    train, test = resolve("train[:80%]", SHARDS), resolve("test", SHARDS)
-    assert overlap(train, resolve("train[80%:]+test", SHARDS)) == []
-    assert overlap(train, resolve("test+train[801:]", SHARDS)) == [Piece("train", 801, 802)]
+    train, test = resolve_split("train[:80%]", SHARDS), resolve_split("test", SHARDS)
+    assert overlap(train, resolve_split("train[80%:]+test", SHARDS)) == []
+    assert overlap(train, resolve_split("test+train[801:]", SHARDS)) == [Slice("train", 801, 802)]
     assert overlap(test, test) == test
 
 
@@ -106,4 +106,4 @@ def test_overlap_is_exact():
 def test_auto_takes_the_splits_as_they_are(names, given, expected):
     roles = ("train", "val", "test")
     specs = dict(zip(roles, given, strict=True))
-    assert tuple(as_they_are(specs, names).values()) == expected
+    assert tuple(replace_auto(specs, names).values()) == expected

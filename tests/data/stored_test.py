@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from softmax_jax.data import stored
-from softmax_jax.data.errors import DataError
+from softmax_jax.data import npz
+from softmax_jax.host import DataError
 
 X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
 
@@ -55,7 +55,7 @@ def archive(path, content, name="x.npy", **options):
     ],
 )
 def test_what_was_saved_is_read(write, array):
-    found = stored.find(write(x=array, other=X), "x")
+    found = npz.find_array(write(x=array, other=X), "x")
     read = found.read()
     assert found.header.shape == read.shape == np.shape(array)
     assert found.header.dtype == read.dtype == array.dtype
@@ -65,12 +65,12 @@ def test_what_was_saved_is_read(write, array):
 def test_names(write):
     path = write(y=X, x=X)
     (path / "notes.txt").write_text("") if path.is_dir() else None
-    assert stored.names(path) == ["x", "y"]
+    assert npz.array_names(path) == ["x", "y"]
 
 
 def test_arrays_in_a_folder_are_mapped_and_cannot_be_written(tmp_path):
     np.save(tmp_path / "x.npy", X)
-    array = stored.find(tmp_path, "x").read()
+    array = npz.find_array(tmp_path, "x").read()
     assert isinstance(array, np.memmap) and not array.flags.writeable
 
 
@@ -80,7 +80,7 @@ def test_a_truncated_file_in_a_folder_is_refused(tmp_path, length):
     size = (tmp_path / "x.npy").stat().st_size
     os.truncate(tmp_path / "x.npy", length if length >= 0 else size + length)
     with pytest.raises(DataError, match=r"x\.npy is truncated"):
-        stored.find(tmp_path, "x")
+        npz.find_array(tmp_path, "x")
 
 
 @pytest.mark.parametrize("length", [0, 10, 300, 700, -1, -30])
@@ -89,7 +89,7 @@ def test_a_truncated_npz_is_refused(tmp_path, length):
     np.savez(path, x=X)
     os.truncate(path, length if length >= 0 else path.stat().st_size + length)
     with pytest.raises(DataError, match=r"features\.npz is truncated, damaged or no \.npz file"):
-        stored.names(path)
+        npz.array_names(path)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -101,8 +101,8 @@ def test_a_changed_byte_never_gives_other_numbers(tmp_path, save):
     for position in range(0, len(good), 2):
         path.write_bytes(good[:position] + bytes([good[position] ^ 0x55]) + good[position + 1 :])
         try:
-            if "x" in stored.names(path):
-                np.testing.assert_array_equal(stored.find(path, "x").read(), X[:5])
+            if "x" in npz.array_names(path):
+                np.testing.assert_array_equal(npz.find_array(path, "x").read(), X[:5])
         except DataError:
             refused += 1
     assert refused > len(good) / 4
@@ -114,7 +114,7 @@ def test_pickles_are_refused(tmp_path):
     np.savez(tmp_path / "features.npz", x=objects)
     for path in (tmp_path, tmp_path / "features.npz"):
         with pytest.raises(DataError, match="pickled Python objects"):
-            stored.find(path, "x")
+            npz.find_array(path, "x")
 
 
 def test_a_header_that_promises_more_than_is_there_allocates_nothing(tmp_path):
@@ -122,19 +122,19 @@ def test_a_header_that_promises_more_than_is_there_allocates_nothing(tmp_path):
     assert b"100000000000, 3" in header
     path = archive(tmp_path / "bomb.npz", header)
     with pytest.raises(DataError, match=r"x is truncated or damaged: with shape \(100000000000, 3"):
-        stored.find(path, "x")
+        npz.find_array(path, "x")
     (tmp_path / "x.npy").write_bytes(header)
     with pytest.raises(DataError, match=r"would be 1,200,000,000,\d+ bytes"):
-        stored.find(tmp_path, "x")
+        npz.find_array(tmp_path, "x")
 
 
 def test_a_negative_size_is_refused(tmp_path):
     (tmp_path / "x.npy").write_bytes(of(X[:0]).replace(b"(0, 3)", b"(-0,3)"))
-    assert stored.find(tmp_path, "x").header.shape == (0, 3)
+    assert npz.find_array(tmp_path, "x").header.shape == (0, 3)
     content = of(np.zeros((0, 0), np.float32)).replace(b"(0, 0)", b"(-1,0)")
     (tmp_path / "x.npy").write_bytes(content)
     with pytest.raises(DataError, match="truncated or damaged"):
-        stored.find(tmp_path, "x")
+        npz.find_array(tmp_path, "x")
 
 
 def test_an_archive_that_lies_about_the_size_of_a_member_is_refused(tmp_path):
@@ -144,7 +144,7 @@ def test_an_archive_that_lies_about_the_size_of_a_member_is_refused(tmp_path):
     for lie in (128, size - 4, size + 4, 1 << 31):
         path.write_bytes(good.replace(size.to_bytes(4, "little"), lie.to_bytes(4, "little")))
         with pytest.raises(DataError):
-            stored.find(path, "x").read()
+            npz.find_array(path, "x").read()
 
 
 def test_an_encrypted_or_oddly_compressed_archive_is_refused(tmp_path):
@@ -156,7 +156,7 @@ def test_an_encrypted_or_oddly_compressed_archive_is_refused(tmp_path):
         damaged[directory + offset] = damaged[offset - 2] = value
         path.write_bytes(damaged)
         with pytest.raises(DataError, match="no .npz file"):
-            stored.find(path, "x")
+            npz.find_array(path, "x")
 
 
 def test_memory_grows_with_what_is_read_alone(tmp_path):
@@ -167,8 +167,8 @@ def test_memory_grows_with_what_is_read_alone(tmp_path):
     import tracemalloc
 
     tracemalloc.start()
-    stored.names(path)
-    assert stored.find(path, "x").header.nbytes == 100 << 16
-    np.testing.assert_array_equal(stored.find(path, "y").read(), np.arange(3))
+    npz.array_names(path)
+    assert npz.find_array(path, "x").header.nbytes == 100 << 16
+    np.testing.assert_array_equal(npz.find_array(path, "y").read(), np.arange(3))
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()

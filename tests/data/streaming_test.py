@@ -4,7 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from softmax_jax.data import Dataset, streaming
+from softmax_jax.data import Dataset
+from softmax_jax.data.dataset import shuffled_shards
 
 N = 103
 
@@ -17,7 +18,7 @@ def dataset(tmp_path):
     weights = np.arange(N, dtype=np.float32)
     y = np.arange(N, dtype=np.int32) % 7
     names = tuple("abcdefg")
-    return Dataset(x, y, 1.0, names, "toy", weights=weights, part_size=20)
+    return Dataset(x, y, 1.0, names, "toy", weights=weights, shard_size=20)
 
 
 def sizes(parts):
@@ -34,13 +35,13 @@ def assert_is_of(part, dataset):
     np.testing.assert_array_equal(own.x, np.asarray(dataset.x)[part.rows].astype(dataset.form))
     np.testing.assert_array_equal(own.y, dataset.y[part.rows])
     np.testing.assert_array_equal(own.weights, dataset.weights[part.rows])
-    assert type(own.x) is np.ndarray and own.x.dtype == dataset.form and own.part_size is None
+    assert type(own.x) is np.ndarray and own.x.dtype == dataset.form and own.shard_size is None
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 20, 33])
 @pytest.mark.parametrize("block_size", [1, 3, 8, 50])
 def test_an_epoch_is_every_example_once(dataset, batch_size, block_size):
-    parts = list(streaming.shuffled(dataset, 3, batch_size, block_size))
+    parts = list(shuffled_shards(dataset, 3, batch_size, block_size))
     assert sorted(all_rows(parts)) == list(range(N))
     assert [part.number for part in parts] == list(range(len(parts)))
     for part in parts:
@@ -49,7 +50,7 @@ def test_an_epoch_is_every_example_once(dataset, batch_size, block_size):
 
 def test_an_epoch_has_as_many_steps_as_in_memory(dataset):
     for batch_size, expected in ((1, 20), (7, 14), (20, 20), (33, 33)):
-        found = sizes(streaming.shuffled(dataset, 1, batch_size))
+        found = sizes(shuffled_shards(dataset, 1, batch_size))
         assert found[:-1] == [expected] * (len(found) - 1)
         assert sum(-(-size // batch_size) for size in found) == -(-N // batch_size)
 
@@ -66,7 +67,7 @@ def test_the_order_is_a_function_of_the_epoch(dataset):
 
 def test_a_block_stays_together_and_a_part_is_of_many(dataset):
     """But for the one block that is cut in two at the end of a part."""
-    for part in list(streaming.shuffled(dataset, 1, block_size=4))[:-1]:
+    for part in list(shuffled_shards(dataset, 1, block_size=4))[:-1]:
         blocks = np.unique(part.rows // 4, return_counts=True)[1]
         assert (blocks < 4).sum() <= 3  # the cut ones at both ends, the last of the file
         assert len(blocks) >= 5
@@ -77,7 +78,7 @@ def test_over_epochs_every_example_meets_every_other(dataset):
     """Examples far apart share a part as often as chance has it: 19 of 102 times."""
     together = 0
     for epoch in range(300):
-        for part in streaming.shuffled(dataset, epoch, block_size=4):
+        for part in shuffled_shards(dataset, epoch, block_size=4):
             together += {10, 90} <= set(part.rows)
     assert 0.12 < together / 300 < 0.26
 
@@ -97,8 +98,8 @@ def test_in_order_is_in_order(dataset):
 
 
 @pytest.mark.parametrize("part_size", [None, N, 10 * N])
-def test_what_is_in_memory_is_one_part_as_it_is(dataset, part_size):
-    dataset = dataclasses.replace(dataset, part_size=part_size)
+def test_what_is_in_memory_is_one_part_as_it_is(dataset, shard_size):
+    dataset = dataclasses.replace(dataset, shard_size=shard_size)
     for parts in (dataset.shuffled(5, 8), dataset.in_order()):
         (part,) = parts
         assert part.number == 0 and part.dataset is dataset
@@ -121,7 +122,7 @@ def test_the_first_part_is_shuffled_as_a_dataset_in_memory_is():
 def test_parts_are_in_the_form_in_which_training_takes_them(dataset, stored, dtype):
     x = np.asfortranarray(np.arange(2 * N).reshape(N, 2) % 256).astype(stored)
     dataset = dataclasses.replace(dataset, x=x, dtype=dtype)
-    for part in streaming.shuffled(dataset, 1, block_size=6):
+    for part in shuffled_shards(dataset, 1, block_size=6):
         assert_is_of(part, dataset)
 
 

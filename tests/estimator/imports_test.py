@@ -18,7 +18,7 @@ def test_the_package_names_the_estimators_without_importing_scikit_learn():
     assert (done.stdout.split(), done.stderr) == ([b"False", b"True"], b"")
 
 
-@pytest.mark.parametrize("name", estimator.__all__)
+@pytest.mark.parametrize("name", ["SoftmaxRegression", "SoftmaxRegressionCV"])
 def test_the_names_are_those_of_the_room(name):
     assert getattr(softmax_jax, name) is getattr(estimator, name)
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from softmax_jax.estimator import SoftmaxRegression, SoftmaxRegressionCV, parameters
+from softmax_jax import estimator
+from softmax_jax.estimator import SoftmaxRegression, SoftmaxRegressionCV
 
 
 @pytest.mark.parametrize("kind", [SoftmaxRegression, SoftmaxRegressionCV])
@@ -48,9 +49,9 @@ def test_a_penalty_is_given_once(three):
 
 
 def test_the_grids():
-    Cs, none = parameters.check_penalties(3, None)
+    Cs, none = estimator.check_penalties(3, None)
     np.testing.assert_allclose(Cs, [1e-4, 1, 1e4])
     assert none is None
-    assert parameters.check_penalties([np.inf, 2], None)[0].tolist() == [np.inf, 2]
-    none, l2s = parameters.check_penalties(10, (0, 0.5))
+    assert estimator.check_penalties([np.inf, 2], None)[0].tolist() == [np.inf, 2]
+    none, l2s = estimator.check_penalties(10, (0, 0.5))
     assert none is None and l2s.tolist() == [0, 0.5]

@@ -4,14 +4,15 @@ import pytest
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from softmax_jax.estimator import SoftmaxRegression, training
+from softmax_jax import estimator
+from softmax_jax.estimator import SoftmaxRegression
 
 
 def test_weights_are_those_of_the_sample_times_those_of_the_class(three):
     x, y = three
     own = np.linspace(0, 2, 60)
     by_class = {"apple": 2.0, "pear": 3.0}
-    examples = training.read(SoftmaxRegression(class_weight=by_class), x, y, own)
+    examples = estimator.read_examples(SoftmaxRegression(class_weight=by_class), x, y, own)
     factors = [by_class.get(name, 1.0) for name in y]
     np.testing.assert_allclose(examples.weights, own * factors)
     np.testing.assert_array_equal(examples.classes[examples.labels], y)
@@ -20,7 +21,7 @@ def test_weights_are_those_of_the_sample_times_those_of_the_class(three):
 def test_balanced_classes_weigh_the_same(three):
     x, y = three
     own = np.linspace(0, 3, 60)
-    examples = training.read(SoftmaxRegression(class_weight="balanced"), x, y, own)
+    examples = estimator.read_examples(SoftmaxRegression(class_weight="balanced"), x, y, own)
     sums = np.bincount(examples.labels, examples.weights)
     np.testing.assert_allclose(sums, own.sum() / 3)
 
@@ -39,31 +40,31 @@ def test_balanced_classes_weigh_the_same(three):
 def test_data_that_cannot_be_are_refused(change, words, two):
     arguments = {"X": two[0], "y": two[1], "sample_weight": None} | change
     with pytest.raises(ValueError, match=words):
-        training.read(SoftmaxRegression(), **arguments)
+        estimator.read_examples(SoftmaxRegression(), **arguments)
 
 
 def test_one_class_with_any_weight_is_refused(two):
     x, y = two
     with pytest.raises(ValueError, match="got 1 class"):
-        training.read(SoftmaxRegression(), x, y, y == 3)
+        estimator.read_examples(SoftmaxRegression(), x, y, y == 3)
 
 
 def test_sizes_are_rounded_up_by_a_16th_at_most():
     for size in range(1, 3000):
-        rounded = training._rounded_up(size, 1)
+        rounded = estimator._rounded_up(size, 1)
         assert size <= rounded <= size * 17 / 16
-    sizes = {training._rounded_up(size, 1) for size in range(1024, 2049)}
+    sizes = {estimator._rounded_up(size, 1) for size in range(1024, 2049)}
     assert len(sizes) == 17
-    assert training._rounded_up(3, 32) == 32
+    assert estimator._rounded_up(3, 32) == 32
 
 
 @pytest.mark.parametrize("kind", [np.array, sparse.csr_array])
 def test_what_fills_the_shape_up_weighs_nothing(kind, monkeypatch, three):
-    monkeypatch.setattr(training, "_BLOCK", 7)
+    monkeypatch.setattr(estimator, "_SPARSE_ROWS", 7)
     x, y = three
     x = x + 1e6  # far from zero, where a row of zeros would give logits of any size
-    examples = training.read(SoftmaxRegression(), kind(x), y, None)
-    prepared = training.prepared(SoftmaxRegression(), examples)
+    examples = estimator.read_examples(SoftmaxRegression(), kind(x), y, None)
+    prepared = estimator.prepare_problem(SoftmaxRegression(), examples)
     features = np.asarray(prepared.features)
     assert features.shape == (33, 256) and features.dtype == np.float64
     np.testing.assert_allclose(features[:3, :60].T, x - x.mean(0), atol=1e-8)

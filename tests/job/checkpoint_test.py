@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from softmax_jax.host import WORKDIR, JobError
 from softmax_jax.job import checkpoint
-from softmax_jax.job.errors import WORKDIR, JobError
-from softmax_jax.job.sealed import Checkpoint
+from softmax_jax.job.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +63,7 @@ def test_the_last_ones_are_kept_and_the_newest_is_restored(tmp_path):
 def test_the_order_is_that_of_the_numbers_even_where_names_grow(tmp_path):
     for number in (10**8 - 1, 10**8, 2):
         checkpoint.save(tmp_path, state(number), keep=9)
-    assert [int(path.stem) for path in checkpoint.saved(tmp_path)] == [2, 10**8 - 1, 10**8]
+    assert [int(path.stem) for path in checkpoint.saved_files(tmp_path)] == [2, 10**8 - 1, 10**8]
 
 
 def test_without_checkpoints_there_is_nothing_to_restore(tmp_path):

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from configs import default
-from softmax_jax.job import config as rules
-from softmax_jax.job import fields
-from softmax_jax.job.errors import USAGE, JobError
+from softmax_jax.host import USAGE, JobError
+from softmax_jax.job import config
+from softmax_jax.job.config import AXES, RULES, axis_values, config_problems, field_value, refuse
 from softmax_jax.sweep import settings
 
 
@@ -23,16 +23,16 @@ def _config(**fields):
 
 
 def _check(config):
-    rules.refuse(rules.problems(config))
+    refuse(config_problems(config))
 
 
 def test_the_default_config_has_exactly_the_fields_that_have_rules():
     config = default.get_config()
-    assert set(config) == {*(name.split(".")[0] for name in rules.RULES), "sweep"}
-    for name in rules.RULES:
-        assert fields.value(config, name) is not None or name == "class_weight", name
+    assert set(config) == {*(name.split(".")[0] for name in RULES), "sweep"}
+    for name in RULES:
+        assert field_value(config, name) is not None or name == "class_weight", name
     axes = {*settings.NAMES, "batch_size", "num_samples", "seed"}
-    assert set(config.sweep) == set(rules.AXES) == axes
+    assert set(config.sweep) == set(AXES) == axes
     _check(config)
 
 
@@ -98,12 +98,12 @@ def test_a_value_out_of_range_is_refused_by_name(name, values):
 
 def test_every_rule_is_tried_by_the_test_above():
     tried = test_a_value_out_of_range_is_refused_by_name.pytestmark[0].args[1]
-    assert {name for name, _ in tried} == set(rules.RULES)
+    assert {name for name, _ in tried} == set(config.RULES)
 
 
 @pytest.mark.parametrize("value", [None, "balanced", (1, 2.5), (0.0, 1.0)])
 def test_class_weights_of_every_kind_are_accepted(value):
-    assert rules.problems(_config(class_weight=value)) == []
+    assert config.config_problems(_config(class_weight=value)) == []
 
 
 def test_all_problems_come_in_one_message():
@@ -164,7 +164,7 @@ def test_a_misspelt_field_of_a_field_is_named_with_the_nearest():
 
 def test_an_axis_is_the_sweep_or_else_the_scalar():
     config = _config(learning_rate=0.5, sweep__l2=(0.0, 0.1))
-    assert rules.axis(config, "learning_rate") == (0.5,)
-    assert rules.axis(config, "l2") == (0.0, 0.1)
+    assert axis_values(config, "learning_rate") == (0.5,)
+    assert axis_values(config, "l2") == (0.0, 0.1)
     config.early_stopping.patience = 4
-    assert rules.axis(config, "patience") == (4,)
+    assert axis_values(config, "patience") == (4,)

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from softmax_jax.job import contents
-from softmax_jax.job.errors import DIVERGED, DONE, WORKDIR, JobError
+from softmax_jax.host import DIVERGED, DONE, WORKDIR, JobError
+from softmax_jax.job import workdir
 
 JOB = {"config": {"l2": 0.0}, "data": {"name": "digits", "fingerprint": "ab"}}
 
@@ -32,19 +32,19 @@ def refused(call, *arguments):
 
 
 def test_a_folder_says_which_job_it_holds(folder):
-    assert contents.job_in(folder) == JOB
-    assert contents.holds(folder, JOB)
+    assert workdir.job_in(folder) == JOB
+    assert workdir.holds(folder, JOB)
 
 
 def test_no_folder_an_empty_one_and_one_of_other_things_hold_none(tmp_path):
     write(tmp_path, "file", "holiday.png", "checkpoints/model.npz", "data.npz")
     for folder in (None, tmp_path, tmp_path / "missing", tmp_path / "file"):
-        assert contents.job_in(folder) is None and not contents.holds(folder, JOB)
+        assert workdir.job_in(folder) is None and not workdir.holds(folder, JOB)
 
 
 def test_another_job_is_refused_with_the_fields_that_differ(folder):
     other = {"config": {"l2": 0.1}, "data": JOB["data"] | {"fingerprint": "cd"}}
-    message = refused(contents.holds, folder, other)
+    message = refused(workdir.holds, folder, other)
     assert '  l2: 0.0 → 0.1\n  data.fingerprint: "ab" → "cd"\n' in message
     assert "--overwrite" in message
 
@@ -65,20 +65,20 @@ def test_another_job_is_refused_with_the_fields_that_differ(folder):
 )
 def test_a_damaged_config_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    message = refused(contents.job_in, tmp_path)
+    message = refused(workdir.job_in, tmp_path)
     assert "config.json is not this program's, or damaged (" in message and "--overw" in message
 
 
 def test_a_config_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "config.json").mkdir()
-    assert "cannot be read: Is a directory" in refused(contents.job_in, tmp_path)
-    assert "cannot be read: File name too long" in refused(contents.job_in, tmp_path / ("x" * 300))
+    assert "cannot be read: Is a directory" in refused(workdir.job_in, tmp_path)
+    assert "cannot be read: File name too long" in refused(workdir.job_in, tmp_path / ("x" * 300))
 
 
 @pytest.mark.parametrize("name", ["summary.json", "params.npz", "checkpoints/00000001.npz"])
 def test_results_without_a_config_are_refused_as_nobody_knows_of_which_job(tmp_path, name):
     write(tmp_path, name)
-    assert f"holds {name}, and no config.json" in refused(contents.job_in, tmp_path)
+    assert f"holds {name}, and no config.json" in refused(workdir.job_in, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ def test_results_without_a_config_are_refused_as_nobody_knows_of_which_job(tmp_p
     ],
 )
 def test_the_summary_tells_how_the_job_ended(tmp_path, text, code):
-    assert contents.outcome(tmp_path) is None
+    assert workdir.outcome(tmp_path) is None
     write(tmp_path, "summary.json", text=text)
-    assert contents.outcome(tmp_path) == code
+    assert workdir.outcome(tmp_path) == code
 
 
 def files(folder):
@@ -107,14 +107,14 @@ def test_what_a_job_left_is_deleted_and_nothing_else(folder):
     mine += ("tensorboard/trial_3/events.out.tfevents.17.softmax_jax",)
     yours = ["checkpoints/model.npz", "holiday.png", "tensorboard/notes", "trials.csv.bak"]
     write(folder, *mine, *yours)
-    contents.clear(folder)
+    workdir.clear(folder)
     assert files(folder) == yours
 
 
 def test_the_config_is_the_last_to_go(folder):
     """So that whatever interrupts it, the rest still belongs to somebody."""
     write(folder, "params.npz/in the way", "summary.json")
-    assert "params.npz cannot be written" in refused(contents.clear, folder)
+    assert "params.npz cannot be written" in refused(workdir.clear, folder)
     assert files(folder) == ["config.json", "params.npz/in the way"]
 
 
@@ -123,5 +123,5 @@ def test_only_half_written_files_of_ours_are_tidied_up(folder):
     write(folder, f"metrics.jsonl.{random}.tmp", f"config.json.{random}.tmp", "params.npz")
     yours = [f"notes.txt.{random}.tmp", "params.npz.old.tmp"]
     write(folder, *yours)
-    contents.tidy(folder)
+    workdir.tidy(folder)
     assert files(folder) == ["config.json", *yours[:1], "params.npz", *yours[1:]]

@@ -5,15 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from softmax_jax import learning_curve
-from softmax_jax.job import data_plots, data_studies
+from softmax_jax import studies
+from softmax_jax.job import data_plots
 
 SIZES, SEEDS, L2 = (50, 200, 1437), 2, 1e-3
 
 
 @pytest.fixture(scope="module")
 def curve(splits, result):
-    return data_studies.curve(splits, result.best().classifier, L2, SIZES, SEEDS)
+    return studies.learning_curve(splits, result.best().classifier, L2, SIZES, SEEDS)
 
 
 def test_a_row_for_each_seed_and_size(curve):
@@ -31,7 +31,7 @@ def test_more_examples_are_better_and_the_whole_split_is_the_same_for_every_seed
     assert losses[0, 0] != losses[1, 0]
     assert rows[2]["val_accuracy"] > 0.93
     sizes = [row["size"] for row in rows]
-    assert law == learning_curve.fit_power_law(sizes, [1 - row["val_accuracy"] for row in rows])
+    assert law == studies.fit_power_law(sizes, [1 - row["val_accuracy"] for row in rows])
 
 
 def test_the_curve_shows_the_rows_and_the_law(curve):
@@ -46,7 +46,7 @@ def test_the_curve_shows_the_rows_and_the_law(curve):
 
 def test_two_sizes_make_no_law(curve):
     rows = [row for row in curve[0] if row["size"] < 1437]
-    assert data_studies._law(rows, 360) is None
+    assert studies._law(rows, 360) is None
     errors, _ = data_plots.learning_curve(rows, None, "digits").axes
     assert len(errors.get_lines()) == 1
 
@@ -56,8 +56,8 @@ def test_changed_labels_come_first_among_the_suspects_and_are_drawn(splits, resu
     y = np.array(train.y)
     y[:20] = (y[:20] + 1) % 10
     noisy = dataclasses.replace(train, y=y)
-    found = data_studies.suspects(noisy, result.best().classifier, 1e-2, folds=3)
-    assert len(found.row) == data_studies.LISTED
+    found = studies.label_audit(noisy, result.best().classifier, 1e-2, folds=3)
+    assert len(found.row) == studies.MOST_SUSPECTS
     assert np.isin(np.arange(20), found.row[:30]).mean() > 0.9
     figure = data_plots.suspects(noisy, found, "digits")
     first = found.table(train.label_names)[0]

@@ -9,8 +9,9 @@ from scipy.special import softmax
 from sklearn.metrics import precision_recall_fscore_support, recall_score
 
 from softmax_jax import data, sweep
-from softmax_jax.job import decisions
+from softmax_jax.job import config, outputs
 from softmax_jax.job.workdir import Workdir
+from softmax_jax.sweep import inputs
 
 COST = ((0, 10), (1, 0))  # malignant, benign
 WITH_REFERRAL = ((0, 10, 0.5), (1, 0, 0.5))
@@ -27,7 +28,7 @@ def cancer():
 @pytest.fixture(scope="module")
 def bootstrapped(cancer):
     """Two settings over 30 bootstrap draws: the counts, and the sweep."""
-    counts = sweep.resampling.bootstrap_counts(len(cancer[0].y), 30)
+    counts = inputs.bootstrap_counts(len(cancer[0].y), 30)
     settings = sweep.grid(learning_rate=(0.001, 0.1))
     options = {"num_epochs": 2, "batch_size": 64, "resamples": counts}
     return counts, sweep.fit(cancer[0], None, settings, **options)
@@ -43,7 +44,7 @@ def actions_by_hand(p, threshold):
 
 
 def test_figures_by_class_are_those_of_scikit_learn(cancer, probabilities):
-    found = decisions.by_class(probabilities, cancer[1])
+    found = outputs.class_metrics(probabilities, cancer[1])
     expected = precision_recall_fscore_support(cancer[1].y, probabilities.argmax(1))
     for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
         assert_allclose(found[name], values)
@@ -54,15 +55,15 @@ def test_figures_by_class_are_those_of_scikit_learn(cancer, probabilities):
 def test_of_many_classes_there_is_no_confusion_matrix_but_every_figure():
     names = tuple(map(str, range(101)))
     dataset = data.Dataset(np.zeros((101, 1)), np.arange(101, dtype=np.int32), 1.0, names, "")
-    found = decisions.by_class(np.eye(101), dataset)
+    found = outputs.class_metrics(np.eye(101), dataset)
     assert found["confusion"] is None and found["recall"].tolist() == [1.0] * 101
-    assert decisions.lines({"classes": found, "costs": None, "resampled": None}) == []
+    assert outputs.decision_lines({"classes": found, "costs": None, "resampled": None}) == []
 
 
 def test_costs_are_those_of_the_decisions_of_either_rule(cancer, probabilities):
     """With a miss ten times a false alarm the least expected cost is a threshold of 1/11."""
     y, cost = cancer[1].y, np.array(COST)
-    found = decisions.by_cost(probabilities, cancer[1], COST)
+    found = outputs.cost_metrics(probabilities, cancer[1], COST)
     costs = {}
     for rule, threshold in (("argmax", 1 / 2), ("bayes", 1 / 11)):
         actions = actions_by_hand(probabilities, threshold)
@@ -77,12 +78,12 @@ def test_costs_are_those_of_the_decisions_of_either_rule(cancer, probabilities):
 
 def test_actions_need_not_be_classes(cancer, probabilities):
     """A third action, referral, is taken where either class would cost more than 0.5 expected."""
-    found = decisions.by_cost(probabilities, cancer[1], WITH_REFERRAL)
+    found = outputs.cost_metrics(probabilities, cancer[1], WITH_REFERRAL)
     referred = (probabilities[:, 0] > 0.05) & (probabilities[:, 0] < 0.5)
     assert found["bayes"]["actions"][:, 2].sum() == referred.sum() > 0
     assert found["argmax"]["actions"][:, 2].sum() == 0
     # Three actions that are no classes: of each class, argmax takes the one that suits it best.
-    cheapest = decisions.by_cost(probabilities, cancer[1], ((5, 1, 0), (0, 3, 3)))
+    cheapest = outputs.cost_metrics(probabilities, cancer[1], ((5, 1, 0), (0, 3, 3)))
     assert cheapest["argmax"]["actions"].sum(0).tolist() == [
         (probabilities.argmax(1) == 1).sum(),
         0,
@@ -93,9 +94,11 @@ def test_actions_need_not_be_classes(cancer, probabilities):
 def test_each_resample_is_judged_on_what_it_held_out(cancer, bootstrapped):
     (train, _), (counts, result) = cancer, bootstrapped
     selected = result.best()
-    found = decisions.over_resamples(result, selected, train, counts, COST)
+    found = outputs.resampled_costs(result, selected, train, counts, COST)
     costs, sensitivity = [], []
-    for trial in np.flatnonzero(result.run.trials.group == result.run.trials.group[selected.trial]):
+    for trial in np.flatnonzero(
+        result.run.trials.setting == result.run.trials.setting[selected.trial]
+    ):
         W, b, *_ = result.classifier(trial)
         p = softmax((train.x - train.mean) / train.scale @ W + b, axis=1)
         out = counts[:, result.run.trials.fold[trial]] == 0
@@ -109,7 +112,7 @@ def test_each_resample_is_judged_on_what_it_held_out(cancer, bootstrapped):
     assert_allclose(found["bayes"]["recall"]["malignant"]["mean"], np.mean(sensitivity))
     expected = found["argmax"]["cost"]["mean"] - found["bayes"]["cost"]["mean"]
     assert_allclose(found["saving"]["mean"], expected)
-    referring = decisions.over_resamples(result, selected, train, counts, WITH_REFERRAL)
+    referring = outputs.resampled_costs(result, selected, train, counts, WITH_REFERRAL)
     assert "recall" not in referring["bayes"]
 
 
@@ -121,25 +124,25 @@ def test_test_is_judged_by_the_refitted_model_and_val_by_the_chosen_one(
     splits = data.Splits(*cancer, None, "", cancer[0].label_names, False)
     arguments = result, chosen, chosen._replace(classifier=other), counts
     config.cost_matrix = ()
-    found = decisions.fields(config, splits, *arguments)
-    expected = decisions.by_class(chosen.classifier.predict_proba(cancer[1].x), cancer[1])
+    found = outputs.decision_fields(config, splits, *arguments)
+    expected = outputs.class_metrics(chosen.classifier.predict_proba(cancer[1].x), cancer[1])
     assert_array_equal(found["classes"]["confusion"], expected["confusion"])
     assert (found["on"], found["costs"], found["resampled"]) == ("val", None, None)
     config.cost_matrix = COST
     tested = dataclasses.replace(splits, test=cancer[1])
-    found = decisions.fields(config, tested, *arguments)
-    expected = decisions.by_cost(other.predict_proba(cancer[1].x), cancer[1], COST)
+    found = outputs.decision_fields(config, tested, *arguments)
+    expected = outputs.cost_metrics(other.predict_proba(cancer[1].x), cancer[1], COST)
     assert found["on"] == "test" and found["costs"]["saving"] == expected["saving"]
     assert found["resampled"]["resamples"] == 30
-    assert decisions.fields(config, tested, *arguments[:-1])["resampled"] is None
+    assert outputs.decision_fields(config, tested, *arguments[:-1])["resampled"] is None
 
 
 def test_the_log_has_a_line_for_each_class_and_for_the_costs(config, cancer, bootstrapped):
     counts, result = bootstrapped
     splits = data.Splits(*cancer, None, "", cancer[0].label_names, False)
     config.cost_matrix = COST
-    found = decisions.fields(config, splits, result, result.best(), result.best(), counts)
-    head, malignant, benign, cost, over = decisions.lines(found)
+    found = outputs.decision_fields(config, splits, result, result.best(), result.best(), counts)
+    head, malignant, benign, cost, over = outputs.decision_lines(found)
     assert head.split() == ["precision", "recall", "f1", "examples"]
     assert malignant.split()[0] == "malignant" and malignant.split()[-1] == "43"
     assert f"{found['classes']['recall'][1]:.4f}" in benign
@@ -150,8 +153,8 @@ def test_the_log_has_a_line_for_each_class_and_for_the_costs(config, cancer, boo
 def test_the_dictionaries_are_json(cancer, probabilities, tmp_path):
     workdir = Workdir(tmp_path)
     never = np.tile(np.array([0.0, 1.0]), (len(cancer[1].y), 1))  # no precision of malignant
-    workdir.write_json("a.json", decisions.by_class(never, cancer[1]))
-    workdir.write_json("b.json", decisions.by_cost(probabilities, cancer[1], COST))
+    workdir.write_json("a.json", outputs.class_metrics(never, cancer[1]))
+    workdir.write_json("b.json", outputs.cost_metrics(probabilities, cancer[1], COST))
     assert '"precision": [\n    null,' in (tmp_path / "a.json").read_text()
     assert '"actions"' in (tmp_path / "b.json").read_text()
 
@@ -171,7 +174,7 @@ def test_the_dictionaries_are_json(cancer, probabilities, tmp_path):
     ],
 )
 def test_a_cost_matrix_that_does_not_fit_is_a_problem(cost, what):
-    found = decisions.problems(cost, ("malignant", "benign"))
+    found = config.cost_problems(cost, ("malignant", "benign"))
     assert bool(found) == (what is not None)
     assert not found or what in found[0]
 
@@ -180,6 +183,6 @@ def test_a_class_that_no_resample_held_out_has_no_recall(cancer, bootstrapped):
     (train, _), (counts, result) = cancer, bootstrapped
     held_in = counts.copy()
     held_in[train.y == 0] = 1
-    found = decisions.over_resamples(result, result.best(), train, held_in, COST)
+    found = outputs.resampled_costs(result, result.best(), train, held_in, COST)
     assert found["bayes"]["recall"]["malignant"] is None
     assert_array_equal(list(found["bayes"]["recall"]["benign"]), ["mean", "sd", "interval"])

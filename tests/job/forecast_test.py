@@ -3,7 +3,7 @@
 import pytest
 
 from softmax_jax import data
-from softmax_jax.job import forecast, sweeping
+from softmax_jax.job import run
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def plan(config):
         splits = data.load("digits")
         return dict(
             line.split(maxsplit=1)
-            for line in forecast.lines(splits, sweeping.start(config, splits))
+            for line in run.forecast_lines(splits, run.start_sweep(config, splits))
         )
 
     return lines

@@ -8,8 +8,7 @@ import pytest
 
 from configs import default
 from softmax_jax import data
-from softmax_jax.job import config as rules
-from softmax_jax.job import identity
+from softmax_jax.job import config, workdir
 
 
 @pytest.fixture(scope="module")
@@ -19,34 +18,34 @@ def small():
 
 
 def of(splits, **changes):
-    return identity.of(default.get_config().to_dict() | changes, splits)
+    return workdir.job_identity(default.get_config().to_dict() | changes, splits)
 
 
 def test_it_comes_back_out_of_json_as_it_was(small):
     job = of(small)
     again = json.loads(json.dumps(job))
-    assert again == job and identity.digest(again) == identity.digest(job)
-    assert identity.differences(job, again) == []
+    assert again == job and workdir.digest(again) == workdir.digest(job)
+    assert workdir.differences(job, again) == []
 
 
-@pytest.mark.parametrize("name", identity.WITHOUT_EFFECT)
+@pytest.mark.parametrize("name", workdir.WITHOUT_EFFECT)
 def test_what_cannot_change_the_numbers_makes_no_other_job(small, name):
-    assert identity.digest(of(small, **{name: "other"})) == identity.digest(of(small))
+    assert workdir.digest(of(small, **{name: "other"})) == workdir.digest(of(small))
 
 
-@pytest.mark.parametrize("name", sorted(set(rules.RULES) - set(identity.WITHOUT_EFFECT)))
+@pytest.mark.parametrize("name", sorted(set(config.RULES) - set(workdir.WITHOUT_EFFECT)))
 def test_every_other_field_makes_another_job(small, name):
     old, new = of(small), of(small, **{name: "other"})
-    assert identity.digest(new) != identity.digest(old)
-    (difference,) = identity.differences(old, new)
+    assert workdir.digest(new) != workdir.digest(old)
+    (difference,) = workdir.differences(old, new)
     assert difference.startswith(f"{name}: ") and difference.endswith(' → "other"')
 
 
 def test_a_swept_axis_makes_another_job(small):
     config = default.get_config()
     config.sweep.l2 = (0.0, 1e-4)
-    new = identity.of(config.to_dict(), small)
-    assert identity.differences(of(small), new) == ["sweep.l2: [] → [0.0, 0.0001]"]
+    new = workdir.job_identity(config.to_dict(), small)
+    assert workdir.differences(of(small), new) == ["sweep.l2: [] → [0.0, 0.0001]"]
 
 
 def test_other_data_make_another_job(small):
@@ -54,19 +53,19 @@ def test_other_data_make_another_job(small):
     x[5, 1] += 1e-3
     val = small.val.x, small.val.y
     other = data.from_arrays(train=(x, y), val=val, test=(small.train.x, y.copy()))
-    names = [text.split(":")[0] for text in identity.differences(of(small), of(other))]
+    names = [text.split(":")[0] for text in workdir.differences(of(small), of(other))]
     assert names == ["data.fingerprint", "data.shapes.test"]
 
 
 def test_data_that_are_read_in_other_parts_make_another_job(small):
     """As the parts decide in which order the examples come."""
-    in_parts = dataclasses.replace(small, train=dataclasses.replace(small.train, part_size=4))
-    assert identity.differences(of(small), of(in_parts)) == ["data.part_size: null → 4"]
+    in_parts = dataclasses.replace(small, train=dataclasses.replace(small.train, shard_size=4))
+    assert workdir.differences(of(small), of(in_parts)) == ["data.part_size: null → 4"]
 
 
 def test_fields_that_one_of_them_lacks_are_told():
     old, new = {"config": {"a": 1, "gone": None}}, {"config": {"a": 1.0, "new": "x"}}
-    assert identity.differences(old, new) == [
+    assert workdir.differences(old, new) == [
         "a: 1 → 1.0",
         "gone: null → nothing",
         'new: nothing → "x"',

@@ -7,7 +7,6 @@ from scipy.special import log_softmax, softmax
 from softmax_jax import data
 from softmax_jax.classifier import Classifier
 from softmax_jax.data import bigram
-from softmax_jax.job import language
 
 NAME = "bigram:60"
 
@@ -23,14 +22,14 @@ def classifier(W, b):
 
 def test_the_language_itself_is_at_no_distance(splits):
     true = bigram.language(NAME)
-    found = language.distance(splits, classifier(true.W, true.bias))
+    found = bigram.distance(splits, classifier(true.W, true.bias))
     assert found["kl"] == pytest.approx(0, abs=1e-5)
 
 
 def test_another_model_is_as_far_as_the_definition_says(splits):
     true, rng = bigram.language(NAME), np.random.default_rng(0)
     W, b = rng.normal(size=true.W.shape), rng.normal(size=60)
-    found = language.distance(splits, classifier(W, b))
+    found = bigram.distance(splits, classifier(W, b))
     p = softmax(true.features @ true.W.astype(float) + true.bias, axis=1)
     log_q = log_softmax(true.features @ W + b, axis=1)
     expected = true.frequencies @ (p * (np.log(p) - log_q)).sum(1)
@@ -41,4 +40,4 @@ def test_another_model_is_as_far_as_the_definition_says(splits):
 
 def test_other_data_have_no_language():
     splits = data.load("iris")
-    assert language.distance(splits, None) is None
+    assert bigram.distance(splits, None) is None

@@ -3,7 +3,7 @@
 import pytest
 
 from softmax_jax import data
-from softmax_jax.job import loading
+from softmax_jax.job import run
 
 
 def test_the_fallback_stands_in_for_fashion_mnist_alone(config, monkeypatch, tmp_path, capsys):
@@ -12,11 +12,11 @@ def test_the_fallback_stands_in_for_fashion_mnist_alone(config, monkeypatch, tmp
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     config.dataset = "fashion_mnist"
-    assert loading.load(config).name == "digits"
+    assert run.load_data(config).name == "digits"
     assert "TRAINING ON DIGITS INSTEAD" in capsys.readouterr().err
     config.dataset_fallback = ""
     with pytest.raises(data.DatasetNotFoundError):
-        loading.load(config)
+        run.load_data(config)
     config.dataset, config.dataset_fallback = "cifar10", "digits"
     with pytest.raises(data.DatasetNotFoundError, match="cifar10"):
-        loading.load(config)
+        run.load_data(config)

@@ -4,13 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from softmax_jax.job import machine
+from softmax_jax.job import processes
 
 
 def test_versions_and_devices_are_those_in_use():
-    assert machine.versions()["jax"] == jax.__version__
-    assert machine.versions()["numpy"] == np.__version__
-    assert machine.devices() == {
+    assert processes.versions()["jax"] == jax.__version__
+    assert processes.versions()["numpy"] == np.__version__
+    assert processes.devices() == {
         "backend": jax.default_backend(),
         "device_kind": jax.devices()[0].device_kind,
         "device_count": len(jax.devices()),

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from softmax_jax.data import DataError
-from softmax_jax.job import experiment, processes
-from softmax_jax.job.errors import DONE, USAGE, WORKDIR, JobError
+from softmax_jax.host import DONE, USAGE, WORKDIR, JobError
+from softmax_jax.job import processes, run
 
 ROOT = Path(__file__).parents[2]
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
@@ -40,14 +40,14 @@ def test_a_process_alone_asks_nobody():
 
 
 def test_several_need_a_folder_and_a_cluster(config, tmp_path, capsys, monkeypatch):
-    assert experiment.main(config, distributed=True) == USAGE
+    assert run.main(config, distributed=True) == USAGE
     assert "--distributed needs --workdir" in capsys.readouterr().err
-    assert experiment.main(config, tmp_path, distributed=True) == USAGE
+    assert run.main(config, tmp_path, distributed=True) == USAGE
     assert "found no cluster to join" in capsys.readouterr().err
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
     monkeypatch.setenv("JAX_PROCESS_ID", "0")
-    assert experiment.main(config, tmp_path, distributed=True) == USAGE
+    assert run.main(config, tmp_path, distributed=True) == USAGE
     assert "'two'" in capsys.readouterr().err
 
 
@@ -202,10 +202,10 @@ from softmax_jax.job import processes
 from softmax_jax.job.errors import JobError
 from softmax_jax.sweep import memory, placement
 
-processes.join("folder")
+processes.join_cluster("folder")
 number, mesh = jax.process_index(), placement.place()
 assert processes.are_several() and processes.is_first() == (number == 0)
-assert memory.device_bytes() > 2**20
+assert mesh.device_bytes() > 2**20
 
 def fails(function, *arguments):
     try:
@@ -229,7 +229,7 @@ assert str(error) == ("" if number else "Process 0 and process 1 have not the sa
 
 trees = {"float": np.float32([[1, -2, np.nan, 4]] * 3), "truth": np.array([[True, False]])}
 trees["whole"] = np.arange(24, dtype=np.int32).reshape(3, 4, 2)
-for placement._AT_ONCE in (2**28, 0):
+for mesh._WHOLE_BYTES in (2**28, 0):
     placed = mesh.trials(trees)
     assert placed["float"].addressable_shards[0].data.shape == (3, 2)
     for name, array in mesh.fetch(placed).items():
@@ -249,7 +249,7 @@ import os, signal
 from softmax_jax.job import processes
 
 processes.HEARTBEAT = 5
-processes.join("folder")
+processes.join_cluster("folder")
 if not processes.is_first():
     print("silent", flush=True)
     os.kill(os.getpid(), signal.SIGSTOP)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from softmax_jax import sweep
-from softmax_jax.job import checkpoint, resuming
-from softmax_jax.job.errors import WORKDIR, JobError
-from softmax_jax.job.signals import Stop
+from softmax_jax.host import WORKDIR, JobError
+from softmax_jax.job import checkpoint
+from softmax_jax.job.processes import Stop
 
 JOB = {"config": {"l2": 0.0}, "data": {"name": "digits"}}
 
@@ -20,7 +20,7 @@ def start(config, tmp_path):
 
     def make(job=JOB, **fields):
         config.update(fields)
-        return resuming.Progress(tmp_path, job, config)
+        return checkpoint.Progress(tmp_path, job, config)
 
     return make
 
@@ -39,14 +39,14 @@ def epochs(splits):
 
 def test_a_new_job_has_nothing_behind_it(start, epochs):
     progress = start()
-    assert progress.work is None and progress.warnings == [] and progress.seconds == 0
+    assert progress.pending is None and progress.warnings == [] and progress.seconds == 0
     assert progress.collection(epochs().run).arrays()["log"].size == 0
 
 
 @pytest.mark.parametrize("after", [2, 3, 6])
 def test_a_new_process_goes_on_where_the_last_checkpoint_was_saved(start, epochs, after):
     def train(progress, steps):
-        running = epochs(progress.work)
+        running = epochs(progress.pending)
         collection = progress.collection(running.run)
         for epoch in itertools.islice(running, steps):
             collection.add(epoch)
@@ -55,19 +55,19 @@ def test_a_new_process_goes_on_where_the_last_checkpoint_was_saved(start, epochs
 
     whole = train(start(keep=9), after)
     progress = start()
-    assert checkpoint.saved(progress._folder)[-1].stem == f"{after:08d}"
-    assert sum(3 - task.epoch for task in progress.work) == 6 - after
+    assert checkpoint.saved_files(progress._folder)[-1].stem == f"{after:08d}"
+    assert sum(3 - task.epoch for task in progress.pending) == 6 - after
     again = progress.collection(epochs().run)
     jax.tree.map(np.testing.assert_array_equal, again.arrays(), whole.arrays())
     rest = train(progress, 9)
-    assert rest.count.tolist() == [3, 3] and start().work == []
-    numbers = [int(path.stem) for path in checkpoint.saved(progress._folder)]
+    assert rest.count.tolist() == [3, 3] and start().pending == []
+    numbers = [int(path.stem) for path in checkpoint.saved_files(progress._folder)]
     assert numbers == list(range(1, 7))
 
 
 def test_the_seconds_of_earlier_processes_count(start, epochs, monkeypatch):
     now = iter(range(0, 10**6, 100))
-    monkeypatch.setattr(resuming.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: next(now))
     progress, running = start(), epochs()
     collection, epoch = progress.collection(running.run), next(running)
     collection.add(epoch)
@@ -81,8 +81,8 @@ def test_a_checkpoint_is_due_after_so_many_seconds_of_a_clock_that_never_goes_ba
     start, epochs, monkeypatch
 ):
     now = [1000.0]
-    monkeypatch.setattr(resuming.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(resuming.time, "time", lambda: pytest.fail("a clock that may be set"))
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpoint.time, "time", lambda: pytest.fail("a clock that may be set"))
     progress, running = start(checkpoint_seconds=30), epochs()
     assert progress.agree(Stop()) == (0, False)
     now[0] += 30
@@ -116,7 +116,7 @@ def test_a_damaged_checkpoint_is_told_of(start, epochs):
     for epoch in itertools.islice(running, 2):
         collection.add(epoch)
         progress.save(collection, epoch)
-    with open(checkpoint.saved(progress._folder)[-1], "r+b") as file:
+    with open(checkpoint.saved_files(progress._folder)[-1], "r+b") as file:
         file.truncate(1000)
     again = start()
     assert len(again.warnings) == 1 and "00000002.npz is damaged" in again.warnings[0]

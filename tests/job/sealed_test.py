@@ -11,9 +11,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from softmax_jax.job import sealed
-from softmax_jax.job.errors import WORKDIR, JobError
-from softmax_jax.job.sealed import Checkpoint, DamagedError
+from softmax_jax.host import WORKDIR, JobError
+from softmax_jax.job import checkpoint
+from softmax_jax.job.checkpoint import Checkpoint, DamagedError
 
 ARRAYS = {
     "params/W": np.array([[1.5, -0.0, np.nan], [np.inf, 1e-45, 3]], np.float32),
@@ -33,7 +33,7 @@ FACTS = {"position": [3, 0.1, None], "name": "ä"}
 def path(tmp_path):
     """A small sealed file."""
     with open(tmp_path / "00000003.npz", "xb") as file:
-        sealed.write(file, Checkpoint(3, "job", ARRAYS, FACTS))
+        checkpoint.write_sealed(file, Checkpoint(3, "job", ARRAYS, FACTS))
     return tmp_path / "00000003.npz"
 
 
@@ -42,7 +42,7 @@ def forge(path, members, manifest=None, compression=zipfile.ZIP_STORED):
     whole = {"format": 2, "number": 3, "job": "job", "facts": {}, "dtypes": {}}
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", compression) as archive:
-        archive.comment = sealed._MARK + sealed._BLANK
+        archive.comment = checkpoint._MARK + checkpoint._BLANK
         if manifest != "none":
             archive.writestr("manifest.json", json.dumps(whole | (manifest or {})))
         for name, data in members.items():
@@ -63,7 +63,7 @@ def npy(header, data=b""):
 
 
 def test_every_type_comes_back_to_the_bit(path):
-    number, job, arrays, facts = sealed.read(path)
+    number, job, arrays, facts = checkpoint.read_sealed(path)
     assert (number, job, facts) == (3, "job", FACTS)
     assert list(arrays) == list(ARRAYS)
     for name, array in ARRAYS.items():
@@ -79,7 +79,7 @@ def test_it_is_an_npz_for_numpy(path):
 
 def test_equal_states_are_equal_files(path, tmp_path):
     with open(tmp_path / "again", "xb") as file:
-        sealed.write(file, sealed.read(path))
+        checkpoint.write_sealed(file, checkpoint.read_sealed(path))
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
 
 
@@ -91,13 +91,13 @@ def test_every_single_bit_flip_is_noticed(path):
                 file.seek(place)
                 file.write(bytes([byte ^ 1 << bit]))
                 try:
-                    sealed.read(path)
+                    checkpoint.read_sealed(path)
                     silent.append((place, bit))
                 except DamagedError:
                     pass
             file.seek(place)
             file.write(bytes([byte]))
-    assert sealed.read(path).number == 3 and silent == []
+    assert checkpoint.read_sealed(path).number == 3 and silent == []
 
 
 def test_every_other_length_is_noticed(path):
@@ -106,28 +106,28 @@ def test_every_other_length_is_noticed(path):
     for length in (len(content) + 1, *reversed(range(len(content)))):
         os.truncate(path, length)
         with pytest.raises(DamagedError):
-            sealed.read(path)
+            checkpoint.read_sealed(path)
 
 
 def test_a_foreign_file_is_not_a_checkpoint(path):
     np.savez(path, W=np.eye(2))
     with pytest.raises(DamagedError, match="does not end as a checkpoint does"):
-        sealed.read(path)
+        checkpoint.read_sealed(path)
 
 
 def test_a_missing_manifest_is_noticed(path):
     forge(path, {"W.npy": npy({"descr": "<f4", "fortran_order": False, "shape": ()}, bytes(4))})
-    assert sealed.read(path).arrays["W"] == 0
+    assert checkpoint.read_sealed(path).arrays["W"] == 0
     forge(path, {}, manifest="none")
     with pytest.raises(DamagedError, match="manifest"):
-        sealed.read(path)
+        checkpoint.read_sealed(path)
 
 
 @pytest.mark.parametrize("other", [1, 3])
 def test_another_format_is_no_damage_but_an_error_that_says_so(path, other):
     forge(path, {"W.new": b"?"}, {"format": other})
     with pytest.raises(JobError, match=f"format {other}, and this program reads format 2") as error:
-        sealed.read(path)
+        checkpoint.read_sealed(path)
     assert error.value.exit_code == WORKDIR
 
 
@@ -147,7 +147,7 @@ def test_a_bomb_is_refused_before_it_takes_memory(path, members, compression, re
     forge(path, members, compression=compression)
     tracemalloc.start()
     with pytest.raises(DamagedError, match=reason):
-        sealed.read(path)
+        checkpoint.read_sealed(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000  # of which zipfile's table of characters is half
@@ -157,23 +157,23 @@ def test_members_that_share_their_bytes_are_refused(path):
     """A zip may name one stretch of bytes a thousand times: its parts then outgrow the whole."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        archive.comment = sealed._MARK + sealed._BLANK
+        archive.comment = checkpoint._MARK + checkpoint._BLANK
         archive.writestr("manifest.json", json.dumps({"format": 2}))
         archive.writestr("a.npy", bytes(1000))
         archive.filelist += [archive.getinfo("a.npy")] * 100
     seal(path, content.getvalue())
     with pytest.raises(DamagedError, match="larger than the whole"):
-        sealed.read(path)
+        checkpoint.read_sealed(path)
 
 
 def test_nothing_is_ever_pickled(path, tmp_path):
     with pytest.raises(ValueError, match="allow_pickle"), open(tmp_path / "x", "xb") as file:
-        sealed.write(file, Checkpoint(0, "", {"a": np.array([print])}, {}))
+        checkpoint.write_sealed(file, Checkpoint(0, "", {"a": np.array([print])}, {}))
     pickled = io.BytesIO()
     np.save(pickled, np.array([{}]), allow_pickle=True)
     forge(path, {"a.npy": pickled.getvalue()})
     with pytest.raises(DamagedError):
-        sealed.read(path)
+        checkpoint.read_sealed(path)
 
 
 def test_a_sealed_forgery_is_read_or_refused_and_does_nothing_else(path):
@@ -186,7 +186,7 @@ def test_a_sealed_forgery_is_read_or_refused_and_does_nothing_else(path):
         np.bitwise_xor.at(changed, bits // 8, (1 << bits % 8).astype(np.uint8))
         seal(path, changed.tobytes())
         try:
-            assert sealed.read(path).arrays.keys()
+            assert checkpoint.read_sealed(path).arrays.keys()
         except (DamagedError, JobError):
             refused += 1
     assert 200 < refused < 800

@@ -5,11 +5,11 @@ import pytest
 
 from softmax_jax import sweep
 from softmax_jax.job import setting_plots
-from softmax_jax.sweep import trials
+from softmax_jax.sweep.settings import trial_table
 
 
 def labels(settings, **options):
-    return setting_plots.labels(trials.table(settings, **options))
+    return setting_plots.labels(trial_table(settings, **options))
 
 
 def test_what_most_settings_share_is_not_in_their_names():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from softmax_jax.job import signals
+from softmax_jax.job import processes
 
 SIGNALS = pytest.mark.parametrize(
     "number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
@@ -23,7 +23,7 @@ def send(number):
 
 @SIGNALS
 def test_outside_of_the_loop_a_signal_is_raised(number, code):
-    with pytest.raises(signals.Stopped) as stopped, signals.handled():
+    with pytest.raises(processes.Stopped) as stopped, processes.handled_signals():
         send(number)
         raise AssertionError("not reached")
     assert stopped.value.exit_code == code
@@ -33,7 +33,7 @@ def test_outside_of_the_loop_a_signal_is_raised(number, code):
 @SIGNALS
 def test_inside_of_the_loop_it_waits_until_the_loop_is_left(number, code):
     steps = []
-    with pytest.raises(signals.Stopped) as stopped, signals.handled() as stop:
+    with pytest.raises(processes.Stopped) as stopped, processes.handled_signals() as stop:
         with stop.deferred():
             for step in range(5):
                 if step == 2:
@@ -48,21 +48,21 @@ def test_inside_of_the_loop_it_waits_until_the_loop_is_left(number, code):
 
 def test_without_a_signal_nothing_happens():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with signals.handled() as stop, stop.deferred():
+    with processes.handled_signals() as stop, stop.deferred():
         inside = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     assert stop.requested == 0 and set(inside).isdisjoint(before)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 def test_an_error_of_the_loop_is_not_hidden_by_a_signal():
-    with pytest.raises(ZeroDivisionError), signals.handled() as stop, stop.deferred():
+    with pytest.raises(ZeroDivisionError), processes.handled_signals() as stop, stop.deferred():
         send(signal.SIGTERM)
         print(1 / 0)
     assert stop.requested == signal.SIGTERM
 
 
 def test_a_signal_whose_exception_got_lost_is_raised_at_the_loop():
-    with pytest.raises(signals.Stopped), signals.handled() as stop:
+    with pytest.raises(processes.Stopped), processes.handled_signals() as stop:
         try:
             send(signal.SIGINT)
         except KeyboardInterrupt:
@@ -76,13 +76,13 @@ LOOP = """
 import sys, time
 from softmax_jax.job import signals
 try:
-    with signals.handled() as stop, stop.deferred():
+    with processes.handled_signals() as stop, stop.deferred():
         print("ready", flush=True)
         started = time.monotonic()
         while not stop.requested or time.monotonic() < started + float(sys.argv[1]):
             BUSY
         print("saved", flush=True)
-except signals.Stopped as stopped:
+except processes.Stopped as stopped:
     sys.exit(stopped.exit_code)
 """
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from softmax_jax import sweep
+from softmax_jax.host import USAGE, WORKDIR, JobError
 from softmax_jax.job import tensorboard
-from softmax_jax.job.errors import USAGE, WORKDIR, JobError
 
 INSTALLED = pytest.importorskip("tensorboardX.proto.event_pb2", reason="needs tensorboardX")
 RATES = (0.05, 0.1)

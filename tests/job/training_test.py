@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from softmax_jax import sweep
-from softmax_jax.job import checkpoint, resuming, training
-from softmax_jax.job.errors import WORKDIR, JobError
-from softmax_jax.job.signals import Stop, Stopped
+from softmax_jax.host import WORKDIR, JobError
+from softmax_jax.job import checkpoint, workdir
+from softmax_jax.job.processes import Stop, Stopped
+from softmax_jax.job.run import train
 from softmax_jax.job.workdir import Workdir
 
 JOB = {"config": {}, "data": {"name": "digits"}}
@@ -26,12 +27,12 @@ def job(config, splits, tmp_path):
 
     def run(stop=None, watch=id, **fields):
         config.update(fields)
-        progress = resuming.Progress(tmp_path / "checkpoints", JOB, config)
-        options = {"num_epochs": NUM_EPOCHS, "batch_size": 256, "work": progress.work}
+        progress = checkpoint.Progress(tmp_path / "checkpoints", JOB, config)
+        options = {"num_epochs": NUM_EPOCHS, "batch_size": 256, "work": progress.pending}
         epochs = sweep.epochs(splits.train, splits.val, seeds=(0, 1), **options)
         epochs._epochs = seen(epochs._epochs, watch)
         workdir = Workdir(tmp_path)
-        return training.train(config, epochs, progress, workdir, 1437, stop or Stop())
+        return train(config, epochs, progress, workdir, 1437, stop or Stop())
 
     return run
 
@@ -43,7 +44,7 @@ def seen(epochs, watch):
 
 
 def saved(folder):
-    return [int(path.stem) for path in checkpoint.saved(folder / "checkpoints")]
+    return [int(path.stem) for path in checkpoint.saved_files(folder / "checkpoints")]
 
 
 def lines(folder):
@@ -92,7 +93,7 @@ def test_a_signal_ends_the_step_saves_and_the_rest_is_as_if_nothing_had_happened
     broken_off = job(watch=lambda epoch: seen_after.append(epoch.epoch))
     assert seen_after == list(range(when + 1, NUM_EPOCHS + 1))
     interrupted = (tmp_path / "metrics.jsonl").read_text()
-    for path in checkpoint.saved(tmp_path / "checkpoints"):
+    for path in checkpoint.saved_files(tmp_path / "checkpoints"):
         path.unlink()
     whole = job()
     assert interrupted == (tmp_path / "metrics.jsonl").read_text()
@@ -109,7 +110,7 @@ def test_what_was_saved_by_another_program_is_an_error_of_the_folder(job, tmp_pa
     stop = Stop()
     with pytest.raises(Stopped):
         job(stop, stop_at_once)
-    made, _ = checkpoint.restore(tmp_path / "checkpoints", resuming.identity.digest(JOB))
+    made, _ = checkpoint.restore(tmp_path / "checkpoints", workdir.digest(JOB))
     made.arrays["work/0/states/other"] = made.arrays.pop("work/0/states/step")
     checkpoint.save(tmp_path / "checkpoints", made, 1)
     with pytest.raises(JobError, match="states/step is missing; states/other has no") as error:

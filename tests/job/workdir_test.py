@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from softmax_jax import sweep
-from softmax_jax.job.errors import WORKDIR, JobError
+from softmax_jax.host import WORKDIR, JobError
 from softmax_jax.job.workdir import Workdir
 
 

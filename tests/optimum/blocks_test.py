@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from softmax_jax.optimum import Problem, blocks, minimise, prepare, solver
+from softmax_jax.optimum import Problem, minimise, prepare
+from softmax_jax.optimum import problem as problem_module
+from softmax_jax.optimum.problem import map_tiles, num_tiles, sum_tiles, wanted_tiles
 
 
 def problem(num_examples=1029, num_classes=300):
@@ -20,27 +22,27 @@ def problem(num_examples=1029, num_classes=300):
     "num_classes, num_examples, expected", [(10, 10**6, 1), (1000, 256, 1), (1000, 50_048, 128)]
 )
 def test_many_scores_are_cut_and_few_are_not(num_classes, num_examples, expected):
-    assert blocks.count(num_classes, num_examples) == expected
+    assert num_tiles(num_classes, num_examples) == expected
 
 
 def test_a_number_that_cannot_be_halved_often_enough_is_cut_less():
-    assert blocks.count(1000, 50_000) == 16 and blocks.count(1000, 50_001) == 1
+    assert num_tiles(1000, 50_000) == 16 and num_tiles(1000, 50_001) == 1
 
 
 def test_blocks_together_are_the_whole():
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(300, 4096)).astype(np.float32)
     y = rng.integers(0, 300, 4096)
-    assert blocks.count(*scores.shape) > 1
-    each = blocks.each(lambda scores, y: scores.max(0) + y, jnp.asarray(scores), jnp.asarray(y))
+    assert num_tiles(*scores.shape) > 1
+    each = map_tiles(lambda scores, y: scores.max(0) + y, jnp.asarray(scores), jnp.asarray(y))
     np.testing.assert_array_equal(each, scores.max(0) + y.astype(np.float32))
-    total = blocks.total(lambda scores: scores @ scores.T, jnp.asarray(scores))
+    total = sum_tiles(lambda scores: scores @ scores.T, jnp.asarray(scores))
     np.testing.assert_allclose(total, scores @ scores.T, rtol=1e-3, atol=1e-3)
 
 
 def test_the_problem_is_filled_up_with_examples_of_no_weight():
     prepared = prepare(problem())
-    assert len(prepared.y) % blocks.wanted(300, 1029) == 0 and len(prepared.y) > 1029
+    assert len(prepared.y) % wanted_tiles(300, 1029) == 0 and len(prepared.y) > 1029
     assert not prepared.weights[1029:].any() and not prepared.features[:, 1029:].any()
 
 
@@ -55,11 +57,11 @@ def test_the_optimum_in_blocks_is_that_of_scikit_learn(monkeypatch):
     losses = -np.log(model.predict_proba(given.x)[np.arange(len(given.y)), given.y])
     best = np.average(losses, weights=given.weights) + 1e-2 / 2 * np.sum(model.coef_**2)
     assert found.objective[0] == pytest.approx(best, rel=1.1e-5)
-    monkeypatch.setattr(blocks, "_MANY_CLASSES", 10**9)
-    for program in (solver.start, solver.advance):
+    monkeypatch.setattr(problem_module, "_MANY_CLASSES", 10**9)
+    for program in (minimise.start, minimise.advance):
         program.clear_cache()
     whole = minimise(given, [1e-2], tolerance=1e-5)
-    for program in (solver.start, solver.advance):
+    for program in (minimise.start, minimise.advance):
         program.clear_cache()
     assert whole.objective[0] == pytest.approx(found.objective[0], rel=2e-5)
     assert whole.iterations[0] == pytest.approx(found.iterations[0], abs=3)

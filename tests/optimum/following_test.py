@@ -7,7 +7,7 @@ import pytest
 from sklearn import datasets
 
 from softmax_jax import losses, optimum
-from softmax_jax.optimum import Problem, following, lbfgs, minimise
+from softmax_jax.optimum import Problem, lbfgs, minimise
 
 
 @pytest.fixture(scope="module")
@@ -18,20 +18,20 @@ def prepared():
 
 def test_every_trial_follows_the_next_greater_penalties_of_its_column():
     l2, columns = np.array([0.1, 1.0, 0.0, 0.1, 0.01, 2.0]), np.array([0, 0, 0, 0, 1, 1])
-    leaders = following.leaders(l2, columns)
+    leaders = minimise.leaders(l2, columns)
     assert leaders.tolist() == [[1, 1], [1, 1], [3, 0], [0, 1], [5, 5], [5, 5]]
     going = np.array([True, False, True, True, True, True])
-    assert following.ready(going, leaders).tolist() == [True, False, False, False, False, True]
+    assert minimise.ready(going, leaders).tolist() == [True, False, False, False, False, True]
     going[[0, 5]] = False
-    assert following.ready(going, leaders).tolist() == [False, False, False, True, True, False]
+    assert minimise.ready(going, leaders).tolist() == [False, False, False, True, True, False]
 
 
 def test_a_batch_is_filled_up_with_trials_that_are_ready():
     leaders = np.array([[t, t] for t in range(7)] + [[6, 6]])
     ready = np.array([True, False, True, False, False, True, False, False])
-    assert following.batch(ready, leaders, small=False).tolist() == [0, 2, 5, 5]
-    assert following.batch(ready, leaders, small=True).tolist() == [0, 2, 5, 5, 5, 5, 5]
-    assert following.batch(ready[2:3], leaders[:1], small=False).tolist() == [0]
+    assert minimise.next_rows(ready, leaders, small=False).tolist() == [0, 2, 5, 5]
+    assert minimise.next_rows(ready, leaders, small=True).tolist() == [0, 2, 5, 5, 5, 5, 5]
+    assert minimise.next_rows(ready[2:3], leaders[:1], small=False).tolist() == [0]
 
 
 def test_a_path_takes_far_fewer_iterations_than_its_trials_alone(prepared):

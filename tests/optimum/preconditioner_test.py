@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from softmax_jax import losses, optimum
-from softmax_jax.optimum import Problem, minimise, preconditioner
+from softmax_jax.optimum import Problem, lbfgs, minimise
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def estimate(problem):
         scores = params @ prepared.features[:, prepared.sample]
         return losses.cross_entropy(scores, prepared.y[prepared.sample], axis=0).mean()
 
-    curvature = preconditioner.estimate(prepared, shares, params @ prepared.features)
+    curvature = lbfgs.estimate_curvature(prepared, shares, params @ prepared.features)
     return prepared, curvature, jax.hessian(loss)(params)
 
 
@@ -44,7 +44,7 @@ def rotation(prepared, curvature):
 
 @pytest.mark.parametrize("most", [256, 2])
 def test_the_curvature_is_the_diagonal_of_the_hessian(problem, monkeypatch, most):
-    monkeypatch.setattr(preconditioner, "_MOST_CLASSES", most)
+    monkeypatch.setattr(lbfgs, "_MOST_CLASSES", most)
     prepared, curvature, hessian = estimate(problem)
     assert (curvature.mixtures is None) == (most == 2)
     basis = rotation(prepared, curvature)
@@ -60,7 +60,7 @@ def test_the_curvature_is_the_diagonal_of_the_hessian(problem, monkeypatch, most
 
 def test_mixtures_leave_less_outside_of_the_diagonal(problem, monkeypatch):
     def outside(most):
-        monkeypatch.setattr(preconditioner, "_MOST_CLASSES", most)
+        monkeypatch.setattr(lbfgs, "_MOST_CLASSES", most)
         prepared, curvature, hessian = estimate(problem)
         basis = rotation(prepared, curvature)
         turned = jnp.einsum("cdi,cdef,efj->ij", basis, hessian, basis)
@@ -72,7 +72,7 @@ def test_mixtures_leave_less_outside_of_the_diagonal(problem, monkeypatch):
 def test_the_preconditioner_divides_by_the_curvature_in_its_basis(problem):
     prepared, curvature, _ = estimate(problem)
     gradient = jax.random.normal(jax.random.key(0), (4, 4))
-    found = preconditioner.precondition(
+    found = lbfgs.precondition(
         gradient, curvature=curvature, l2=0.1, directions=prepared.directions
     )
     basis = rotation(prepared, curvature)
@@ -84,7 +84,7 @@ def test_the_preconditioner_divides_by_the_curvature_in_its_basis(problem):
 def test_without_mixtures_the_optimum_is_the_same(problem, monkeypatch):
     expected = minimise(problem, [1e-2], tolerance=1e-6)
     solver = importlib.import_module("softmax_jax.optimum.solver")
-    monkeypatch.setattr(preconditioner, "_MOST_CLASSES", 2)
+    monkeypatch.setattr(lbfgs, "_MOST_CLASSES", 2)
     solver.advance.clear_cache()
     found = minimise(problem, [1e-2], tolerance=1e-6)
     solver.advance.clear_cache()

@@ -8,8 +8,8 @@ import pytest
 from scipy.special import softmax
 from sklearn.datasets import load_digits
 
-from softmax_jax import data, models, sweep, train
-from softmax_jax.sweep.minibatch import orders
+from softmax_jax import data, model, sweep, train
+from softmax_jax.sweep.sgd import orders
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +80,7 @@ def by_hand():
         y = (1 - smoothing) * y + smoothing / dataset.num_classes
         key, shape = jax.random.key(seed), (dataset.num_features, dataset.num_classes)
         fresh = train.Hyperparameters(init_scale=h.init_scale)
-        initial = train.create_state(key, models.concise, fresh, *shape).params
+        initial = train.create_state(key, model.concise, fresh, *shape).params
         W, b = np.asarray(initial["kernel"], np.float64), np.zeros(shape[1])
         W_velocity, b_velocity = np.zeros_like(W), np.zeros_like(b)
         path, num_steps = [], num_epochs * -(-len(y) // batch_size)

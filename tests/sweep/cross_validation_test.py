@@ -8,7 +8,7 @@ import pytest
 from scipy.special import log_softmax
 
 from softmax_jax import sweep
-from softmax_jax.sweep import resampling
+from softmax_jax.sweep import inputs
 
 OPTIONS = {"num_epochs": 4, "batch_size": 64}
 SETTINGS = sweep.grid(learning_rate=(0.001, 0.1))
@@ -20,7 +20,7 @@ def validated(digits):
 
 
 def test_each_trial_is_judged_on_its_own_fold(validated, digits):
-    counts = resampling.fold_counts(digits.train.y, 4, seed=5)
+    counts = inputs.fold_counts(digits.train.y, 4, seed=5)
     for trial, row in enumerate(validated.table()):
         held_out = counts[:, row["fold"]] == 0
         classifier = validated.classifier(trial)
@@ -46,10 +46,10 @@ def test_the_winner_by_the_mean_is_refitted_on_the_whole_dataset(validated, digi
 
 def test_the_refit_of_best_epochs_takes_their_mean(digits):
     result = sweep.cross_validate(digits.train, SETTINGS, folds=3, epoch="best", **OPTIONS)
-    group = result.run.trials.group
+    group = result.run.trials.setting
     own = group == group[result.refit.trial]
     assert result.refit.epoch == round(result.best_epoch[own].mean())
-    means = result.figures("val_loss", "best")[own].mean()
+    means = result.values("val_loss", "best")[own].mean()
     assert result.refit.metrics["val_loss"] == pytest.approx(means)
     assert "fold" not in result.refit.hyperparameters
 
@@ -95,7 +95,7 @@ def test_the_bootstrap_interval_covers_the_figure_on_new_data(digits):
     result = sweep.bootstrap(
         digits.train, sweep.grid(learning_rate=0.1), draws=40, num_epochs=8, batch_size=64
     )
-    figures = result.figures("val_accuracy")
+    figures = result.values("val_accuracy")
     low, high = sweep.spread(result, result.refit, "val_accuracy")["interval"]
     assert low == pytest.approx(np.quantile(figures, 0.025))
     assert ((figures >= low) & (figures <= high)).mean() >= 0.94

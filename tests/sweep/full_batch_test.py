@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from softmax_jax import data, sweep
-from softmax_jax.sweep import resampling
+from softmax_jax.sweep import inputs
 
 L2 = (1e-3, 1e-2, 0.3)
 
@@ -66,9 +66,9 @@ def test_every_trial_is_at_the_optimum_of_its_l2(splits, result):
         # A column added to all classes changes no probability, and the objective hardly.
         own = result.classifier(trial).W
         np.testing.assert_allclose(own - own.mean(1, keepdims=True), W, atol=2e-3)
-        assert result.figures("objective")[trial] == pytest.approx(objective, rel=1e-5)
+        assert result.values("objective")[trial] == pytest.approx(objective, rel=1e-5)
     assert result.facts["converged"].all()
-    assert (result.figures("gap_bound") <= 1e-6 * result.figures("objective")).all()
+    assert (result.values("gap_bound") <= 1e-6 * result.values("objective")).all()
 
 
 def test_the_figures_are_those_of_the_classifier(splits, result):
@@ -76,7 +76,7 @@ def test_the_figures_are_those_of_the_classifier(splits, result):
         classifier = result.classifier(trial)
         for name, part in (("train_loss", splits.train), ("val_loss", splits.val)):
             expected = losses_of(classifier, part)
-            assert result.figures(name)[trial] == pytest.approx(expected, rel=1e-5)
+            assert result.values(name)[trial] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.slow
@@ -95,13 +95,13 @@ def test_the_table_shows_l2_and_the_certificate_and_nothing_idle(result):
 
 @pytest.mark.parametrize("standardize", [False, True])
 def test_a_fold_is_trained_and_standardised_by_its_own_examples(splits, standardize):
-    counts = resampling.fold_counts(splits.train.y, 3)
+    counts = inputs.fold_counts(splits.train.y, 3)
     folds = fit(splits, l2=(1e-2,), resamples=counts, standardize=standardize)
     for fold, rows in enumerate(counts.T.astype(bool)):
         x, y = splits.train.x[rows], splits.train.y[rows]
         mean, scale = (x.mean(0), x.std(0)) if standardize else (0.0, 1.0)
         W, b, objective = by_scipy((x - mean) / scale, y, 1e-2)
-        assert folds.figures("objective")[fold] == pytest.approx(objective, rel=1e-5)
+        assert folds.values("objective")[fold] == pytest.approx(objective, rel=1e-5)
         classifier, others = folds.classifier(fold), splits.train.x[~rows]
         expected = (others - mean) / scale @ W + b
         found = classifier.logits(others)
@@ -114,13 +114,13 @@ def test_standardised_weights_are_penalised_in_standard_units(splits):
     x = (x - x.mean(0)) / x.std(0)
     for trial, l2 in enumerate(L2):
         objective = by_scipy(x, splits.train.y, l2)[2]
-        assert ours.figures("objective")[trial] == pytest.approx(objective, rel=1e-5)
+        assert ours.values("objective")[trial] == pytest.approx(objective, rel=1e-5)
     loss = losses_of(ours.classifier(1), splits.val)
-    assert ours.figures("val_loss")[1] == pytest.approx(loss, rel=1e-5)
+    assert ours.values("val_loss")[1] == pytest.approx(loss, rel=1e-5)
 
 
 def test_sgd_standardises_each_fold_by_its_own_examples_too(splits):
-    counts = resampling.fold_counts(splits.train.y, 2)
+    counts = inputs.fold_counts(splits.train.y, 2)
     options = {"optimizer": "sgd", "num_epochs": 2, "batch_size": 50, "standardize": True}
     folds = fit(splits, l2=(0.0, 0.1), resamples=counts, **options)
     rows = counts[:, 1].astype(bool)
@@ -129,7 +129,7 @@ def test_sgd_standardises_each_fold_by_its_own_examples_too(splits):
     np.testing.assert_allclose(classifier.mean, splits.train.x[rows].mean(0), rtol=1e-4)
     held_out = dataclasses.replace(splits.train, x=splits.train.x[~rows], y=splits.train.y[~rows])
     expected = losses_of(classifier, held_out)
-    assert folds.figures("val_loss")[1] == pytest.approx(expected, rel=1e-4)
+    assert folds.values("val_loss")[1] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.slow
@@ -145,7 +145,7 @@ def test_chunks_change_nothing(splits, result):
     chunked = fit(splits, chunk=2)
     for name, values in result.metrics.items():
         if name.endswith(("loss", "objective")):
-            np.testing.assert_allclose(chunked.figures(name), values[:, -1], rtol=1e-5)
+            np.testing.assert_allclose(chunked.values(name), values[:, -1], rtol=1e-5)
 
 
 def test_a_winner_that_has_not_converged_says_so(splits):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from softmax_jax import models, sweep
-from softmax_jax.sweep import program, resampling
-from softmax_jax.sweep.minibatch import orders
+from softmax_jax import model, sweep
+from softmax_jax.sweep import inputs, program
+from softmax_jax.sweep.sgd import orders
 from softmax_jax.train import Hyperparameters
 
 
@@ -76,7 +76,7 @@ def test_running_in_chunks_changes_nothing(fit, result, settings, distance):
 MANY = sweep.grid(learning_rate=np.geomspace(1e-3, 0.05, 600))
 IN_PORTIONS = {
     "seeds": ({"seeds": (0, 1)}, 200),
-    "spans": ({"span_steps": 1}, 300),
+    "spans": ({"steps_per_call": 1}, 300),
     "averaging and stopping": (
         {"settings": MANY._replace(averaging=np.float32([0.5]), patience=np.float32([1]))},
         300,
@@ -106,7 +106,7 @@ def test_running_in_portions_changes_nothing(fit, monkeypatch, case):
 
 
 def test_folds_in_portions_are_those_in_chunks(digits):
-    counts = resampling.fold_counts(digits.train.y, 3)
+    counts = inputs.fold_counts(digits.train.y, 3)
     settings = sweep.grid(learning_rate=np.geomspace(1e-3, 0.05, 200))
     options = {"resamples": counts, "num_epochs": 2, "batch_size": 250}
     in_portions, in_chunks = (
@@ -169,9 +169,9 @@ def counting_model():
 
     def apply(params, x):
         traces.append(x.shape)
-        return models.concise.apply(params, x)
+        return model.concise.apply(params, x)
 
-    return models.concise._replace(apply=apply), traces
+    return model.concise._replace(apply=apply), traces
 
 
 def test_one_trace_of_the_train_step_per_batch_size_and_number_of_trials(digits):
@@ -198,7 +198,7 @@ def test_a_second_sweep_of_the_same_shape_compiles_nothing(fit, compilations, mo
 
 @pytest.fixture(scope="module")
 def folded(fit, digits):
-    counts = resampling.fold_counts(digits.train.y, 3, seed=0)
+    counts = inputs.fold_counts(digits.train.y, 3, seed=0)
     return fit(sweep.grid(learning_rate=0.1, l2=1e-2), val=None, resamples=counts), counts
 
 
@@ -320,7 +320,7 @@ def test_bfloat16_products_select_the_same_setting(digits):
     options = {"num_epochs": 10, "batch_size": 50}
     chosen = [
         sweep.fit(
-            digits.train, digits.val, settings, model=models.get("concise", precision), **options
+            digits.train, digits.val, settings, model=model.by_name("concise", precision), **options
         ).best()
         for precision in ("float32", "bfloat16")
     ]

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from softmax_jax import models, objectives, sweep, train
+from softmax_jax import sweep, train
 from softmax_jax.data import Dataset
-from softmax_jax.sweep import memory, program, sources
+from softmax_jax.model import augment, concise
+from softmax_jax.sweep import inputs, mesh, program
 
 
 def wide(num_features, num_classes):
@@ -17,16 +18,16 @@ def wide(num_features, num_classes):
 
 
 def test_a_stated_chunk_is_kept():
-    assert memory.fitting_chunk(4, 784, 10, 1000, chunk=3) == 3
+    assert mesh.fitting_chunk(4, 784, 10, 1000, chunk=3) == 3
 
 
 def fitting(num_features, num_classes, batch_size):
-    each = memory.bytes_per_trial(num_features, num_classes, batch_size)
-    return memory.fitting_chunk(1, num_features, num_classes, each), each
+    each = mesh.sgd_trial_bytes(num_features, num_classes, batch_size)
+    return mesh.fitting_chunk(1, num_features, num_classes, each), each
 
 
 def test_the_chosen_chunk_fills_the_budget_and_no_more():
-    (chunk, each), budget = fitting(784, 10, 256), 0.6 * memory.device_bytes()
+    (chunk, each), budget = fitting(784, 10, 256), 0.6 * mesh.device_bytes()
     assert chunk * each <= budget < (chunk + 1) * each
 
 
@@ -39,11 +40,11 @@ def test_larger_models_and_batches_make_smaller_chunks():
 def test_what_cannot_be_had_is_said_with_its_bytes():
     """A model of terabytes, a chunk of terabytes, results of terabytes; nothing is allocated."""
     with pytest.raises(ValueError, match=r"1 trials of 1000000000 × 1000 .* GiB, more than the .*"):
-        memory.fitting_chunk(1, 10**9, 1000, 10**13)
-    with pytest.raises(ValueError, match=r"GiB that can be had: take fewer .* smaller chunk"):
-        memory.fitting_chunk(10**6, 784, 10, 10**6, chunk=10**6)
-    with pytest.raises(ValueError, match=r"90,000 trials .* GiB that can be had: take fewer"):
-        memory.fitting_chunk(90_000, 10**6, 10, 256)
+        mesh.fitting_chunk(1, 10**9, 1000, 10**13)
+    with pytest.raises(ValueError, match=r"GiB that may be used: take fewer .* smaller chunk"):
+        mesh.fitting_chunk(10**6, 784, 10, 10**6, chunk=10**6)
+    with pytest.raises(ValueError, match=r"90,000 trials .* GiB that may be used: take fewer"):
+        mesh.fitting_chunk(90_000, 10**6, 10, 256)
 
 
 def test_a_grid_of_a_billion_is_refused_before_it_is_made():
@@ -61,7 +62,7 @@ def test_an_epoch_loop_refuses_before_it_compiles(compilations):
 def test_the_memory_of_a_cpu_is_that_of_its_machine():
     if jax.default_backend() != "cpu":
         pytest.skip("an accelerator has its own")
-    assert memory.device_bytes() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert mesh.device_bytes() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_the_bytes_per_trial_are_enough_for_what_the_compiler_takes(digits):
@@ -69,12 +70,12 @@ def test_the_bytes_per_trial_are_enough_for_what_the_compiler_takes(digits):
 
     def bytes_of(K):
         h = sweep.grid(learning_rate=np.linspace(0.01, 0.1, K))
-        fixed = {"objective": objectives.CROSS_ENTROPY, "num_features": 64, "num_classes": 10}
+        fixed = {"objective": train.CROSS_ENTROPY, "num_features": 64, "num_classes": 10}
         fixed["tx"] = train.MOMENTUM_SGD
-        model = models.augmented(models.concise)
+        model = augment(concise)
         states = program.create(np.uint32([0]), h, np.zeros(K, np.int32), model=model, **fixed)
         orders = np.zeros((1, 1, 500), np.int32)
-        data = sources.device_data(digits.train)
+        data = inputs.device_data(digits.train)
         used = program.train_epoch.lower(states, data, orders).compile().memory_analysis()
         return (
             used.argument_size_in_bytes
@@ -83,4 +84,4 @@ def test_the_bytes_per_trial_are_enough_for_what_the_compiler_takes(digits):
             + used.temp_size_in_bytes
         )
 
-    assert (bytes_of(4) - bytes_of(1)) / 3 <= memory.bytes_per_trial(64, 10, 500)
+    assert (bytes_of(4) - bytes_of(1)) / 3 <= mesh.sgd_trial_bytes(64, 10, 500)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from softmax_jax import models, sweep
+from softmax_jax import model, sweep
 from softmax_jax.train import Hyperparameters
 
 # Each cure on its own, all of them together, and none.
@@ -93,9 +93,9 @@ def counting_model():
 
     def apply(params, x):
         traces.append(x.shape)
-        return models.concise.apply(params, x)
+        return model.concise.apply(params, x)
 
-    return models.concise._replace(apply=apply), traces
+    return model.concise._replace(apply=apply), traces
 
 
 def test_cures_of_other_strength_and_length_are_no_new_program(digits):
@@ -171,7 +171,7 @@ def test_a_stopped_trial_has_the_parameters_of_its_best_epoch(stopped, digits):
             figures = result.classifier(trial, epoch).test(digits.val)
             loss = result.metrics["val_loss"][0, best - 1]
             assert figures["loss"] == pytest.approx(loss, rel=1e-4)
-            assert result.figures("val_loss", epoch)[trial] == loss
+            assert result.values("val_loss", epoch)[trial] == loss
     assert result.epochs("last")[0] == 12
 
 

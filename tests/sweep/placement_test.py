@@ -10,18 +10,19 @@ from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from softmax_jax import sweep
-from softmax_jax.sweep import checks, placement, tasks, trials
-from softmax_jax.sweep.placement import ONE, Placement
+from softmax_jax.sweep import chunks, loop, settings
+from softmax_jax.sweep.mesh import AXES, ONE, Placement, padded, place
+from softmax_jax.sweep.settings import trial_table
 
 
 def mesh(*sizes):
     sizes = (*sizes, 1)[:3]
-    return Placement(AbstractMesh(sizes, placement.AXES, axis_types=(AxisType.Auto,) * 3))
+    return Placement(AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3))
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (-1, 1), (1, -1), (1, 1, -1)])
 def test_one_device_needs_no_mesh(sizes):
-    assert placement.place(*sizes) is ONE
+    assert place(*sizes) is ONE
     assert ONE.size("trials") == ONE.size("batch") == 1
     assert ONE.sharding("trials") is None and ONE.by_examples is None
 
@@ -30,13 +31,13 @@ def test_one_device_needs_no_mesh(sizes):
 def test_a_mesh_that_does_not_take_the_devices_there_are_is_refused(sizes):
     words = "mesh.classes is {} × {} × {}; .* the number of devices, 1 ".format(*sizes)
     with pytest.raises(ValueError, match=words):
-        placement.place(*sizes)
+        place(*sizes)
 
 
 @pytest.mark.parametrize("sizes", [(-1, -1), (0, 1), (1, 0), (-2, 1), (1, 1, 0), (-1, 1, -1)])
 def test_sizes_that_no_mesh_has_are_refused(sizes):
     with pytest.raises(ValueError, match="whole numbers from 1, or one of them -1; got"):
-        placement.place(*sizes)
+        place(*sizes)
 
 
 def test_a_sweep_says_so_before_it_begins(digits):
@@ -93,14 +94,14 @@ def test_classes_are_shared_by_what_has_any():
 )
 def test_classes_that_the_devices_cannot_share_are_refused(optimizer, num_classes, words):
     with pytest.raises(ValueError, match=words):
-        checks.classes(mesh(2, 1, 4), optimizer, num_classes)
-    checks.classes(mesh(2, 4), optimizer, num_classes)
+        loop.check_classes(mesh(2, 1, 4), optimizer, num_classes)
+    loop.check_classes(mesh(2, 4), optimizer, num_classes)
 
 
 @pytest.mark.parametrize("seeds, settings", [(1, 1), (1, 9), (3, 5), (8, 3), (16, 1), (8, 8)])
 def test_pieces_are_filled_up_only_where_the_devices_divide_neither_axis(seeds, settings):
-    table = trials.table(sweep.grid(l2=range(settings)), seeds=range(seeds))
-    (piece,) = trials.plan(table, multiple=8)
+    table = trial_table(sweep.grid(l2=range(settings)), seeds=range(seeds))
+    (piece,) = chunks.plan(table, multiple=8)
     height, width = piece.trials.shape
     assert (height, piece.num_real) == (seeds, settings)
     assert width == (settings if seeds % 8 == 0 else -(-settings // 8) * 8)
@@ -111,17 +112,17 @@ def test_pieces_are_filled_up_only_where_the_devices_divide_neither_axis(seeds, 
 
 
 def test_what_is_left_is_cut_for_the_devices_that_are_there_now():
-    table = trials.table(sweep.grid(l2=range(5)), seeds=(0, 1))
-    (piece,) = trials.plan(table)
+    table = settings.trial_table(sweep.grid(l2=range(5)), seeds=(0, 1))
+    (piece,) = chunks.plan(table)
     saved = {"W": np.arange(10.0).reshape(2, 5)}
     for chunk, multiple, width in ((0, 4, 8), (4, 2, 4), (0, 1, 5)):
-        work = tasks.recut([tasks.Task(piece, 3, 0, saved)], chunk, multiple)
-        assert {task.piece.trials.shape[1] for task in work} == {width}
+        work = chunks.recut([chunks.Pending(piece, 3, 0, saved)], chunk, multiple)
+        assert {task.chunk.trials.shape[1] for task in work} == {width}
         values = {
             number: value
             for task in work
             for number, value in zip(
-                task.piece.trials[:, : task.piece.num_real].ravel(),
+                task.chunk.trials[:, : task.chunk.num_real].ravel(),
                 task.saved["W"].ravel(),
                 strict=True,
             )
@@ -132,7 +133,7 @@ def test_what_is_left_is_cut_for_the_devices_that_are_there_now():
 @pytest.mark.parametrize("length, axis", [(5, 0), (8, 1), (1, -1)])
 def test_padding_is_at_the_end_and_divisible(length, axis):
     array = np.ones((length, length))
-    longer = placement.padded(array, axis, 4, -1)
+    longer = padded(array, axis, 4, -1)
     assert longer.shape[axis] % 4 == 0 and longer.shape[axis] - length < 4
     np.testing.assert_array_equal(longer[:length, :length], array)
     assert (longer == -1).sum() == longer.size - array.size

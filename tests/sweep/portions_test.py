@@ -2,8 +2,8 @@ import jax
 import pytest
 from jax.sharding import AxisType
 
-from softmax_jax.sweep import portions
-from softmax_jax.sweep.placement import AXES, ONE, Placement
+from softmax_jax.sweep import program
+from softmax_jax.sweep.mesh import AXES, ONE, Placement
 
 FASHION, DIGITS = (784, 10), (64, 10)
 ON_A_CPU = pytest.mark.skipif(jax.default_backend() != "cpu", reason="only a CPU has such caches")
@@ -25,7 +25,7 @@ ON_A_CPU = pytest.mark.skipif(jax.default_backend() != "cpu", reason="only a CPU
     ],
 )
 def test_trials_are_trained_in_portions_where_they_are_too_many(shape, sizes, num_scores, expected):
-    assert portions.in_training(ONE, shape, *sizes, num_scores) == expected
+    assert program.training_microchunk(ONE, shape, *sizes, num_scores) == expected
 
 
 @ON_A_CPU
@@ -34,13 +34,13 @@ def test_trials_are_trained_in_portions_where_they_are_too_many(shape, sizes, nu
     [((1, 64), 10, None), ((1, 256), 10, 64), ((2, 64), 10, 32), ((1, 3), 1000, 1)],
 )
 def test_trials_are_evaluated_in_smaller_portions(shape, num_classes, expected):
-    assert portions.in_evaluation(ONE, shape, num_classes) == expected
+    assert program.evaluation_microchunk(ONE, shape, num_classes) == expected
 
 
 @pytest.mark.parametrize("num_trials", [1, 2, 12, 97, 360, 1000])
 @pytest.mark.parametrize("num_portions", [1, 2, 5, 64, 5000])
 def test_portions_are_even_and_neither_too_large_nor_much_too_small(num_trials, num_portions):
-    found = portions.even(num_trials, num_portions)
+    found = program.even_size(num_trials, num_portions)
     if found is not None:
         number, remainder = divmod(num_trials, found)
         fewest = min(num_portions, num_trials)
@@ -49,5 +49,5 @@ def test_portions_are_even_and_neither_too_large_nor_much_too_small(num_trials, 
 
 def test_devices_that_share_the_trials_get_them_all():
     shared = Placement(jax.make_mesh((1, 1, 1), AXES, axis_types=(AxisType.Auto,) * 3))
-    assert portions.in_training(shared, (1, 1024), *FASHION, 256) is None
-    assert portions.in_evaluation(shared, (1, 1024), 10) is None
+    assert program.training_microchunk(shared, (1, 1024), *FASHION, 256) is None
+    assert program.evaluation_microchunk(shared, (1, 1024), 10) is None

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from softmax_jax import models, objectives, sweep, train
-from softmax_jax.sweep import program, sources
-from softmax_jax.sweep.minibatch import orders
+from softmax_jax import model, sweep, train
+from softmax_jax.sweep import inputs, program
+from softmax_jax.sweep.sgd import orders
 
-MODEL = models.augmented(models.concise)
+MODEL = model.augment(model.concise)
 
 
 def create(seeds=(0,), settings=None, num_features=64):
@@ -18,7 +18,7 @@ def create(seeds=(0,), settings=None, num_features=64):
         settings,
         np.zeros(len(settings.l2), np.int32),
         model=MODEL,
-        objective=objectives.CROSS_ENTROPY,
+        objective=train.CROSS_ENTROPY,
         tx=train.MOMENTUM_SGD,
         num_features=num_features,
         num_classes=10,
@@ -51,7 +51,7 @@ def test_every_state_is_the_one_that_train_makes():
 def test_trials_share_each_minibatch_in_one_matrix_product(digits):
     """No product has a batch axis: [K·C, D+1] × [D+1, B] forward, [K·C, B] × [B, D+1] backward."""
     states, order = create(), orders([0], 1, 500, 64)
-    program_text = program.train_epoch.lower(states, sources.device_data(digits.train), order)
+    program_text = program.train_epoch.lower(states, inputs.device_data(digits.train), order)
     products = [line for line in program_text.as_text().splitlines() if "dot_general" in line]
     assert not any("batching_dims" in line for line in products)
     for line, left in zip(products, ("3x10x65", "3x10x64"), strict=True):
@@ -63,7 +63,7 @@ def test_trials_share_each_minibatch_in_one_matrix_product(digits):
 def test_portions_of_the_trials_train_as_all_at_once(digits, seeds, at_once):
     """Every one in its own place, with its own sums."""
     settings = sweep.grid(learning_rate=(0.01, 0.02, 0.05, 0.1), momentum=0.5)
-    data, order = sources.device_data(digits.train), orders(seeds, 1, 500, 64)
+    data, order = inputs.device_data(digits.train), orders(seeds, 1, 500, 64)
     (expected, sums), (found, own) = (
         program.train_epoch(create(seeds=seeds, settings=settings), data, order, n)
         for n in (None, at_once)
@@ -81,7 +81,7 @@ def test_portions_of_the_trials_train_as_all_at_once(digits, seeds, at_once):
 def test_portions_take_no_more_memory(digits):
     """Each is trained in place; a second set of all states would show."""
     states = create(settings=sweep.grid(learning_rate=np.linspace(0.01, 0.1, 16)))
-    data, order = sources.device_data(digits.train), orders([0], 1, 500, 64)
+    data, order = inputs.device_data(digits.train), orders([0], 1, 500, 64)
 
     def bytes_of(at_once):
         used = program.train_epoch.lower(states, data, order, at_once).compile().memory_analysis()
@@ -93,24 +93,24 @@ def test_portions_take_no_more_memory(digits):
 def test_an_epoch_uses_the_memory_of_the_states_it_was_given(digits):
     states = create()
     after, _ = program.train_epoch(
-        states, sources.device_data(digits.train), orders([0], 1, 500, 64)
+        states, inputs.device_data(digits.train), orders([0], 1, 500, 64)
     )
     assert states.params["augmented"].is_deleted() and not after.params["augmented"].is_deleted()
 
 
 def test_data_that_is_on_the_device_stays_there(digits):
-    on_device = sources.device_data(digits.train)
+    on_device = inputs.device_data(digits.train)
     assert on_device.x.dtype == jnp.uint8 and on_device.scale == 16
     assert_array_equal(on_device.weights, np.ones(500))
     x = jnp.asarray(digits.val.x)
-    again = sources.device_data(digits.val.__class__(x, digits.val.y, 16.0, (), ""))
+    again = inputs.device_data(digits.val.__class__(x, digits.val.y, 16.0, (), ""))
     assert again.x.unsafe_buffer_pointer() == x.unsafe_buffer_pointer()
 
 
 def test_figures_are_those_of_each_model_alone(digits):
     """Evaluation in NumPy, a model at a time, of states that differ."""
     settings = sweep.grid(init_scale=(0.1, 0.5, 1.0))
-    states, data = create(settings=settings), sources.device_data(digits.val)
+    states, data = create(settings=settings), inputs.device_data(digits.val)
     figures = jax.device_get(program.values(states, program.evaluate(states, data)))
     x, y = digits.val.x.reshape(200, 64) / 16.0, digits.val.y
     for i in range(3):

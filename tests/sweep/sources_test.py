@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from softmax_jax import sweep
-from softmax_jax.sweep import resampling, sources
+from softmax_jax.sweep import inputs
 
 OPTIONS = {"num_epochs": 2, "batch_size": 50}
 
 
 def in_parts(dataset, size):
-    return dataclasses.replace(dataset, part_size=size)
+    return dataclasses.replace(dataset, shard_size=size)
 
 
 def test_what_is_read_in_parts_is_all_of_it_once(digits):
-    feed = sources.make(in_parts(digits.train, 120), None)[0].train
+    feed = inputs.make_inputs(in_parts(digits.train, 120), None)[0].train
     for epoch in (None, 1):
         labels = np.concatenate([np.asarray(data.y) for _, data in feed.parts(epoch, 50)])
         assert sorted(labels) == sorted(digits.train.y)
@@ -25,8 +25,8 @@ def test_what_is_read_in_parts_is_all_of_it_once(digits):
 
 def test_weights_and_counts_go_with_their_rows(digits):
     weighted = dataclasses.replace(digits.train, weights=np.arange(1, 501, dtype=np.float32))
-    counts = resampling.fold_counts(weighted.y, 2)
-    made = sources.make(in_parts(weighted, 120), None, resamples=counts)[0]
+    counts = inputs.fold_counts(weighted.y, 2)
+    made = inputs.make_inputs(in_parts(weighted, 120), None, resamples=counts)[0]
     for _, data in made.train.parts(1, 50):
         rows = np.round(np.asarray(data.importance) * weighted.weights.mean()).astype(int) - 1
         np.testing.assert_array_equal(data.y, weighted.y[rows])
@@ -41,9 +41,9 @@ def test_training_in_parts_comes_as_far(digits):
     options = OPTIONS | {"num_epochs": 6}
     whole = sweep.fit(digits.train, digits.val, **options)
     parts = sweep.fit(in_parts(digits.train, 120), in_parts(digits.val, 90), **options)
-    assert parts.figures("val_loss")[0] == pytest.approx(whole.figures("val_loss")[0], rel=0.05)
-    assert parts.figures("val_accuracy")[0] == pytest.approx(
-        whole.figures("val_accuracy")[0], abs=0.04
+    assert parts.values("val_loss")[0] == pytest.approx(whole.values("val_loss")[0], rel=0.05)
+    assert parts.values("val_accuracy")[0] == pytest.approx(
+        whole.values("val_accuracy")[0], abs=0.04
     )
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from softmax_jax import sweep
-from softmax_jax.sweep import resampling, tasks
-from softmax_jax.sweep.collecting import Collection
+from softmax_jax.sweep import chunks, inputs
+from softmax_jax.sweep.result import Collection
 
 SETTINGS = sweep.grid(learning_rate=(0.05, 0.1), l2=(0.0, 1e-2))
 
@@ -17,8 +17,8 @@ def broken_off(epochs, after):
     collection = Collection(epochs.run)
     for epoch in itertools.islice(epochs, after):
         collection.add(epoch)
-        left = tasks.left(epoch)
-    return collection.arrays(), tasks.unpack(*tasks.pack(left))
+        left = chunks.pending_after(epoch)
+    return collection.arrays(), chunks.unpack(*chunks.pack(left))
 
 
 def finished(epochs, arrays=None):
@@ -44,12 +44,12 @@ def _almost(ours, theirs):
 KINDS = {
     "plain": {"num_epochs": 4, "seeds": (0, 1)},
     "several pieces": {"num_epochs": 3, "seeds": (0, 1), "chunk": 2, "batch_size": (64, 32)},
-    "parts of epochs": {"num_epochs": 2, "span_steps": 3},
+    "parts of epochs": {"num_epochs": 2, "steps_per_call": 3},
     "early stopping": {"num_epochs": 6, "settings": sweep.grid(learning_rate=0.3, patience=(0, 1))},
     "averaging": {"num_epochs": 3, "settings": sweep.grid(averaging=(0.0, 0.9), momentum=0.5)},
     "portions of the trials": {
         "num_epochs": 2,
-        "span_steps": 1,
+        "steps_per_call": 1,
         "batch_size": 250,
         "settings": sweep.grid(learning_rate=np.geomspace(1e-3, 1e-2, 600)),
     },
@@ -73,7 +73,7 @@ def test_what_is_gone_on_with_ends_as_what_was_never_broken_off(digits, kind):
 
 @pytest.mark.slow
 def test_so_does_the_way_to_the_optimum(digits):
-    counts = resampling.fold_counts(digits.train.y, 2)
+    counts = inputs.fold_counts(digits.train.y, 2)
     options = {"optimizer": "lbfgs", "num_epochs": 200, "resamples": counts, "standardize": True}
 
     def start(**more):
@@ -99,7 +99,7 @@ def test_smaller_pieces_go_on_as_well(digits):
 def test_nothing_is_left_at_the_end(digits):
     options = {"num_epochs": 1, "batch_size": 64}
     (epoch,) = sweep.epochs(digits.train, digits.val, SETTINGS, **options)
-    assert tasks.left(epoch) == []
+    assert chunks.pending_after(epoch) == []
 
 
 def test_a_state_of_another_shape_is_refused(digits):

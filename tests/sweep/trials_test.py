@@ -3,13 +3,15 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from softmax_jax import sweep
-from softmax_jax.sweep import trials
+from softmax_jax.sweep import chunks, settings
 
 
 def table(num_settings=1, num_seeds=1, batch_sizes=(256,), num_resamples=0):
     rates = sweep.grid(learning_rate=np.arange(1, num_settings + 1) / 100)
     seeds = tuple(range(num_seeds))
-    return trials.table(rates, seeds=seeds, batch_sizes=batch_sizes, num_resamples=num_resamples)
+    return settings.trial_table(
+        rates, seeds=seeds, batch_sizes=batch_sizes, num_resamples=num_resamples
+    )
 
 
 def test_the_table_has_every_combination_once_with_the_folds_fastest():
@@ -37,7 +39,7 @@ def test_without_resamples_the_fold_is_minus_one():
 
 def test_a_row_has_the_numbers_as_they_were_written():
     """0.1, and not 0.10000000149011612."""
-    t = trials.table(sweep.grid(learning_rate=0.1, l2=1e-4, momentum=0.95), seeds=(7,))
+    t = settings.trial_table(sweep.grid(learning_rate=0.1, l2=1e-4, momentum=0.95), seeds=(7,))
     assert t.row(0) == {
         "learning_rate": 0.1,
         "momentum": 0.95,
@@ -64,7 +66,7 @@ def test_a_plan_runs_every_trial_exactly_once(
 ):
     """In pieces within the chunk: rows of one seed, one shape for each batch size."""
     t = table(num_settings, num_seeds, batch_sizes, num_resamples)
-    pieces = trials.plan(t, chunk)
+    pieces = chunks.plan(t, chunk)
     run = np.concatenate([p.trials[:, : p.num_real].ravel() for p in pieces])
     assert_array_equal(np.sort(run), np.arange(len(t.group)))
     shapes = {}
@@ -81,11 +83,11 @@ def test_a_plan_runs_every_trial_exactly_once(
 
 
 def test_without_a_limit_each_batch_size_is_one_piece():
-    pieces = trials.plan(table(num_settings=5, num_seeds=3, batch_sizes=(64, 8)))
+    pieces = chunks.plan(table(num_settings=5, num_seeds=3, batch_sizes=(64, 8)))
     assert [piece.trials.shape for piece in pieces] == [(3, 5), (3, 5)]
 
 
 def test_pieces_are_as_even_as_can_be():
     """Seven settings in chunks of six are four and three, and not six and one."""
-    pieces = trials.plan(table(num_settings=7), chunk=6)
+    pieces = chunks.plan(table(num_settings=7), chunk=6)
     assert [(piece.trials.shape, piece.num_real) for piece in pieces] == [((1, 4), 4), ((1, 4), 3)]

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from softmax_jax.vocabulary import check_labels, checks
+from softmax_jax import checks
+from softmax_jax.vocabulary import check_labels
 
 
 def test_labels_are_checked_where_they_are_known():

@@ -3,9 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.test_util import check_grads
 
-from softmax_jax.vocabulary.row_losses import row_losses
-from softmax_jax.vocabulary.statistics import Options
-from softmax_jax.vocabulary.tiles import cut
+from softmax_jax.vocabulary.exact import Options, cut, row_losses
 
 
 def test_every_row_has_its_own_gradient():

@@ -3,8 +3,7 @@ import numpy as np
 from numpy.testing import assert_allclose
 from scipy import special
 
-from softmax_jax.vocabulary.statistics import Options, statistics
-from softmax_jax.vocabulary.tiles import cut
+from softmax_jax.vocabulary.exact import Options, cut, statistics
 
 
 def test_four_numbers_per_row_as_numpy_has_them():

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from softmax_jax.commands import run
 from softmax_jax.commands.report import page
-from softmax_jax.data.files import replacing
-from softmax_jax.job.errors import WORKDIR, JobError
+from softmax_jax.host import WORKDIR, JobError, replacing
 
 
 def report(folders: list[Path], target: Path) -> None:

@@ -1,0 +1,448 @@
+"""Where named datasets come from: scikit-learn's copies, and Fashion-MNIST's own files.
+
+The IDX format, in which MNIST and its kin are published: a header and then the values, row by row.
+The header is two zero bytes, a byte for the type of the values (8: uint8), a byte for the rank r,
+and r sizes as big-endian uint32.
+
+Decoded arrays are kept on disk, so that a dataset is decoded once. A cache entry is a few `.npy`
+files and a manifest, written last. The manifest holds its own SHA-256, that of each array file, and
+names, sizes and times of the files that the arrays were decoded from. Whatever does not match is
+treated as absent.
+"""
+
+import contextlib
+import functools
+import gzip
+import hashlib
+import http.client
+import json
+import math
+import os
+import queue
+import struct
+import threading
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from softmax_jax.host import DataError, DatasetNotFoundError, replacing, user_cache_folder
+
+
+class Source(NamedTuple):
+    """A dataset that has been found but not yet read.
+
+    Attributes:
+      name: what the user called it.
+      label_names: C names, by label; or None: the labels are still to be made classes 0..C−1.
+      scale: the largest value that a pixel can take; 1 for features.
+      shard_lengths: for each split, the number of examples in each of its files.
+      read: from the name of a split to its images, uint8 [N, H, W] or [N, H, W, 3], or features
+        [N, ...] of any type; its labels, int32 [N]; and, where there are any, weights [N].
+    """
+
+    name: str
+    label_names: tuple[str, ...] | None
+    scale: float
+    shard_lengths: dict[str, tuple[int, ...]]
+    read: Callable[[str], tuple[np.ndarray, ...]]
+
+
+def data_folders(data_dir: str | os.PathLike | None) -> list[Path]:
+    """Where datasets may lie, in order: data_dir, $TFDS_DATA_DIR, ~/tensorflow_datasets."""
+    given = (data_dir, os.environ.get("TFDS_DATA_DIR"), "~/tensorflow_datasets")
+    return [Path(folder).expanduser() for folder in given if folder]
+
+
+EMBEDDED = ("breast_cancer", "digits", "iris", "wine")
+
+
+def embedded_source(name: str) -> Source:
+    """One of `NAMES`, from scikit-learn's copy of it.
+
+    - `digits`: 1,797 handwritten digits, images uint8 [N, 8, 8] of values 0..16, in 10 classes.
+    - `breast_cancer` (569 examples of 30 features; `malignant` is class 0, `benign` class 1),
+      `iris` (150 of 4, in 3 classes), `wine` (178 of 13, in 3 classes): float32 [N, D] as measured.
+
+    The division into `train` and `test` is fixed and stratified: with the examples sorted by
+    class, and within a class in scikit-learn's order, the first of every five is in `test`. So
+    each class gives a fifth of its examples, to within one. Within each split the examples keep
+    scikit-learn's order.
+    """
+    from sklearn import datasets
+
+    everything = getattr(datasets, f"load_{name}")()
+    if name == "digits":
+        x, scale = everything.images.astype(np.uint8), 16.0
+    else:
+        x, scale = everything.data.astype(np.float32), 1.0
+    y = everything.target.astype(np.int32)
+    in_test = np.zeros(len(y), bool)
+    in_test[np.argsort(y, kind="stable")[::5]] = True
+    parts = {"train": (x[~in_test], y[~in_test]), "test": (x[in_test], y[in_test])}
+    lengths = {split: (len(labels),) for split, (_, labels) in parts.items()}
+    label_names = tuple(str(label) for label in everything.target_names)
+    return Source(name, label_names, scale, lengths, parts.__getitem__)
+
+
+_IDX_UINT8 = 8
+
+
+def read_idx_sizes(path: Path, rank: int) -> tuple[int, ...]:
+    """The shape that the header of the file promises; see `read`."""
+    return _read_idx(path, rank, header_only=True)[0]
+
+
+def read_idx(path: Path, rank: int) -> np.ndarray:
+    """Reads a whole file, unpacked or (`.gz`) compressed, as a uint8 array of the given rank.
+
+    Raises:
+      DataError: the file is not IDX, not uint8, of another rank, longer or shorter than its
+        header says, or its compression is damaged.
+    """
+    sizes, values = _read_idx(path, rank, header_only=False)
+    # The bytes are here already, so that a damaged header cannot make us allocate anything.
+    if len(values) != math.prod(sizes):
+        raise _idx_error(
+            path,
+            f"its header promises {math.prod(sizes):,} values of shape "
+            f"{sizes}, and {len(values):,} are there",
+        )
+    return np.frombuffer(values, np.uint8).reshape(sizes)
+
+
+def _read_idx(path: Path, rank: int, header_only: bool) -> tuple[tuple[int, ...], bytes]:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            sizes = _read_idx_header(file, path, rank)
+            return sizes, b"" if header_only else file.read()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _idx_error(path, f"it cannot be decompressed ({error})") from error
+
+
+def _read_idx_header(file: BinaryIO, path: Path, rank: int) -> tuple[int, ...]:
+    header = file.read(4 + 4 * rank)
+    if header[:2] != b"\0\0" or len(header) < 4:
+        raise _idx_error(path, f"it does not start as an IDX file does (but with {header[:4]!r})")
+    if header[2] != _IDX_UINT8:
+        raise _idx_error(path, f"its values are of IDX type {header[2]}, not {_IDX_UINT8} (uint8)")
+    if header[3] != rank:
+        raise _idx_error(path, f"its values have rank {header[3]}, not {rank}")
+    if len(header) < 4 + 4 * rank:
+        raise _idx_error(path, f"it ends within its header, after {len(header)} bytes")
+    return struct.unpack(f">{rank}I", header[4:])
+
+
+def _idx_error(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{path} is truncated, damaged or another file under this name: {what}. "
+        "Delete it, and put the original in its place or let it be downloaded again."
+    )
+
+
+_CACHE_FORMAT = 1  # to be raised when the meaning of an entry changes
+
+
+class CacheEntry(NamedTuple):
+    """Arrays, by name, and facts: anything that JSON can hold."""
+
+    arrays: dict[str, np.ndarray]
+    facts: dict
+
+
+def cached(name: str, sources: Sequence[Path], build: Callable[[], CacheEntry]) -> CacheEntry:
+    """The entry as cached, or else as built, in which case it is cached for the next time.
+
+    Args:
+      name: of the entry, unique among those of one folder of sources.
+      sources: the files, all in one folder, that the entry depends on. The cache lies beside
+        them, or in the user's cache where that folder is read-only.
+      build: makes the entry; called if no entry is there, or it is damaged or stale.
+
+    A cache that cannot be written is no error.
+    """
+    signature = _signature(sources)  # taken before building, lest a later change go unseen
+    folders = _cache_folders(sources[0].parent)
+    for folder in folders:
+        entry = _read_entry(folder, name, signature)
+        if entry is not None:
+            return entry
+    entry = build()
+    any(
+        _write_entry(folder, name, signature, entry) for folder in folders
+    )  # the first that lets us
+    return entry
+
+
+def _signature(sources: Sequence[Path]) -> list:
+    stats = [(path.name, path.stat()) for path in sorted(sources)]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+
+
+def _cache_folders(home: Path) -> list[Path]:
+    home = home.resolve()
+    elsewhere = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+    return [
+        home / "softmax_jax_cache",
+        user_cache_folder() / "decoded" / f"{home.name}-{elsewhere}",
+    ]
+
+
+def _read_entry(folder: Path, name: str, signature: list) -> CacheEntry | None:
+    try:
+        digest, text = (folder / f"{name}.json").read_text("utf-8").split("\n", 1)
+        manifest = json.loads(text)
+        if digest != _sha256(text) or manifest["signature"] != [_CACHE_FORMAT, signature]:
+            return None
+        arrays = {
+            key: _read_cached_array(folder / f"{name}-{key}.npy", digest)
+            for key, digest in manifest["arrays"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # absent or damaged in whatever way: to be built again
+    return CacheEntry(arrays, manifest["facts"])
+
+
+def _read_cached_array(path: Path, digest: str) -> np.ndarray:
+    # One open file for both: another process may put a new one in its place in between.
+    with open(path, "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise ValueError(f"{path} is damaged")
+        file.seek(0)
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        # Mapped instead of read: its start is aligned, so a CPU device takes it without a copy.
+        return np.asarray(np.memmap(file, dtype, "r", file.tell(), shape))
+
+
+def _write_entry(folder: Path, name: str, signature: list, entry: CacheEntry) -> bool:
+    try:
+        _make_folder(folder)
+        digests = {
+            key: _write_cached_array(folder / f"{name}-{key}.npy", array)
+            for key, array in entry.arrays.items()
+        }
+        manifest = {
+            "signature": [_CACHE_FORMAT, signature],
+            "arrays": digests,
+            "facts": entry.facts,
+        }
+        text = json.dumps(manifest, indent=1)
+        with replacing(folder / f"{name}.json") as file:
+            file.write(f"{_sha256(text)}\n{text}".encode())
+    except OSError:
+        return False
+    return True
+
+
+def _make_folder(folder: Path) -> None:
+    # A folder that nobody may write to is meant to stay as it is, even if we run as root.
+    parent = folder.parent
+    if parent.exists() and not parent.stat().st_mode & 0o222:
+        raise PermissionError(f"{parent} is read-only")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _write_cached_array(path: Path, array: np.ndarray) -> str:
+    with replacing(path) as file:
+        np.save(file, array, allow_pickle=False)
+        file.flush()
+        with open(file.name, "rb") as written:
+            return hashlib.file_digest(written, "sha256").hexdigest()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# Address, sizes and checksums as published; `url_checksums/fashion_mnist.txt` in TFDS has the same.
+FASHION_MNIST_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+
+
+class Published(NamedTuple):
+    """What a file must be: its size in bytes and its SHA-256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+PUBLISHED = {
+    "train-images-idx3-ubyte.gz": Published(
+        26421880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+    ),
+    "train-labels-idx1-ubyte.gz": Published(
+        29515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
+    ),
+    "t10k-images-idx3-ubyte.gz": Published(
+        4422102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+    ),
+    "t10k-labels-idx1-ubyte.gz": Published(
+        5148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
+    ),
+}
+_DOWNLOAD_BLOCK = 1 << 14  # bytes
+
+
+def download(
+    folder: Path,
+    address: str = FASHION_MNIST_URL,
+    published: Mapping[str, Published] = PUBLISHED,
+    patience: float = 5.0,
+) -> None:
+    """Downloads those of the published files that the folder lacks.
+
+    A file gets its name only when it is complete and its checksum right; an interrupt leaves
+    nothing half-done. A progress bar is shown if stderr is a terminal.
+
+    Args:
+      folder: made if need be.
+      address: the URL that the files' names are appended to.
+      published: the files.
+      patience: seconds to wait for the first and for every further block of 16 KiB.
+
+    Raises:
+      DatasetNotFoundError: a file cannot be fetched, is not the published one, or cannot be
+        written.
+    """
+    from tqdm import tqdm
+
+    missing = {name: file for name, file in published.items() if not (folder / name).exists()}
+    size = sum(file.size for file in missing.values())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # disable=None: no bar unless stderr is a terminal
+        with tqdm(desc="downloading", total=size, unit="B", unit_scale=True, disable=None) as bar:
+            for name, file in missing.items():
+                _fetch(f"{address}/{name}", folder / name, file, patience, bar.update)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DatasetNotFoundError(
+            f"Fashion-MNIST cannot be downloaded from {address} into {folder}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _fetch(
+    url: str, path: Path, published: Published, patience: float, progress: Callable[[int], object]
+) -> None:
+    digest, size = hashlib.sha256(), 0
+    with replacing(path) as file, contextlib.closing(_receive_blocks(url, patience)) as blocks:
+        for block in blocks:
+            file.write(block)
+            digest.update(block)
+            size += len(block)
+            progress(len(block))
+            if size > published.size:
+                break
+        if (size, digest.hexdigest()) != published:
+            raise ValueError(
+                f"what {url} sends is not the published file ({published.size:,} bytes, SHA-256 "
+                f"{published.sha256}), and was deleted"
+            )
+
+
+def _receive_blocks(url: str, patience: float) -> Iterator[bytes]:
+    """The content of a URL. No wait is longer than `patience`, whatever it is for.
+
+    A socket's own timeout covers neither the search for the host's address nor a server that
+    sends a byte now and then; so a thread receives, and this one watches the clock.
+    """
+    received: queue.SimpleQueue = queue.SimpleQueue()
+    given_up = threading.Event()
+    arguments = (url, patience, received, given_up)
+    threading.Thread(target=_receive, args=arguments, daemon=True).start()
+    try:
+        while item := received.get(timeout=patience):
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    except queue.Empty:
+        raise TimeoutError(f"nothing came from {url} within {patience:g} seconds") from None
+    finally:
+        given_up.set()
+
+
+def _receive(
+    url: str, patience: float, received: queue.SimpleQueue, given_up: threading.Event
+) -> None:
+    try:
+        opener = urllib.request.build_opener()  # a new one, as urlopen remembers old proxies
+        with opener.open(url, timeout=patience) as response:
+            while not given_up.is_set() and (block := response.read(_DOWNLOAD_BLOCK)):
+                received.put(block)
+        received.put(b"")
+    except urllib.error.HTTPError as error:
+        error.close()
+        received.put(error)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        received.put(error)
+
+
+FASHION_MNIST = "fashion_mnist"
+FASHION_LABELS = (
+    "t-shirt", "trouser", "pullover", "dress", "coat",
+    "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+
+_PREFIXES = {"train": "train", "test": "t10k"}
+_KINDS = {"images-idx3-ubyte": 3, "labels-idx1-ubyte": 1}  # with the rank of the values
+FASHION_FILES = tuple(f"{prefix}-{kind}" for prefix in _PREFIXES.values() for kind in _KINDS)
+
+
+def find_fashion_mnist_files(folders: Sequence[Path]) -> dict[str, Path] | None:
+    """The four files, compressed (`.gz`) or not, in the first folder that has them all.
+
+    In each folder, a subfolder `fashion_mnist` is looked into as well.
+    """
+    for folder in [place for given in folders for place in (given, given / FASHION_MNIST)]:
+        found = {
+            name: path
+            for name in FASHION_FILES
+            for path in (folder / f"{name}.gz", folder / name)
+            if path.is_file()
+        }
+        if len(found) == len(FASHION_FILES):
+            return found
+    return None
+
+
+def fashion_mnist_source(files: Mapping[str, Path]) -> Source:
+    """The dataset in the files that `find` has found; its arrays are cached beside them.
+
+    Raises:
+      DataError: a file is damaged or not what its name says, or images and labels differ in
+        number. So does `read`.
+    """
+    pairs = {
+        split: [(files[f"{prefix}-{kind}"], rank) for kind, rank in _KINDS.items()]
+        for split, prefix in _PREFIXES.items()
+    }
+    lengths = {split: (_count_examples(pair),) for split, pair in pairs.items()}
+
+    def read(split: str) -> tuple[np.ndarray, np.ndarray]:
+        paths = [path for path, _ in pairs[split]]
+        build = functools.partial(_decode_fashion_mnist, pairs[split])
+        arrays = cached(f"split-{split}", paths, build).arrays
+        return arrays["x"], arrays["y"]
+
+    return Source(FASHION_MNIST, FASHION_LABELS, 255.0, lengths, read)
+
+
+def _count_examples(pair: Sequence[tuple[Path, int]]) -> int:
+    (images, num_images), (labels, num_labels) = [
+        (path, read_idx_sizes(path, rank)[0]) for path, rank in pair
+    ]
+    if num_images != num_labels:
+        raise DataError(
+            f"{images} holds {num_images:,} images and {labels} {num_labels:,} labels: they do not "
+            "belong together. Put the original files there, or delete both."
+        )
+    return num_images
+
+
+def _decode_fashion_mnist(pair: Sequence[tuple[Path, int]]) -> CacheEntry:
+    x, y = [read_idx(path, rank) for path, rank in pair]
+    return CacheEntry({"x": x, "y": y.astype(np.int32)}, {})

@@ -1,0 +1,191 @@
+"""What all data must satisfy before anything is compiled, and labels made classes 0..C−1.
+
+Every error is a DataError that names the split, the rule, what it found and the remedy. Arrays of
+JAX are checked on their device.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from softmax_jax.data.dataset import Dataset
+from softmax_jax.host import DataError
+
+
+def check_dataset(dataset: Dataset, role: str) -> None:
+    """Checks one split, called `role` in the messages.
+
+    Raises:
+      DataError: it is empty, counts differ, labels are outside 0..C−1, features are not finite,
+        or weights are negative, not finite or all zero.
+    """
+    _check_shapes(dataset, role)
+    _check_label_range(dataset, role)
+    if dataset.x.dtype != np.uint8:
+        _check_finite(dataset, role)
+    if dataset.weights is not None:
+        _check_weights(dataset, role)
+
+
+def check_alike(datasets: Mapping[str, Dataset]) -> None:
+    """Checks that the examples of all splits have the shape and type of those in train.
+
+    Raises:
+      DataError: they have not.
+    """
+    train = datasets["train"]
+    for role, dataset in datasets.items():
+        shape, expected = dataset.x.shape[1:], train.x.shape[1:]
+        if (shape, dataset.form) != (expected, train.form):
+            raise DataError(
+                f"An example in train is {train.form} of shape {expected}, and one in {role} is "
+                f"{dataset.form} of shape {shape}. Prepare both in the same way."
+            )
+
+
+def _check_shapes(dataset: Dataset, role: str) -> None:
+    x, y = dataset.x, dataset.y
+    if x.ndim < 2 or dataset.num_features == 0:
+        raise DataError(
+            f"{role}: x has shape {x.shape}, and [N, D] or [N, H, W] with at least one feature "
+            "is needed. Reshape it; a single feature is x.reshape(-1, 1)."
+        )
+    if y.shape != x.shape[:1]:
+        raise DataError(
+            f"{role}: x holds {x.shape[0]:,} examples, and y has shape {y.shape}. Give each "
+            "example one integer label."
+        )
+    if dataset.num_examples == 0:
+        raise DataError(f"{role}: there are no examples. Give at least one.")
+
+
+def _check_label_range(dataset: Dataset, role: str) -> None:
+    y, num_classes = dataset.y, dataset.num_classes
+    if num_classes < 2:
+        raise DataError(
+            f"{role}: there is only one class, {dataset.label_names[0]!r}. Give examples of at "
+            "least two."
+        )
+    if int(y.min()) < 0 or int(y.max()) >= num_classes:
+        y = np.asarray(y)
+        row = int(np.argmax((y < 0) | (y >= num_classes)))
+        raise DataError(
+            f"{role}: label {y[row]} of example {row} is outside 0..{num_classes - 1}, as there "
+            f"are {num_classes} classes. Number the classes from 0, give all their names, and "
+            "leave out examples without a label."
+        )
+
+
+def _check_finite(dataset: Dataset, role: str) -> None:
+    on_device = not isinstance(dataset.x, np.ndarray)
+    if on_device and bool(dataset.x.__array_namespace__().isfinite(dataset.x).all()):
+        return
+    for start, block in dataset.blocks(f"checking {role}"):
+        finite = np.isfinite(block)
+        if not finite.all():
+            row, column = np.argwhere(~finite.reshape(len(block), -1))[0]
+            value = block.reshape(len(block), -1)[row, column]
+            raise DataError(
+                f"{role}: feature {value} in row {start + row}, column {column} is not a finite "
+                f"{dataset.form}. Fill in or leave out what is missing, and scale down what is "
+                "too large."
+            )
+
+
+def _check_weights(dataset: Dataset, role: str) -> None:
+    weights = np.asarray(dataset.weights)
+    if weights.shape != (dataset.num_examples,):
+        raise DataError(
+            f"{role}: weights have shape {weights.shape}, and there are {dataset.num_examples:,} "
+            "examples. Give each example one weight."
+        )
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(
+            f"{role}: weight {weights[row]} of example {row} is negative or not finite. "
+            "A weight says how often an example counts: give 0 or more."
+        )
+    if not weights.any():
+        raise DataError(f"{role}: all weights are 0. Give at least one example a weight.")
+
+
+_LABELS_AT_ONCE = 1 << 20  # labels looked at at a time
+_MOST_CLASSES = 1 << 20  # more are taken for a mistake, such as the number of each row
+_KINDS = {"i": "integers", "u": "integers", "b": "booleans", "U": "text", "S": "bytes"}
+
+
+def encode_labels(
+    labels: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The classes are the labels that occur in train, in ascending order.
+
+    Args:
+      labels: for `'train'` and other splits, [N] integers, booleans or text.
+
+    Returns:
+      For each split int32 [N] in 0..C−1, and the C names: text as it is, the integer 7 as `'7'`.
+
+    Raises:
+      DataError: labels are of another type, or of several, or a split has one that train lacks.
+
+    >>> encode({"train": np.array([7, 3, 7]), "val": np.array([3])})[1]
+    ('3', '7')
+    """
+    for role, values in labels.items():
+        _check_label_kind(values, role, labels["train"])
+    classes = _classes(labels["train"])
+    if len(classes) > _MOST_CLASSES:
+        raise DataError(
+            f"train has {len(classes):,} different labels. That many classes are taken for a "
+            "mistake: give each example the label of its class."
+        )
+    codes = {role: _codes(values, classes, role) for role, values in labels.items()}
+    return codes, tuple(_label_name(label) for label in classes.tolist())
+
+
+def _check_label_kind(values: np.ndarray, role: str, train: np.ndarray) -> None:
+    kind, expected = (_KINDS.get(array.dtype.kind) for array in (values, train))
+    if kind is None:
+        raise DataError(
+            f"{role}: labels must be integers or text, and are {values.dtype}. Convert them: "
+            "y.astype('int64')."
+        )
+    if kind != expected:
+        raise DataError(f"The labels of train are {expected}, and those of {role} {kind}.")
+
+
+def _classes(values: np.ndarray) -> np.ndarray:
+    classes = values[:0]
+    for _, block in _label_blocks(values):
+        classes = np.union1d(classes, block)
+    return classes
+
+
+def _codes(values: np.ndarray, classes: np.ndarray, role: str) -> np.ndarray:
+    codes = np.empty(len(values), np.int32)
+    for start, block in _label_blocks(values):
+        # In the type of the classes, or else the classes would be converted for every block.
+        found = np.searchsorted(classes, block.astype(classes.dtype))
+        found = np.minimum(found, len(classes) - 1)
+        unknown = classes[found] != block
+        if unknown.any():
+            row = int(np.argmax(unknown))
+            raise DataError(
+                f"{role}: label {_label_name(block[row].item())!r} of example {start + row} does "
+                f"not occur in train, where there are {len(classes)} classes, and no model can "
+                "learn it. Leave such examples out, or divide the examples otherwise: shuffle them "
+                "first if they are sorted by label."
+            )
+        codes[start : start + len(block)] = found
+    return codes
+
+
+def _label_blocks(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    values = np.asarray(values)
+    for start in range(0, len(values), _LABELS_AT_ONCE):
+        yield start, values[start : start + _LABELS_AT_ONCE]
+
+
+def _label_name(label: int | str | bytes) -> str:
+    return label.decode(errors="replace") if isinstance(label, bytes) else str(label)

@@ -1,0 +1,198 @@
+"""The one table of what may differ between trials: names, defaults, ranges, documentation.
+
+The config and its checks, `sweep.grid`, the messages, the columns of trials.csv and the table in
+docs/conventions.md read it. A new hyperparameter is a row here and its use in `train.train_step`.
+"""
+
+import collections
+import difflib
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Range(NamedTuple):
+    """The numbers from low to high: finite, without the ends that are open, perhaps whole."""
+
+    low: float
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+    whole: bool = False
+
+    def accepts(self, values):
+        """Whether each of the values is in the range: numbers [...] -> booleans [...]."""
+        values = np.asarray(values)
+        inside = np.isfinite(values)
+        inside &= values > self.low if self.low_open else values >= self.low
+        inside &= values < self.high if self.high_open else values <= self.high
+        return inside & (values == np.floor(values)) if self.whole else inside
+
+    def __str__(self):
+        """The end of the sentence 'it must be ...'.
+
+        >>> print(Range(0, 1, high_open=True), "·", Range(0, low_open=True))
+        a finite number from 0 to below 1 · a finite number greater than 0
+        """
+        kind = "a whole number" if self.whole else "a finite number"
+        start = f"greater than {self.low:g}" if self.low_open else f"from {self.low:g}"
+        if self.high == math.inf or self.high >= 2**53:
+            return f"{kind} {start}"
+        return f"{kind} {start} to {'below ' * self.high_open}{self.high:.12g}"
+
+
+class Hyperparameter(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      name: of the axis in `sweep.grid` and config.sweep, and of the column in trials.csv.
+      default: where it is not given.
+      range: the values that it may have.
+      doc: one line of documentation.
+      off: the value that leaves it out of the compiled program; None: it is always there.
+      traced: whether it is a traced number of the step, in `Hyperparameters`. The others (sizes and
+        seeds) are axes of the trials too, but each size is a program of its own.
+      field: the config's field with its single value; '': it has the same name.
+      config_default: the value of that field, where it differs from `default`.
+    """
+
+    name: str
+    default: float
+    range: Range
+    doc: str
+    off: float | None = None
+    traced: bool = True
+    field: str = ""
+    config_default: float | None = None
+
+    @property
+    def config_field(self) -> str:
+        """The config's field, a dot leading into a field of fields."""
+        return self.field or self.name
+
+    @property
+    def config_value(self) -> float:
+        """The config's default, an int where the range is whole."""
+        value = self.default if self.config_default is None else self.config_default
+        return int(value) if self.range.whole else value
+
+
+_UNIT = Range(0, 1)
+_BELOW_1 = Range(0, 1, high_open=True)
+
+TABLE = (
+    Hyperparameter("learning_rate", 0.1, Range(0, low_open=True), "of SGD: the size of a step"),
+    Hyperparameter("momentum", 0.0, _BELOW_1, "of SGD: what a step keeps of the one before", 0.0),
+    Hyperparameter("l2", 0.0, Range(0), "the objective is loss + l2/2 · ‖W‖², without the bias"),
+    Hyperparameter("init_scale", 0.01, Range(0), "standard deviation of the initial weights"),
+    Hyperparameter(
+        "label_smoothing",
+        0.0,
+        _BELOW_1,
+        "s: a label gets 1 - s on itself, and s/C on every class",
+        off=0.0,
+    ),
+    Hyperparameter(
+        "warmup",
+        0.0,
+        _BELOW_1,
+        "fraction of training in which the rate rises from 0, under any schedule",
+        off=0.0,
+    ),
+    Hyperparameter(
+        "final_rate",
+        1.0,
+        _UNIT,
+        "of a schedule that decays: the last rate as a fraction of the learning rate",
+        off=1.0,
+        config_default=0.01,
+    ),
+    Hyperparameter(
+        "averaging",
+        0.0,
+        _UNIT,
+        "fraction of training, at its end, over which the weights are averaged",
+        off=0.0,
+    ),
+    Hyperparameter(
+        "patience",
+        0.0,
+        Range(0, whole=True),
+        "epochs without improvement after which a trial stops at its best epoch; 0: never",
+        off=0.0,
+        field="early_stopping.patience",
+    ),
+    Hyperparameter(
+        "batch_size", 256, Range(1, whole=True), "examples in a minibatch", traced=False
+    ),
+    Hyperparameter(
+        "num_samples",
+        0,
+        Range(0, whole=True),
+        "classes that a sampled loss draws for a batch",
+        traced=False,
+    ),
+    Hyperparameter(
+        "seed",
+        0,
+        Range(0, 2**32 - 1, whole=True),
+        "of the initial weights and of the order of the examples",
+        traced=False,
+    ),
+)
+
+ROWS = {row.name: row for row in TABLE}
+TRACED = tuple(row.name for row in TABLE if row.traced)
+# What None means in numbers: in tables, and beside settings that do have it.
+OFF = {row.name: row.off for row in TABLE if row.traced and row.off is not None}
+
+# Float32 scalars, or arrays [T] of one value per setting; the program leaves out what is None.
+Hyperparameters = collections.namedtuple(
+    "Hyperparameters",
+    TRACED,
+    defaults=[None if name in OFF else ROWS[name].default for name in TRACED],
+    module=__name__,
+)
+Hyperparameters.__doc__ = "The traced hyperparameters of one model, or arrays of many. Fields:\n\n"
+Hyperparameters.__doc__ += "\n".join(f"{row.name}: {row.doc}" for row in TABLE if row.traced)
+
+
+def config_defaults() -> dict:
+    """The config's fields with their defaults, a dictionary for a field of fields."""
+    fields = {}
+    for row in TABLE:
+        *outer, name = row.config_field.split(".")
+        place = fields
+        for part in outer:
+            place = place.setdefault(part, {})
+        place[name] = row.config_value
+    return fields
+
+
+# Names from other libraries, for the hint in an error.
+_ELSEWHERE = {
+    "lr": "learning_rate",
+    "alpha": "l2",
+    "weight_decay": "l2",
+    "wd": "l2",
+    "smoothing": "label_smoothing",
+    "epochs": "num_epochs",
+    "max_epochs": "num_epochs",
+    "n_epochs": "num_epochs",
+    "bs": "batch_size",
+    "random_state": "seeds",
+    "cv": "folds",
+}
+
+
+def nearest(name: str, names) -> str | None:
+    """The one of the names that was probably meant, or None.
+
+    >>> nearest("lr", TRACED), nearest("momentun", TRACED), nearest("colour", TRACED)
+    ('learning_rate', 'momentum', None)
+    """
+    known = _ELSEWHERE.get(name)
+    if known in names:
+        return known
+    return next(iter(difflib.get_close_matches(name, names, n=1)), None)

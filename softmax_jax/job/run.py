@@ -1,0 +1,447 @@
+"""A job from config to results: load, train, select, write, in this order.
+
+Here the fields of the config become plain arguments, and go no further.
+"""
+
+import contextlib
+import math
+import time
+import traceback
+
+import numpy as np
+
+from softmax_jax import data, host, losses, model, sweep
+from softmax_jax.data import bigram
+from softmax_jax.host import DIVERGED, DONE, LOST, USAGE, WORKDIR, JobError
+from softmax_jax.hyperparameters import TRACED
+from softmax_jax.job import checkpoint, console, outputs, processes, tensorboard, workdir
+from softmax_jax.job.config import (
+    WITHOUT_LOGITS,
+    axis_values,
+    config_problems,
+    names_data,
+    problems_with,
+    refuse,
+)
+from softmax_jax.job.workdir import (
+    Workdir,
+    clear,
+    digest,
+    holds,
+    job_identity,
+    job_in,
+    locked,
+    tidy,
+)
+from softmax_jax.sweep import inputs, mesh
+from softmax_jax.sweep.chunks import MisfitError
+
+
+def report_error(error, workdir, folder) -> int:
+    """Says what has ended the job, and returns its exit code.
+
+    folder: what --workdir said. Raises the error again where it is nothing but a defect.
+    """
+    if isinstance(error, JobError | data.DataError):
+        if str(error):  # else another process says it
+            console.complain(f"main.py: {error}")
+        return getattr(error, "exit_code", USAGE)
+    way_on = _how_to_resume(workdir, folder)
+    if isinstance(error, processes.Stopped):
+        if processes.is_first():
+            console.complain(f"main.py: {error}{way_on}.")
+        return error.exit_code
+    if not processes.are_several():
+        raise error
+    if processes.is_loss(error):
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        console.complain(f"main.py: another process or a device is lost ({reason}){way_on}.")
+        return LOST
+    traceback.print_exception(error)
+    return 1
+
+
+def _how_to_resume(workdir, folder):
+    """How a job that was stopped is gone on with; nothing if it had no folder yet."""
+    if folder:
+        return "; the same command goes on from here"
+    if workdir.path:
+        return f"; the same command with --workdir={workdir.path} goes on from here"
+    return ""
+
+
+def load_checked(config, found=None) -> data.Splits:
+    """The data of the config, or one JobError with all that is wrong with either.
+
+    found: the identity of the job that is to go on; its data are taken, and no fallback.
+    """
+    problems = config_problems(config)
+    if not names_data(config):
+        refuse(problems)
+    try:
+        splits = load_data(config, found["data"]["name"] if found else "")
+    except data.DataError as error:
+        if not problems:
+            raise
+        refuse([*problems, str(error)])
+    refuse(problems + problems_with(config, splits))
+    return splits
+
+
+def load_data(config, name="") -> data.Splits:
+    """The dataset of that name, or that of the config, or with a loud warning its fallback."""
+    splits = config.train_split, config.val_split, config.test_split
+    options = {"dtype": "float64" if config.precision == "float64" else "float32"}
+    if name and name == config.dataset_fallback:
+        return data.load(name, *splits, **options)
+    try:
+        return data.load(config.dataset, *splits, data_dir=config.data_dir or None, **options)
+    except data.DatasetNotFoundError as error:
+        if name or config.dataset != "fashion_mnist" or not config.dataset_fallback:
+            raise
+        console.warn(
+            f"{error}\nTRAINING ON {config.dataset_fallback.upper()} INSTEAD. "
+            "To make this an error: --config.dataset_fallback="
+        )
+        return data.load(config.dataset_fallback, *splits, **options)
+
+
+_SEGMENT_OPERATIONS = (
+    4e11  # multiplications and additions that run before a signal is looked for: seconds
+)
+
+
+def start_sweep(config, splits, pending=None):
+    """The epochs of the sweep that the config asks for, checked and ready to run.
+
+    pending: the remaining work; None: all of it.
+    """
+    axes = {name: axis_values(config, name) for name in TRACED}
+    if config.schedule == "constant" and not config.sweep.final_rate:
+        del axes["final_rate"]
+    combine = {"product": sweep.grid, "zip": sweep.zipped}[config.combine]
+    solver, objective, devices = solver_of(config), objective_of(config), devices_of(config)
+    try:
+        if config.l2_path:
+            how = {name: getattr(objective, name) for name in ("class_weight", "standardize")}
+            path = sweep.l2_path(splits.train, config.l2_path, dtype=objective.dtype, **how)
+            axes["l2"] = path
+        settings = combine(**axes)
+        counts = resamples(config, splits.train)
+        return sweep.epochs(
+            splits.train,
+            splits.val if counts is None else counts,
+            settings,
+            num_epochs=config.num_epochs,
+            batch_size=axis_values(config, "batch_size"),
+            seeds=axis_values(config, "seed"),
+            solver=solver,
+            objective=objective,
+            devices=devices._replace(
+                steps_per_call=_steps_per_call(splits.train, settings, config)
+            ),
+            pending=pending,
+        )
+    except ValueError as error:
+        raise JobError(f"The config cannot be run on {splits.name}: {error}") from error
+
+
+def select_winner(config, result):
+    """The winning setting, as its first trial."""
+    return result.best(config.select_metric, config.select_epoch, config.select)
+
+
+def refit_winner(config, splits, result, chosen):
+    """The winner trained anew on the whole train split (after folds, after bootstraps).
+
+    With config.refit on train and val together; without any of these it stays as it is.
+    """
+    if not (config.folds or config.bootstraps or config.refit):
+        return chosen
+    dataset = data.joined(splits.train, splits.val) if config.refit else splits.train
+    how = {"solver": solver_of(config), "objective": objective_of(config)}
+    try:
+        return sweep.refit(
+            dataset, result, chosen, config.select_epoch, devices=devices_of(config), **how
+        )
+    except ValueError as error:
+        raise JobError(str(error), DIVERGED) from error
+
+
+def _steps_per_call(train, settings, config):
+    """How many steps of SGD run in a call; a function of the job alone, and not of its devices."""
+    trials = len(settings.l2) * max(config.folds, config.bootstraps, 1)
+    trials *= len(axis_values(config, "seed"))
+    largest = max(axis_values(config, "batch_size"))
+    each = 4 * largest * train.num_features * train.num_classes * trials
+    return max(1, round(_SEGMENT_OPERATIONS / each))
+
+
+def solver_of(config) -> sweep.SGD | sweep.LBFGS:
+    """How the config minimises."""
+    if config.optimizer == "lbfgs":
+        return sweep.LBFGS(config.tolerance, config.select_metric)
+    num_samples = axis_values(config, "num_samples")
+    return sweep.SGD(config.schedule, num_samples, config.select_metric)
+
+
+def objective_of(config) -> sweep.Objective:
+    """What the config minimises."""
+    return sweep.Objective(
+        model=model.by_name(config.model, config.precision),
+        loss=losses.FROM_LOGITS.get(config.loss) or WITHOUT_LOGITS[config.loss],
+        class_weight=config.class_weight,
+        standardize=config.standardize,
+        dtype=np.dtype("float64" if config.precision == "float64" else "float32"),
+    )
+
+
+def devices_of(config) -> sweep.Devices:
+    """How the config lays the work on devices."""
+    return sweep.Devices((config.mesh.trials, config.mesh.batch, config.mesh.classes), config.chunk)
+
+
+def resamples(config, train):
+    """Counts [N, R] of the folds or bootstrap draws of the config; None: it has none."""
+    if config.folds:
+        return inputs.fold_counts(train.y, config.folds, seed=config.seed)
+    if config.bootstraps:
+        return inputs.bootstrap_counts(len(train.y), config.bootstraps, seed=config.seed)
+    return None
+
+
+def train(config, epochs, progress, workdir, num_examples, stop):
+    """The `Result` of all epochs that are left, on top of what was there.
+
+    Raises `processes.Stopped`, with a checkpoint saved, after the step in which a signal came, and
+    JobError (exit code 3) where nothing can be written, or what was saved does not fit.
+    """
+    collection = progress.collection(epochs.run)
+    workdir.write_metrics(collection.lines())
+    shown = console.watch(epochs, num_examples)
+    if config.tensorboard and processes.is_first():
+        shown = tensorboard.recorded(shown, workdir.path)
+    try:
+        with stop.deferred():
+            _train_steps(shown, collection, progress, workdir, stop)
+    except MisfitError as error:
+        raise JobError(f"{workdir.path}: {error}", WORKDIR) from error
+    return collection.result()
+
+
+def _train_steps(epochs, collection, progress, workdir, stop):
+    for epoch in epochs:
+        collection.add(epoch)
+        workdir.append_metrics(epoch)
+        stopping, due = progress.agree(stop)
+        if stopping or due or (epoch.ends and not epoch.pending):
+            progress.save(collection, epoch)
+        if stopping:
+            stop.requested = stopping
+            break
+
+
+_GIB = 2**30
+
+
+def say_forecast(splits, epochs):
+    """Trials, programs, memory and devices of a checked job."""
+    for line in forecast_lines(splits, epochs):
+        console.say(line)
+
+
+def forecast_lines(splits, epochs) -> list[str]:
+    """The plan of the job as text: every figure follows from the config and the data."""
+    run, chunks = epochs.run, [item.chunk for item in epochs.pending]
+    trials, shapes = run.trials, {chunk.trials.shape for chunk in chunks}
+    where, placement = processes.devices(), run.placement
+    sizes = set(trials.batch_size.tolist())
+    kinds = set(zip(trials.batch_size.tolist(), trials.num_samples.tolist(), strict=True))
+    largest = max(math.prod(shape) for shape in shapes)
+    here = math.ceil(largest / placement.size("trials"))
+    steps = sum(-(-run.num_examples // size) for size in sizes)
+    return [
+        f"trials    {len(trials.setting):,}: {len(set(trials.setting.tolist())):,} settings and "
+        f"batch sizes × {len(set(trials.seed.tolist()))} seeds × "
+        f"{len(set(trials.fold.tolist()))} folds",
+        f"programs  {len(chunks):,} chunks of at most {largest:,} trials, compiled for "
+        f"{len(kinds) * len(shapes)} shapes",
+        f"steps     {steps:,} in an epoch of every batch size, {run.num_epochs:,} epochs",
+        f"memory    {here * epochs.bytes_per_trial / _GIB:.2f} GiB for the trials on each device, "
+        f"{_data_bytes(splits) / _GIB:.2f} GiB for the data, "
+        f"of {mesh.device_bytes() / _GIB:.1f} GiB",
+        f"devices   {where['device_count']} × {where['device_kind']} ({where['backend']}): "
+        f"{placement.size('trials')} share the trials, {placement.size('batch')} each minibatch, "
+        f"{placement.size('classes')} the classes",
+    ]
+
+
+def _data_bytes(splits):
+    parts = (splits.train, splits.val)
+    return sum(part.x.size * part.x.dtype.itemsize for part in parts if part.shard_size is None)
+
+
+_MOST_CLASSES = 1000  # of which each has its own line in a table
+
+
+def finish(config, workdir, splits, result, seconds):
+    """Chooses, refits, reads the test split once, draws, writes; summary.json comes last."""
+    with timed(seconds, "selection"):
+        chosen = select_winner(config, result)
+        selected = refit_winner(config, splits, result, chosen)
+        test = None if splits.test is None else selected.classifier.test(splits.test)
+        more = _judged(config, splits, result, chosen, selected)
+    outputs.write_params(workdir, selected.classifier)
+    # A refit on train and val has seen what it would be judged on: the chosen model has not.
+    judged = chosen if config.refit else selected
+    if config.predictions:
+        outputs.write_predictions(workdir, splits, judged.classifier, selected.classifier)
+    with timed(seconds, "pictures"):
+        if processes.is_first():
+            outputs.draw(workdir, config, splits, result, judged)
+    with timed(seconds, "studies"):
+        more |= outputs.write_studies(workdir, config, splits, selected)
+    outputs.write_summary(workdir, config, splits, result, selected, test, more, seconds)
+    outputs.say_result(config, splits, result, selected, test)
+    outputs.say_more(config, more)
+    outputs.say_files(workdir.path)
+
+
+def _judged(config, splits, result, chosen, selected):
+    """What summary.json holds beyond loss and accuracy: classes, costs, the language."""
+    more = {"language": bigram.distance(splits, selected.classifier), "decisions": None}
+    if len(splits.label_names) <= _MOST_CLASSES:
+        counts = resamples(config, splits.train)
+        more["decisions"] = outputs.decision_fields(
+            config, splits, result, chosen, selected, counts
+        )
+    return more
+
+
+@contextlib.contextmanager
+def timed(seconds, phase):
+    """Adds the seconds of the block to a dictionary, under the name of the phase."""
+    started = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - started
+
+
+def main(config, folder="", *, overwrite=False, mode="run", distributed=False) -> int:
+    """Runs (or only checks) the job and returns its exit code.
+
+    An error is one message on the standard error. distributed: as one of several processes, see
+    `processes.join_cluster`; one that fails alone does not return.
+    """
+    console.quieten()
+    workdir = Workdir(folder)
+    try:
+        with processes.handled_signals() as stop:
+            if distributed:
+                processes.join_cluster(folder)
+            if mode == "check":
+                code = check(config)
+            else:
+                code = run(config, workdir, stop, overwrite=overwrite)
+    except (Exception, processes.Stopped) as error:
+        code = report_error(error, workdir, folder)
+    return processes.leave(code)
+
+
+def check(config) -> int:
+    """Everything short of training: the config, the data, and what the job would take."""
+    _prepare(config)
+    splits = load_checked(config)
+    epochs = start_sweep(config, splits)
+    say_forecast(splits, epochs)
+    return DONE
+
+
+def run(config, workdir, stop, *, overwrite=False) -> int:
+    """The job itself, from its start or from where it was broken off.
+
+    Raises JobError, data.DataError and `processes.Stopped`.
+    """
+    _prepare(config)
+    seconds = {}
+    splits, job, ended = processes.agreed(_read, config, workdir, overwrite, seconds)
+    processes.same(int(digest(job)[:7], 16), "config and data")
+    parts = sum(part.shard_size or 0 for part in (splits.train, splits.val))
+    processes.same(parts, "number of examples in memory at a time")
+    if ended is not None:  # even where nothing can be written
+        return ended
+    with contextlib.ExitStack() as held:
+        own = held, config, workdir, splits, job, overwrite
+        ended, progress, epochs = processes.led(_begin, *own)
+        if ended is not None:
+            return ended
+        processes.same(progress.number, "checkpoint (is --workdir a folder that they share?)")
+        return _run(config, workdir, stop, splits, progress, epochs, seconds)
+
+
+def _read(config, workdir, overwrite, seconds):
+    """The data, the identity of the job on them, and the exit code with which it has ended."""
+    found = None if overwrite else job_in(workdir.path)
+    with timed(seconds, "data"):
+        splits = load_checked(config, found)
+    processes.mesh_sizes(config)
+    job = job_identity(config.to_dict(), splits)
+    return splits, job, None if overwrite else _outcome(workdir.path, job)
+
+
+def _begin(held, config, workdir, splits, job, overwrite):
+    """(exit code, None, None) of a job that has ended; else (None, where it stands, its epochs).
+
+    held: what is to be held until the end, of which the lock of the folder is one.
+    """
+    workdir.open()
+    if processes.is_first():
+        console.warn_if(held.enter_context(locked(workdir.path)))
+    # Who held the lock before may have been at work here.
+    ended = None if overwrite else _outcome(workdir.path, job)
+    if ended is not None:
+        return ended, None, None
+    return None, *_start_or_resume(config, workdir, splits, job, overwrite)
+
+
+def _outcome(folder, job):
+    """The exit code of this job where the folder holds it and it has ended, else None."""
+    code = workdir.outcome(folder) if workdir.holds(folder, job) else None
+    if code is not None:
+        console.say(f"{folder} holds this job, finished. Nothing is left to do.")
+    return code
+
+
+def _start_or_resume(config, workdir, splits, job, overwrite):
+    """Where the job stands, and the epochs that are left of it.
+
+    What cannot be run is refused before anything is deleted or written.
+    """
+    folder = workdir.path
+    begun = not overwrite and holds(folder, job)
+    epochs = None if begun else start_sweep(config, splits)
+    tidy(folder)
+    if not begun:
+        clear(folder)
+        outputs.write_provenance(workdir, config, splits, job)
+    progress = checkpoint.Progress(folder / "checkpoints", job, config)
+    return progress, epochs or start_sweep(config, splits, progress.pending)
+
+
+def _run(config, workdir, stop, splits, progress, epochs, seconds):
+    """What is left of the job, in its own folder, with the data at hand."""
+    outputs.say_start(splits, workdir.path, progress)
+    result = train(config, epochs, progress, workdir, len(splits.train.y), stop)
+    seconds["training"] = progress.training_seconds()
+    outputs.write_tables(workdir, config, result)
+    if result.has_winner:
+        finish(config, workdir, splits, result, seconds)
+        return DONE
+    outputs.write_summary(workdir, config, splits, result, None, None, {}, seconds)
+    outputs.say_diverged(result)
+    return DIVERGED
+
+
+def _prepare(config):
+    host.use_compilation_cache()
+    processes.use_precision(config.get("precision"))
+    processes.start_devices()

@@ -1,0 +1,324 @@
+"""The examples of a sweep on their way to the device: moments, resamples, weights.
+
+A resample is a column of counts [N]; a model trains where its count is positive and is evaluated
+where it is zero. All columns travel to the device once, as uint8 [N, R], whatever the number of
+trials.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from softmax_jax.sweep import mesh
+from softmax_jax.sweep.mesh import ONE, Placement
+from softmax_jax.train import Data
+
+_CANCELLED = 1e-8  # of the squares: where less is left of a difference, its digits are lost
+
+
+def moments(blocks: Iterable, counts=None, constant=1.0):
+    """Mean [R, D] and standard deviation [R, D], float64, of each feature in each resample.
+
+    One pass, and two matrix products for all resamples. Each block gives its means and sums of
+    squared deviations; those of two sets are put together as in Chan, Golub and LeVeque,
+    *Updating Formulae and a Pairwise Algorithm for Computing Sample Variances* (1979), which loses
+    no digits to a large mean.
+
+    blocks: pairs (number of the first example, x [n, ...]), as `Dataset.blocks()` has them.
+    counts [N, R]: how often each example counts in each resample (None: once, R = 1). constant: a
+    number or [D], the scale of a feature that does not vary within a resample.
+
+    >>> x = np.array([[1.0, 5.0], [3.0, 5.0], [9.0, 5.0]])
+    >>> mean, scale = moments([(0, x)], counts=np.array([[1], [1], [0]]), constant=2.0)
+    >>> mean.round(6).tolist(), scale.round(6).tolist()
+    ([[2.0, 5.0]], [[1.0, 2.0]])
+    """
+    total, mean, squares = 0.0, 0.0, 0.0
+    for start, x in blocks:
+        x = np.asarray(x, np.float64).reshape(len(x), -1)
+        there = np.ones((len(x), 1)) if counts is None else counts[start : start + len(x)]
+        n, own_mean, own_squares = _block_moments(x, np.asarray(there, np.float64).T)
+        share = n / np.maximum(total + n, 1)
+        difference = own_mean - mean
+        mean = mean + difference * share
+        squares = squares + own_squares + difference**2 * share * total
+        total = total + n
+    scale = np.sqrt(squares / total)
+    # A reciprocal must be a finite float32.
+    return mean, np.where(scale >= np.finfo(np.float32).tiny, scale, constant)
+
+
+def _block_moments(x, counts):
+    """Count [R, 1], mean and sum of squared deviations [R, D] of x [n, D] for counts [R, n]."""
+    n = counts.sum(1, keepdims=True)
+    centre = x.mean(0)
+    centred = x - centre
+    offset = counts @ centred / np.maximum(n, 1)
+    mean, squares = centre + offset, counts @ centred**2 - n * offset**2
+    cancelled = (squares <= _CANCELLED * n * offset**2) & (offset != 0)
+    for r in np.flatnonzero(cancelled.any(1)):
+        rows, columns = np.flatnonzero(counts[r]), np.flatnonzero(cancelled[r])
+        mean[r, columns], squares[r, columns] = _exact_moments(x[rows][:, columns], counts[r, rows])
+    return n, mean, squares
+
+
+def _exact_moments(x, counts):
+    """Mean and sum of squared deviations [D] of x [n, D]: exact where a feature is constant."""
+    shifted = x - x[0]
+    mean = counts @ shifted / counts.sum()
+    return x[0] + mean, counts @ (shifted - mean) ** 2
+
+
+_MOST_COPIES = 255  # of a uint8
+
+
+def fold_counts(labels, folds=5, *, stratified=True, seed=0):
+    """Counts [N, R] of K-fold cross-validation: column k is zero on fold k and one elsewhere.
+
+    folds: how many, or an integer array [N] that says which fold each example is in (groups that
+    must stay together). stratified: each fold gets its share of every class. Raises ValueError for
+    fewer than two folds, and for more folds than a class has examples.
+
+    >>> fold_counts(np.array([0, 0, 1, 1]), 2).sum(0).tolist()
+    [2, 2]
+    """
+    labels = np.asarray(labels)
+    if np.ndim(folds) == 0:
+        member = _assign_folds(labels, int(folds), stratified, seed)
+    else:
+        member = _given_folds(folds, len(labels))
+    mesh.check_counts(len(labels), member.max() + 1)
+    return (member[:, None] != np.arange(member.max() + 1)).astype(np.uint8)
+
+
+def check_resamples(resamples, num_examples):
+    """Raises ValueError for counts that no resample can have.
+
+    They are whole numbers [N, R] from 0 to 255, and every column leaves something in and
+    something out.
+    """
+    counts = np.asarray(resamples)
+    if counts.ndim != 2 or counts.shape[0] != num_examples or not counts.shape[1]:
+        raise ValueError(f"resamples need a row for each of the {num_examples} training examples.")
+    if not ((counts >= 0) & (counts <= _MOST_COPIES) & (counts == np.floor(counts))).all():
+        raise ValueError(f"resamples are counts: whole numbers from 0 to {_MOST_COPIES}.")
+    useless = ~((counts > 0).any(0) & (counts == 0).any(0))
+    if useless.any():
+        raise ValueError(
+            f"Column {useless.argmax()} of the resamples leaves no example to train on, or none "
+            "to evaluate on."
+        )
+
+
+def bootstrap_counts(num_examples, draws, *, seed=0):
+    """Counts [N, R] of R bootstrap draws: each column sums to N, about 37 % of it is zero."""
+    if draws < 2:
+        raise ValueError(f"A bootstrap needs at least 2 draws; it got {draws}.")
+    mesh.check_counts(num_examples, draws)
+    rng = np.random.default_rng(seed)
+    counts = np.empty((num_examples, draws), np.uint8)
+    for column in counts.T:
+        drawn = rng.integers(num_examples, size=num_examples)
+        column[:] = np.minimum(np.bincount(drawn, minlength=num_examples), _MOST_COPIES)
+    return counts
+
+
+def example_importance(dataset, class_weight=None):
+    """What each training example weighs in the objective, [N] of mean 1; None: the same.
+
+    The product of the dataset's own weights and the weight of the example's class: 'balanced'
+    (N / (C · count of the class)) or C numbers. With mean 1, l2 keeps its meaning. Raises
+    ValueError for class weights that do not fit.
+    """
+    if dataset.weights is None and class_weight is None:
+        return None
+    labels, num_classes = np.asarray(dataset.y), dataset.num_classes
+    own = np.ones(len(labels)) if dataset.weights is None else np.asarray(dataset.weights)
+    weights = own * _class_weights(labels, num_classes, class_weight)[labels]
+    if not weights.sum() > 0:
+        raise ValueError("The weights of the training examples are all zero.")
+    return (weights / weights.mean()).astype(dataset.dtype)
+
+
+def _class_weights(labels, num_classes, class_weight):
+    if class_weight is None:
+        return np.ones(num_classes)
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(
+                f"class_weight must be 'balanced' or {num_classes} numbers; "
+                f"it got {class_weight!r}."
+            )
+        counts = np.bincount(labels, minlength=num_classes)
+        return len(labels) / (num_classes * np.maximum(counts, 1))
+    weights = np.asarray(class_weight, np.float64)
+    if weights.shape != (num_classes,) or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(
+            f"class_weight needs {num_classes} finite numbers of 0 or greater, one per class; "
+            f"it got {tuple(np.atleast_1d(weights).tolist())}."
+        )
+    return weights
+
+
+def _assign_folds(labels, folds, stratified, seed):
+    """The fold of each example: shuffled, then dealt out like cards (class by class)."""
+    smallest = np.bincount(labels)[np.unique(labels)].min() if stratified else len(labels)
+    if folds < 2 or folds > smallest:
+        scarce = "examples of the rarest class" if stratified else "examples"
+        raise ValueError(f"folds must be from 2 to the {smallest} {scarce}; it got {folds}.")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    if stratified:
+        order = order[np.argsort(labels[order], kind="stable")]
+    member = np.empty(len(labels), np.int64)
+    member[order] = np.arange(len(labels)) % folds
+    return member
+
+
+def _given_folds(folds, num_examples):
+    folds = np.asarray(folds)
+    if folds.shape != (num_examples,) or not np.issubdtype(folds.dtype, np.integer):
+        raise ValueError(f"folds as an array must be {num_examples} integers, one per example.")
+    names, member = np.unique(folds, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError("folds as an array must name at least two folds.")
+    return member
+
+
+class Inputs(NamedTuple):
+    """A `data.Dataset` for the device: at once, or, where it is too large for that, by shards.
+
+    divided: whether each device of the mesh's batch axis has a share of the examples, instead of
+    all. resident: all of it, on the device, or None. dtype: of the features there.
+    """
+
+    dataset: Any
+    importance: np.ndarray | None
+    resamples: np.ndarray | None
+    placement: Placement
+    dtype: Any
+    divided: bool = False
+    resident: Data | None = None
+
+    def shards(self, epoch=None, batch_size=1) -> Iterator[tuple[int, Data]]:
+        """(number, examples) of each shard: in the order of an epoch, or (None) in their own."""
+        if self.resident is not None:
+            yield 0, self.resident
+            return
+        dataset = self.dataset
+        shards = dataset.in_order() if epoch is None else dataset.shuffled(epoch, batch_size)
+        for shard in shards:
+            yield shard.number, self._on_device(shard.dataset, shard.rows)
+
+    def kept(self):
+        """The same inputs, with its dataset on the device if it is not read by shards."""
+        if self.dataset.shard_size is not None:
+            return self
+        return self._replace(resident=self._on_device(self.dataset, slice(None)))
+
+    def normalised(self, mean, scale):
+        """The same inputs with another mean and scale [D]."""
+        dataset = dataclasses.replace(self.dataset, mean=mean, scale=scale)
+        resident = self.resident
+        if resident is not None:
+            own = self.placement.everywhere((mean.astype(self.dtype), scale.astype(self.dtype)))
+            resident = resident._replace(mean=own[0], scale=own[1])
+        return self._replace(dataset=dataset, resident=resident)
+
+    def _on_device(self, dataset, rows):
+        importance = None if self.importance is None else self.importance[rows]
+        resamples = None if self.resamples is None else self.resamples[rows]
+        lie = self.dtype, self.placement, self.divided
+        return device_data(dataset, importance, resamples, *lie)
+
+
+def device_data(
+    dataset, importance=None, resamples=None, dtype=np.float32, placement=ONE, divided=False
+) -> Data:
+    """A `data.Dataset` on the device; arrays that are there already stay where they are."""
+    mean, scale = np.asarray(dataset.mean, dtype), np.asarray(dataset.scale, dtype)
+    whole = {"mean": mean if np.any(mean) else None, "scale": scale}
+    examples = {
+        "x": dataset.x,
+        "y": dataset.y,
+        "weights": np.ones(len(dataset.y), np.float32),
+        "resamples": resamples,
+        "importance": importance,
+    }
+    put = placement.examples if divided else placement.everywhere
+    return Data(**put(examples), **placement.everywhere(whole))
+
+
+class InputPair(NamedTuple):
+    """The training data and the held-out data (None: nothing is evaluated).
+
+    mean, scale: None, or [R, D]: those of the training part of each resample, where every resample
+    is standardised by its own.
+    """
+
+    train: Inputs
+    held_out: Inputs | None
+    mean: np.ndarray | None = None
+    scale: np.ndarray | None = None
+
+    @property
+    def differ(self):
+        """Whether every resample is normalised in its own way."""
+        return self.mean is not None
+
+    def of(self, fold):
+        """(training inputs, held-out inputs) for the trials of a fold (-1: there are no folds)."""
+        if not self.differ:
+            return self.train, self.held_out
+        own = self.mean[fold], self.scale[fold]
+        return self.train.normalised(*own), self.held_out.normalised(*own)
+
+
+def make_inputs(
+    train,
+    val,
+    *,
+    class_weight=None,
+    resamples=None,
+    standardize=False,
+    dtype=np.float32,
+    placement=ONE,
+    divided=False,
+):
+    """(sources, mean, scale): the data on the device, and how an input is normalised.
+
+    mean and scale are [R, D] where each resample has its own. divided: on a mesh, each device of
+    its batch axis has a share of the training examples (what is only evaluated is always so).
+    Raises ValueError for weights that do not fit.
+    """
+    importance = example_importance(train, class_weight)
+    own = None
+    if standardize:
+        train, val, own = _standardised(train, val, resamples)
+    counts = None if resamples is None else np.asarray(resamples, np.uint8)
+    inputs = Inputs(train, importance, counts, placement, dtype, divided).kept()
+    normalisation = train.mean, train.scale
+    if resamples is None:
+        held_out = val and Inputs(val, None, None, placement, dtype, divided=True).kept()
+        return InputPair(inputs, held_out), *normalisation
+    out = (counts == 0).astype(np.uint8)
+    held_out = inputs._replace(importance=None, resamples=out)
+    if inputs.resident is not None:  # the examples are there once
+        put = placement.examples if divided else placement.everywhere
+        shared = inputs.resident._replace(importance=None, resamples=put(out))
+        held_out = held_out._replace(resident=shared)
+    return InputPair(inputs, held_out, *(own or (None, None))), *(own or normalisation)
+
+
+def _standardised(train, val, resamples):
+    """The datasets with the moments of the training examples; and those of each resample."""
+
+    def of(counts):
+        return moments(train.blocks("mean and scale"), counts, constant=train.scale)
+
+    mean, scale = (values[0] for values in of(None))
+    own = None if resamples is None else of(resamples)
+    train = dataclasses.replace(train, mean=mean, scale=scale)
+    val = val and dataclasses.replace(val, mean=mean, scale=scale)
+    return train, val, own
