@@ -16,6 +16,7 @@ import numpy as np
 from softmax_jax import data, sweep
 from softmax_jax.sweep import full_batch, inputs, program
 from softmax_jax.sweep.result import Collection
+from tests import flat
 
 _DIGITS = data.load("digits", "train[:500]", "train[500:703]")
 _WORDS = data.load("bigram:400", "train[:500]", "test[:203]")
@@ -81,7 +82,7 @@ def run(case, mesh, seen):
     settings, options = CASES[case]
     splits = _WORDS if case in ("words", "sampled words", "all logits") else _DIGITS
     val = None if "resamples" in options else splits.val
-    epochs = sweep.epochs(splits.train, val, settings, mesh=mesh, **options)
+    epochs = flat.epochs(splits.train, val, settings, mesh=mesh, **options)
     seen.clear()
     collection = Collection(epochs.run)
     for epoch in epochs:

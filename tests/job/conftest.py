@@ -4,6 +4,7 @@ import pytest
 
 from configs import default
 from softmax_jax import data, sweep
+from tests import flat
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +17,7 @@ def splits():
 def result(splits):
     """Learning rate × l2 under two seeds, three epochs; trials 0..3 are seed 0, 4..7 seed 1."""
     settings = sweep.grid(learning_rate=(0.1, 0.5), l2=(0.0, 0.1))
-    return sweep.fit(splits.train, splits.val, settings, num_epochs=3, batch_size=64, seeds=(0, 1))
+    return flat.fit(splits.train, splits.val, settings, num_epochs=3, batch_size=64, seeds=(0, 1))
 
 
 @pytest.fixture

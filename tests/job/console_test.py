@@ -11,10 +11,11 @@ import pytest
 
 from softmax_jax import sweep
 from softmax_jax.job import console
+from tests import flat
 
 
 def test_epochs_pass_through_and_leave_a_line_each(splits, capsys):
-    epochs = sweep.epochs(splits.train, splits.val, num_epochs=2, batch_size=256)
+    epochs = flat.epochs(splits.train, splits.val, num_epochs=2, batch_size=256)
     seen = [epoch.metrics["val_loss"][0] for epoch in console.watch(epochs, 1437)]
     lines = capsys.readouterr().out.splitlines()
     assert len(seen) == len(lines) == 2
@@ -25,7 +26,7 @@ def test_epochs_pass_through_and_leave_a_line_each(splits, capsys):
 
 def test_with_many_trials_the_line_is_of_the_best(splits, capsys):
     settings = sweep.grid(learning_rate=(1e-4, 0.3))
-    epochs = sweep.epochs(splits.train, splits.val, settings, num_epochs=1, batch_size=256)
+    epochs = flat.epochs(splits.train, splits.val, settings, num_epochs=1, batch_size=256)
     ((epoch),) = list(console.watch(epochs, 1437))
     said = capsys.readouterr().out
     assert "trials 0-1, best:" in said

@@ -12,6 +12,7 @@ from softmax_jax import data, sweep
 from softmax_jax.job import config, outputs
 from softmax_jax.job.workdir import Workdir
 from softmax_jax.sweep import inputs
+from tests import flat
 
 COST = ((0, 10), (1, 0))  # malignant, benign
 WITH_REFERRAL = ((0, 10, 0.5), (1, 0, 0.5))
@@ -31,7 +32,7 @@ def bootstrapped(cancer):
     counts = inputs.bootstrap_counts(len(cancer[0].y), 30)
     settings = sweep.grid(learning_rate=(0.001, 0.1))
     options = {"num_epochs": 2, "batch_size": 64, "resamples": counts}
-    return counts, sweep.fit(cancer[0], None, settings, **options)
+    return counts, flat.fit(cancer[0], None, settings, **options)
 
 
 @pytest.fixture(scope="module")

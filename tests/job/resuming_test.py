@@ -10,6 +10,7 @@ from softmax_jax import sweep
 from softmax_jax.host import WORKDIR, JobError
 from softmax_jax.job import checkpoint
 from softmax_jax.job.processes import Stop
+from tests import flat
 
 JOB = {"config": {"l2": 0.0}, "data": {"name": "digits"}}
 
@@ -32,7 +33,7 @@ def epochs(splits):
     def make(work=None):
         settings = sweep.grid(learning_rate=(0.1, 0.3))
         options = {"num_epochs": 3, "batch_size": 256, "chunk": 1, "work": work}
-        return sweep.epochs(splits.train, splits.val, settings, **options)
+        return flat.epochs(splits.train, splits.val, settings, **options)
 
     return make
 

@@ -6,6 +6,7 @@ import pytest
 from softmax_jax import sweep
 from softmax_jax.job import setting_plots
 from softmax_jax.sweep.settings import trial_table
+from tests import flat
 
 
 def labels(settings, **options):
@@ -30,7 +31,7 @@ def test_settings_of_a_grid_are_named_by_their_axes():
 def stopping(splits):
     settings = sweep.grid(learning_rate=20.0, patience=(0, 1))
     options = {"num_epochs": 6, "batch_size": 64, "seeds": (0, 1)}
-    return sweep.fit(splits.train, splits.val, settings, **options)
+    return flat.fit(splits.train, splits.val, settings, **options)
 
 
 def test_a_curve_is_the_mean_of_the_trials_and_a_dot_the_model_that_counts(stopping):
@@ -54,16 +55,16 @@ def test_a_curve_is_the_mean_of_the_trials_and_a_dot_the_model_that_counts(stopp
 
 def test_a_trial_that_blew_up_does_not_set_the_scale(splits):
     settings = sweep.grid(learning_rate=(0.1, 1e4))
-    result = sweep.fit(splits.train, splits.val, settings, num_epochs=3, batch_size=64)
+    result = flat.fit(splits.train, splits.val, settings, num_epochs=3, batch_size=64)
     low, high = setting_plots.settings(result, "").axes[0].get_ylim()
     worst = result.metrics["train_loss"][1].max()
     assert low < result.metrics["train_loss"][0, -1] < high < worst / 2
 
 
 def test_one_setting_or_too_many_have_no_such_picture(result, splits):
-    alone = sweep.fit(splits.train, splits.val, num_epochs=1, batch_size=256, seeds=(0, 1))
+    alone = flat.fit(splits.train, splits.val, num_epochs=1, batch_size=256, seeds=(0, 1))
     assert setting_plots.settings(alone, "") is None
     assert setting_plots.settings(result, "") is not None
     many = sweep.grid(learning_rate=np.linspace(0.1, 1, 11))
-    result = sweep.fit(splits.train, splits.val, many, num_epochs=1, batch_size=256)
+    result = flat.fit(splits.train, splits.val, many, num_epochs=1, batch_size=256)
     assert setting_plots.settings(result, "") is None

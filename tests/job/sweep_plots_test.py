@@ -6,6 +6,7 @@ import numpy as np
 
 from softmax_jax import sweep
 from softmax_jax.job import sweep_plots
+from tests import flat
 
 
 def test_the_grid_holds_the_means_and_spreads_of_the_settings(result):
@@ -38,7 +39,7 @@ def test_two_axes_get_a_panel_each_and_a_heat_map_with_the_winner_framed(result)
 
 def test_an_axis_over_decades_and_a_loss_that_blows_up_are_logarithmic(splits):
     settings = sweep.grid(learning_rate=(0.001, 0.1, 1e3))
-    result = sweep.fit(splits.train, splits.val, settings, num_epochs=1, batch_size=64)
+    result = flat.fit(splits.train, splits.val, settings, num_epochs=1, batch_size=64)
     grid = sweep_plots.lay_out(result, result.best(), "val_loss", "last")
     (axes,) = sweep_plots.sweep(grid, "").axes
     assert axes.get_xscale() == "log"
@@ -58,11 +59,11 @@ def test_a_diverged_setting_leaves_a_gap(result):
 
 
 def test_a_run_without_axes_has_no_such_picture(splits):
-    result = sweep.fit(splits.train, splits.val, num_epochs=1, batch_size=256, seeds=(0, 1))
+    result = flat.fit(splits.train, splits.val, num_epochs=1, batch_size=256, seeds=(0, 1))
     assert sweep_plots.lay_out(result, result.best(), "val_loss", "last") is None
 
 
 def test_axes_that_are_not_crossed_have_no_such_picture(splits):
     settings = sweep.zipped(l2=(0.0, 0.1, 0.0), averaging=(0.0, 0.0, 0.5))
-    result = sweep.fit(splits.train, splits.val, settings, num_epochs=1, batch_size=256)
+    result = flat.fit(splits.train, splits.val, settings, num_epochs=1, batch_size=256)
     assert sweep_plots.lay_out(result, result.best(), "val_loss", "last") is None

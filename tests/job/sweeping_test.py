@@ -6,6 +6,7 @@ import pytest
 from softmax_jax import sweep
 from softmax_jax.host import JobError
 from softmax_jax.job import run
+from tests import flat
 
 
 def test_the_axes_of_the_config_become_trials(config, splits):
@@ -99,7 +100,7 @@ def test_folds_end_in_a_refit_of_the_winner(config, splits):
     result = sweep.collect(run.start_sweep(config, splits))
     selected = run.refit_winner(config, splits, result, run.select_winner(config, result))
     assert selected.refit and selected.hyperparameters["learning_rate"] == 0.3
-    alone = sweep.fit(
+    alone = flat.fit(
         splits.train, None, sweep.grid(learning_rate=0.3), num_epochs=2, batch_size=256
     )
     np.testing.assert_array_equal(selected.classifier.W, alone.classifier(0).W)

@@ -8,6 +8,7 @@ import pytest
 from softmax_jax import sweep
 from softmax_jax.host import USAGE, WORKDIR, JobError
 from softmax_jax.job import tensorboard
+from tests import flat
 
 INSTALLED = pytest.importorskip("tensorboardX.proto.event_pb2", reason="needs tensorboardX")
 RATES = (0.05, 0.1)
@@ -15,7 +16,7 @@ RATES = (0.05, 0.1)
 
 def start(splits, num_epochs=3):
     settings = sweep.grid(learning_rate=RATES)
-    return sweep.epochs(splits.train, splits.val, settings, num_epochs=num_epochs, batch_size=256)
+    return flat.epochs(splits.train, splits.val, settings, num_epochs=num_epochs, batch_size=256)
 
 
 def crc32c(data):

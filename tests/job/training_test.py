@@ -6,12 +6,12 @@ import signal
 import numpy as np
 import pytest
 
-from softmax_jax import sweep
 from softmax_jax.host import WORKDIR, JobError
 from softmax_jax.job import checkpoint, workdir
 from softmax_jax.job.processes import Stop, Stopped
 from softmax_jax.job.run import train
 from softmax_jax.job.workdir import Workdir
+from tests import flat
 
 JOB = {"config": {}, "data": {"name": "digits"}}
 NUM_EPOCHS = 4
@@ -29,7 +29,7 @@ def job(config, splits, tmp_path):
         config.update(fields)
         progress = checkpoint.Progress(tmp_path / "checkpoints", JOB, config)
         options = {"num_epochs": NUM_EPOCHS, "batch_size": 256, "work": progress.pending}
-        epochs = sweep.epochs(splits.train, splits.val, seeds=(0, 1), **options)
+        epochs = flat.epochs(splits.train, splits.val, seeds=(0, 1), **options)
         epochs._epochs = seen(epochs._epochs, watch)
         workdir = Workdir(tmp_path)
         return train(config, epochs, progress, workdir, 1437, stop or Stop())

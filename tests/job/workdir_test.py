@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from softmax_jax import sweep
 from softmax_jax.host import WORKDIR, JobError
 from softmax_jax.job.workdir import Workdir
+from tests import flat
 
 
 def opened(folder=""):
@@ -81,9 +81,7 @@ def test_the_metrics_are_what_was_written_at_once_and_what_came_after(tmp_path, 
     """Whatever stood there before, a torn line included."""
     workdir = Workdir(tmp_path)
     (tmp_path / "metrics.jsonl").write_text('{"trial": 0, "epoch": 9}\n{"trial": 0, "ep')
-    epochs = list(
-        sweep.epochs(splits.train, splits.val, num_epochs=2, batch_size=256, seeds=(0, 1))
-    )
+    epochs = list(flat.epochs(splits.train, splits.val, num_epochs=2, batch_size=256, seeds=(0, 1)))
     figures = {name: values[0] for name, values in epochs[0].metrics.items()}
     workdir.write_metrics([{"trial": np.int64(0), "epoch": 1} | figures])
     for epoch in epochs:

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from softmax_jax import sweep
+from tests import flat
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4])
 def test_pieces_are_put_together_by_trial(digits, fit, chunk):
     settings = sweep.grid(learning_rate=(0.02, 0.05, 0.1))
     whole = fit(settings, seeds=(0, 1))
-    epochs = sweep.epochs(
+    epochs = flat.epochs(
         digits.train, digits.val, settings, num_epochs=3, batch_size=64, seeds=(0, 1), chunk=chunk
     )
     pieces = sweep.collect(epochs)
@@ -26,7 +27,7 @@ def test_an_iterator_that_passes_the_epochs_on_changes_nothing(digits, fit):
     seen = []
 
     def passed_on():
-        for epoch in sweep.epochs(digits.train, digits.val, num_epochs=3, batch_size=64):
+        for epoch in flat.epochs(digits.train, digits.val, num_epochs=3, batch_size=64):
             seen.append(epoch.metrics["val_loss"][0])
             yield epoch
 

@@ -8,8 +8,9 @@ import pytest
 from scipy.special import softmax
 from sklearn.datasets import load_digits
 
-from softmax_jax import data, model, sweep, train
+from softmax_jax import data, model, train
 from softmax_jax.sweep.sgd import orders
+from tests import flat
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +44,7 @@ def fit(digits):
 
     def fit(settings=None, **options):
         options = {"num_epochs": 3, "batch_size": 64} | options
-        return sweep.fit(digits.train, options.pop("val", digits.val), settings, **options)
+        return flat.fit(digits.train, options.pop("val", digits.val), settings, **options)
 
     return fit
 

@@ -9,6 +9,7 @@ from scipy.special import log_softmax
 
 from softmax_jax import sweep
 from softmax_jax.sweep import inputs
+from tests import flat
 
 OPTIONS = {"num_epochs": 4, "batch_size": 64}
 SETTINGS = sweep.grid(learning_rate=(0.001, 0.1))
@@ -16,7 +17,7 @@ SETTINGS = sweep.grid(learning_rate=(0.001, 0.1))
 
 @pytest.fixture(scope="module")
 def validated(digits):
-    return sweep.cross_validate(digits.train, SETTINGS, folds=4, seed=5, **OPTIONS)
+    return flat.cross_validate(digits.train, SETTINGS, folds=4, seed=5, **OPTIONS)
 
 
 def test_each_trial_is_judged_on_its_own_fold(validated, digits):
@@ -36,7 +37,7 @@ def test_the_winner_by_the_mean_is_refitted_on_the_whole_dataset(validated, digi
     refit = validated.refit
     assert refit.refit and refit.hyperparameters["learning_rate"] == 0.1
     assert "500 training examples" in refit.why
-    alone = sweep.fit(digits.train, None, sweep.grid(learning_rate=0.1), **OPTIONS)
+    alone = flat.fit(digits.train, None, sweep.grid(learning_rate=0.1), **OPTIONS)
     np.testing.assert_array_equal(refit.classifier.W, alone.classifier(0).W)
     np.testing.assert_array_equal(
         validated.predict(digits.test.x), alone.classifier(0).predict(digits.test.x)
@@ -45,7 +46,7 @@ def test_the_winner_by_the_mean_is_refitted_on_the_whole_dataset(validated, digi
 
 
 def test_the_refit_of_best_epochs_takes_their_mean(digits):
-    result = sweep.cross_validate(digits.train, SETTINGS, folds=3, epoch="best", **OPTIONS)
+    result = flat.cross_validate(digits.train, SETTINGS, folds=3, epoch="best", **OPTIONS)
     group = result.run.trials.setting
     own = group == group[result.refit.trial]
     assert result.refit.epoch == round(result.best_epoch[own].mean())
@@ -60,9 +61,9 @@ def test_a_refit_that_ends_early_has_the_rates_of_the_whole_course(digits, axes)
     settings = sweep.grid(learning_rate=5.0, momentum=0.9, final_rate=0.1, **axes)
     options = {"num_epochs": 8, "batch_size": 64, "schedule": "cosine"}
     epoch = "last" if axes else "best"
-    result = sweep.cross_validate(digits.train, settings, folds=2, epoch=epoch, **options)
+    result = flat.cross_validate(digits.train, settings, folds=2, epoch=epoch, **options)
     assert result.refit.epoch == round(result.best_epoch.mean()) < 8
-    course = sweep.epochs(digits.train, None, settings._replace(patience=None), **options)
+    course = flat.epochs(digits.train, None, settings._replace(patience=None), **options)
     (W,) = (
         epoch.run.model.weights(jax.tree.map(lambda leaf: leaf[0, 0], epoch.states.params))[0]
         for epoch in itertools.islice(course, result.refit.epoch - 1, result.refit.epoch)
@@ -73,26 +74,26 @@ def test_a_refit_that_ends_early_has_the_rates_of_the_whole_course(digits, axes)
 @pytest.mark.parametrize("option", [{"rule": "onese"}, {"epoch": "first"}, {"metric": "val_los"}])
 def test_a_misspelt_choice_is_refused_before_the_training(digits, compilations, option):
     with pytest.raises(ValueError):
-        sweep.cross_validate(digits.train, num_epochs=1, batch_size=499, **option)
+        flat.cross_validate(digits.train, num_epochs=1, batch_size=499, **option)
     assert not compilations
 
 
 def test_a_refit_that_diverges_is_an_error(digits):
-    result = sweep.cross_validate(digits.train, SETTINGS, folds=2, **OPTIONS)
+    result = flat.cross_validate(digits.train, SETTINGS, folds=2, **OPTIONS)
     wild = {"learning_rate": 1e38, "momentum": 0.0, "l2": 0.0, "init_scale": 0.01}
     selected = result.refit._replace(hyperparameters=wild | {"seed": 0, "batch_size": 64})
     with pytest.raises(ValueError, match="diverged"):
-        sweep.refit(digits.train, result, selected)
+        flat.refit(digits.train, result, selected)
 
 
 def test_groups_stay_together(digits):
     groups = np.arange(500) % 5
-    result = sweep.cross_validate(digits.train, SETTINGS, folds=groups, **OPTIONS)
+    result = flat.cross_validate(digits.train, SETTINGS, folds=groups, **OPTIONS)
     assert len(result.table()) == 10
 
 
 def test_the_bootstrap_interval_covers_the_figure_on_new_data(digits):
-    result = sweep.bootstrap(
+    result = flat.bootstrap(
         digits.train, sweep.grid(learning_rate=0.1), draws=40, num_epochs=8, batch_size=64
     )
     figures = result.values("val_accuracy")
@@ -105,7 +106,7 @@ def test_the_bootstrap_interval_covers_the_figure_on_new_data(digits):
 def test_class_weights_reach_the_refit(digits):
     heavy = (20.0,) + (1.0,) * 9
     options = OPTIONS | {"folds": 3, "class_weight": heavy}
-    result = sweep.cross_validate(digits.train, SETTINGS, **options)
-    plain = sweep.cross_validate(digits.train, SETTINGS, folds=3, **OPTIONS)
+    result = flat.cross_validate(digits.train, SETTINGS, **options)
+    plain = flat.cross_validate(digits.train, SETTINGS, folds=3, **OPTIONS)
     x = digits.test.x
     assert (result.predict(x) == 0).sum() > (plain.predict(x) == 0).sum()

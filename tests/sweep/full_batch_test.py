@@ -9,6 +9,7 @@ from scipy.special import log_softmax
 
 from softmax_jax import data, sweep
 from softmax_jax.sweep import inputs
+from tests import flat
 
 L2 = (1e-3, 1e-2, 0.3)
 
@@ -26,7 +27,7 @@ def splits():
 def fit(splits, l2=L2, **options):
     options = {"optimizer": "lbfgs", "num_epochs": 200, "tolerance": 1e-6} | options
     val = None if "resamples" in options else splits.val
-    return sweep.fit(splits.train, val, sweep.grid(l2=l2), **options)
+    return flat.fit(splits.train, val, sweep.grid(l2=l2), **options)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_the_figures_are_those_of_the_classifier(splits, result):
 @pytest.mark.slow
 def test_a_trial_that_is_done_is_heard_of_no_more(digits):
     settings, options = sweep.grid(l2=(1e-5, 10.0)), {"optimizer": "lbfgs", "num_epochs": 200}
-    epochs = sweep.epochs(digits.train, digits.val, settings, **options)
+    epochs = flat.epochs(digits.train, digits.val, settings, **options)
     heard = [epoch.trials.tolist() for epoch in epochs]
     assert heard[0] == [0, 1] and heard[-1] == [0]
 
@@ -135,7 +136,7 @@ def test_sgd_standardises_each_fold_by_its_own_examples_too(splits):
 @pytest.mark.slow
 def test_cross_validation_refits_by_the_same_optimizer(splits):
     options = {"optimizer": "lbfgs", "num_epochs": 200, "tolerance": 1e-6, "standardize": True}
-    result = sweep.cross_validate(splits.train, sweep.grid(l2=L2), folds=3, **options)
+    result = flat.cross_validate(splits.train, sweep.grid(l2=L2), folds=3, **options)
     again = fit(splits, l2=(result.refit.hyperparameters["l2"],), standardize=True)
     np.testing.assert_allclose(result.refit.classifier.W, again.classifier(0).W, atol=1e-3)
 

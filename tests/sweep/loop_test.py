@@ -9,6 +9,7 @@ from softmax_jax import model, sweep
 from softmax_jax.sweep import inputs, program
 from softmax_jax.sweep.sgd import orders
 from softmax_jax.train import Hyperparameters
+from tests import flat
 
 
 def alone(settings, trial):
@@ -110,7 +111,7 @@ def test_folds_in_portions_are_those_in_chunks(digits):
     settings = sweep.grid(learning_rate=np.geomspace(1e-3, 0.05, 200))
     options = {"resamples": counts, "num_epochs": 2, "batch_size": 250}
     in_portions, in_chunks = (
-        sweep.fit(digits.train, None, settings, **options, chunk=chunk) for chunk in (0, 100)
+        flat.fit(digits.train, None, settings, **options, chunk=chunk) for chunk in (0, 100)
     )
     assert_allclose(in_portions.params["augmented"], in_chunks.params["augmented"], atol=1e-6)
 
@@ -180,7 +181,7 @@ def test_one_trace_of_the_train_step_per_batch_size_and_number_of_trials(digits)
     options = {"num_epochs": 3, "seeds": (0,), "model": model}
     for rates, batch_sizes in [((0.1,), (8,)), ((0.1, 0.2), (8, 16)), ((0.3, 0.4), (16, 8))]:
         settings = sweep.grid(learning_rate=rates)
-        sweep.fit(small, None, settings, batch_size=batch_sizes, **options)
+        flat.fit(small, None, settings, batch_size=batch_sizes, **options)
     assert traces == [(8, 65), (8, 65), (16, 65)]
 
 
@@ -234,7 +235,7 @@ def test_weights_of_classes_and_examples_weigh_the_objective(digits, by_hand, di
     class_weight = np.arange(1.0, 11)
     h = Hyperparameters(l2=1e-2)
     options = {"num_epochs": 3, "batch_size": 64}
-    result = sweep.fit(train, digits.val, h, class_weight=class_weight, **options)
+    result = flat.fit(train, digits.val, h, class_weight=class_weight, **options)
     weights = own * class_weight[digits.train.y]
     expected = by_hand(digits.train, h, importance=weights / weights.mean())
     assert distance(result.classifier(0), expected) <= 1e-6
@@ -248,7 +249,7 @@ def test_weights_of_classes_and_examples_weigh_the_objective(digits, by_hand, di
 
 def test_epochs_come_one_by_one_with_figures_and_states(digits, settings, result):
     seen = []
-    for epoch in sweep.epochs(digits.train, digits.val, settings, num_epochs=3, batch_size=64):
+    for epoch in flat.epochs(digits.train, digits.val, settings, num_epochs=3, batch_size=64):
         seen.append(epoch.epoch)
         assert_array_equal(epoch.trials, [0, 1, 2])
         for name, values in epoch.metrics.items():
@@ -260,7 +261,7 @@ def test_epochs_come_one_by_one_with_figures_and_states(digits, settings, result
 
 def test_all_problems_are_in_one_message_before_anything_is_compiled(digits, compilations):
     with pytest.raises(ValueError) as error:
-        sweep.epochs(
+        flat.epochs(
             digits.train,
             digits.val,
             num_epochs=0,
@@ -319,7 +320,7 @@ def test_bfloat16_products_select_the_same_setting(digits):
     settings = sweep.grid(learning_rate=(0.01, 0.03, 0.1), l2=(0.0, 1e-2, 1e-1))
     options = {"num_epochs": 10, "batch_size": 50}
     chosen = [
-        sweep.fit(
+        flat.fit(
             digits.train, digits.val, settings, model=model.by_name("concise", precision), **options
         ).best()
         for precision in ("float32", "bfloat16")

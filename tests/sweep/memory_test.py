@@ -8,6 +8,7 @@ from softmax_jax import sweep, train
 from softmax_jax.data import Dataset
 from softmax_jax.model import augment, concise
 from softmax_jax.sweep import inputs, mesh, program
+from tests import flat
 
 
 def wide(num_features, num_classes):
@@ -55,7 +56,7 @@ def test_a_grid_of_a_billion_is_refused_before_it_is_made():
 
 def test_an_epoch_loop_refuses_before_it_compiles(compilations):
     with pytest.raises(ValueError, match="GiB"):
-        sweep.epochs(wide(10**9, 1000), None, num_epochs=1, batch_size=1)
+        flat.epochs(wide(10**9, 1000), None, num_epochs=1, batch_size=1)
     assert not compilations
 
 

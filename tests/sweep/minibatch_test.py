@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from softmax_jax import model, sweep
 from softmax_jax.train import Hyperparameters
+from tests import flat
 
 # Each cure on its own, all of them together, and none.
 CURED = sweep.zipped(
@@ -80,7 +81,7 @@ def test_without_cures_nothing_is_kept_for_them(digits):
 
     def kept(**axes):
         options = {"num_epochs": 1, "batch_size": 500}
-        epoch = next(sweep.epochs(digits.train, None, sweep.grid(**axes), **options))
+        epoch = next(flat.epochs(digits.train, None, sweep.grid(**axes), **options))
         return [leaf.shape for leaf in jax.tree.leaves(epoch.states)].count((1, 1, 10, 65))
 
     assert kept() == kept(l2=0.1, label_smoothing=0.1, warmup=0.1) == 1
@@ -105,7 +106,7 @@ def test_cures_of_other_strength_and_length_are_no_new_program(digits):
     for num_epochs, strength in [(2, 0.1), (5, 0.3)]:
         cures = {"label_smoothing": strength, "averaging": strength, "warmup": strength}
         settings = sweep.grid(learning_rate=(0.1, strength + 1), final_rate=strength, **cures)
-        sweep.fit(small, None, settings, num_epochs=num_epochs, **options)
+        flat.fit(small, None, settings, num_epochs=num_epochs, **options)
     assert traces == [(8, 65)]
 
 
@@ -122,7 +123,7 @@ def stopped(digits):
 
     def passed_on():
         settings = sweep.grid(**ROUGH, patience=PATIENCE)
-        for epoch in sweep.epochs(digits.train, digits.val, settings, num_epochs=12, batch_size=64):
+        for epoch in flat.epochs(digits.train, digits.val, settings, num_epochs=12, batch_size=64):
             seen.append((epoch.epoch, epoch.trials.tolist(), jax.device_get(epoch.states)))
             yield epoch
 
@@ -178,7 +179,7 @@ def test_a_stopped_trial_has_the_parameters_of_its_best_epoch(stopped, digits):
 def test_when_all_have_stopped_the_training_ends(digits):
     settings = sweep.grid(**ROUGH, patience=(1, 2))
     options = {"num_epochs": 500, "batch_size": 64, "seeds": (0, 1)}
-    epochs = list(sweep.epochs(digits.train, digits.val, settings, **options))
+    epochs = list(flat.epochs(digits.train, digits.val, settings, **options))
     result = sweep.collect(iter(epochs))
     last = result.facts["stopped_epoch"].max()
     assert len(epochs) == last < 500 and epochs[-1].ends

@@ -13,6 +13,7 @@ from softmax_jax import sweep
 from softmax_jax.sweep import chunks, loop, settings
 from softmax_jax.sweep.mesh import AXES, ONE, Placement, padded, place
 from softmax_jax.sweep.settings import trial_table
+from tests import flat
 
 
 def mesh(*sizes):
@@ -42,7 +43,7 @@ def test_sizes_that_no_mesh_has_are_refused(sizes):
 
 def test_a_sweep_says_so_before_it_begins(digits):
     with pytest.raises(ValueError, match="is 3 × 1 × 1; the product"):
-        sweep.epochs(digits.train, digits.val, num_epochs=1, mesh=(3, 1))
+        flat.epochs(digits.train, digits.val, num_epochs=1, mesh=(3, 1))
 
 
 def test_on_one_device_everything_lies_as_jax_puts_it():

@@ -8,6 +8,7 @@ from scipy.special import logsumexp
 
 from softmax_jax import data, sweep
 from softmax_jax.train import Hyperparameters
+from tests import flat
 
 
 def loss_in_numpy(classifier, dataset):
@@ -222,7 +223,7 @@ def test_the_best_of_a_thousand_settings_is_not_flattered():
             l2=sweep.log_uniform(1e-4, 10),
             init_scale=sweep.log_uniform(1e-3, 3),
         )
-        result = sweep.fit(
+        result = flat.fit(
             splits.train, splits.val, settings, num_epochs=4, batch_size=20, best_by="val_accuracy"
         )
         chosen = result.best("val_accuracy", epoch="best")

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from softmax_jax import sweep
 from softmax_jax.sweep import inputs
+from tests import flat
 
 OPTIONS = {"num_epochs": 2, "batch_size": 50}
 
@@ -39,8 +39,8 @@ def test_weights_and_counts_go_with_their_rows(digits):
 def test_training_in_parts_comes_as_far(digits):
     """Another order of the data, so another path; but every example counts once an epoch."""
     options = OPTIONS | {"num_epochs": 6}
-    whole = sweep.fit(digits.train, digits.val, **options)
-    parts = sweep.fit(in_parts(digits.train, 120), in_parts(digits.val, 90), **options)
+    whole = flat.fit(digits.train, digits.val, **options)
+    parts = flat.fit(in_parts(digits.train, 120), in_parts(digits.val, 90), **options)
     assert parts.values("val_loss")[0] == pytest.approx(whole.values("val_loss")[0], rel=0.05)
     assert parts.values("val_accuracy")[0] == pytest.approx(
         whole.values("val_accuracy")[0], abs=0.04
@@ -48,12 +48,12 @@ def test_training_in_parts_comes_as_far(digits):
 
 
 def test_evaluation_in_parts_is_the_same(digits):
-    whole = sweep.fit(digits.train, digits.val, **OPTIONS)
-    parts = sweep.fit(digits.train, in_parts(digits.val, 70), **OPTIONS)
+    whole = flat.fit(digits.train, digits.val, **OPTIONS)
+    parts = flat.fit(digits.train, in_parts(digits.val, 70), **OPTIONS)
     for name in ("val_loss", "val_accuracy", "val_balanced_accuracy", "val_top5"):
         np.testing.assert_allclose(parts.metrics[name], whole.metrics[name], rtol=1e-5)
 
 
 def test_the_optimum_needs_all_of_it_in_memory(digits):
     with pytest.raises(ValueError, match="read in parts"):
-        sweep.fit(in_parts(digits.train, 120), digits.val, num_epochs=9, optimizer="lbfgs")
+        flat.fit(in_parts(digits.train, 120), digits.val, num_epochs=9, optimizer="lbfgs")

@@ -8,6 +8,7 @@ import pytest
 from softmax_jax import sweep
 from softmax_jax.sweep import chunks, inputs
 from softmax_jax.sweep.result import Collection
+from tests import flat
 
 SETTINGS = sweep.grid(learning_rate=(0.05, 0.1), l2=(0.0, 1e-2))
 
@@ -61,7 +62,7 @@ def test_what_is_gone_on_with_ends_as_what_was_never_broken_off(digits, kind):
     options = {"settings": SETTINGS, "batch_size": 64} | KINDS[kind]
 
     def start(**more):
-        return sweep.epochs(digits.train, digits.val, **options, **more)
+        return flat.epochs(digits.train, digits.val, **options, **more)
 
     whole, steps = finished(start()), sum(1 for _ in start())
     for after in (1, steps // 2, steps):
@@ -77,7 +78,7 @@ def test_so_does_the_way_to_the_optimum(digits):
     options = {"optimizer": "lbfgs", "num_epochs": 200, "resamples": counts, "standardize": True}
 
     def start(**more):
-        return sweep.epochs(digits.train, None, sweep.grid(l2=(1e-5, 1e-3)), **options, **more)
+        return flat.epochs(digits.train, None, sweep.grid(l2=(1e-5, 1e-3)), **options, **more)
 
     whole, steps = finished(start()), sum(1 for _ in start())
     for after in (1, steps // 2, steps - 1):
@@ -89,7 +90,7 @@ def test_smaller_pieces_go_on_as_well(digits):
     options = {"num_epochs": 3, "batch_size": 64, "seeds": (0, 1)}
 
     def start(**more):
-        return sweep.epochs(digits.train, digits.val, SETTINGS, **options, **more)
+        return flat.epochs(digits.train, digits.val, SETTINGS, **options, **more)
 
     arrays, work = broken_off(start(), 1)
     again = finished(start(work=work, chunk=3), arrays)
@@ -98,14 +99,14 @@ def test_smaller_pieces_go_on_as_well(digits):
 
 def test_nothing_is_left_at_the_end(digits):
     options = {"num_epochs": 1, "batch_size": 64}
-    (epoch,) = sweep.epochs(digits.train, digits.val, SETTINGS, **options)
+    (epoch,) = flat.epochs(digits.train, digits.val, SETTINGS, **options)
     assert chunks.pending_after(epoch) == []
 
 
 def test_a_state_of_another_shape_is_refused(digits):
     options = {"num_epochs": 2, "batch_size": 64}
-    arrays, work = broken_off(sweep.epochs(digits.train, digits.val, SETTINGS, **options), 1)
+    arrays, work = broken_off(flat.epochs(digits.train, digits.val, SETTINGS, **options), 1)
     work[0].saved["states/step"] = work[0].saved["states/step"].astype(np.int64)
-    epochs = sweep.epochs(digits.train, digits.val, SETTINGS, **options, work=work)
+    epochs = flat.epochs(digits.train, digits.val, SETTINGS, **options, work=work)
     with pytest.raises(ValueError, match="states/step is int64"):
         finished(epochs, arrays)
