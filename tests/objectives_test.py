@@ -20,18 +20,21 @@ def batch():
     return Batch(x, rng.integers(0, C, B).astype(np.int32), weights)
 
 
-def state(objective):
+WITH_LOGITS = train.criterion_of_logits(MODEL)
+
+
+def state():
     h = train.Hyperparameters(init_scale=1.0)
-    return train.create_state(jax.random.key(1), MODEL, h, D, C, objective=objective, tx=train.SGD)
+    return train.create_state(jax.random.key(1), MODEL, h, D, C)
 
 
 def exact():
-    return train.of_vocabulary("cross_entropy", C)
+    return vocabulary.criterion("cross_entropy", C)
 
 
 def test_the_exact_loss_without_logits_trains_as_the_one_with_them(batch):
-    with_logits, sums = train.train_step(state(train.CROSS_ENTROPY), batch)
-    without, own = train.train_step(state(exact()), batch)
+    with_logits, sums = train.train_step(state(), batch, WITH_LOGITS)
+    without, own = train.train_step(state(), batch, exact())
     for pair in zip(MODEL.weights(without.params), MODEL.weights(with_logits.params), strict=True):
         assert_allclose(*pair, rtol=1e-5, atol=1e-6)
     assert_allclose(own["loss"]["sum"], sums["loss"]["sum"], rtol=1e-5)
@@ -39,36 +42,30 @@ def test_the_exact_loss_without_logits_trains_as_the_one_with_them(batch):
 
 
 def test_it_measures_the_same(batch):
-    expected = train.values(with_all := state(train.CROSS_ENTROPY), measured(with_all, batch))
-    found = train.values(without := state(exact()), measured(without, batch))
+    expected = WITH_LOGITS.values(WITH_LOGITS.evaluate(state().params, batch))
+    found = exact().values(exact().evaluate(state().params, batch))
     assert set(found) == {"loss", "accuracy", "top5"}
     for name, value in found.items():
         assert_allclose(value, expected[name], rtol=1e-5)
 
 
-def measured(state, batch):
-    return state.objective.evaluate(state, batch)
-
-
 def test_importance_weighs_the_objective_alone(batch):
     weighted = batch._replace(importance=np.linspace(0.5, 1.5, B).astype(np.float32))
-    scores = MODEL.apply(state(exact()).params, batch.x)
+    scores = MODEL.apply(state().params, batch.x)
     each = losses.cross_entropy(scores, batch.y)
     w = weighted.weights * weighted.importance
-    value, _ = exact().train(state(exact()), state(exact()).params, weighted)
+    value, _ = exact().loss(state().params, weighted, None, 0)
     assert_allclose(value, (w * each).sum() / batch.weights.sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", vocabulary.OBJECTIVES[1:])
 def test_samples_are_new_at_every_step_and_the_same_for_equal_steps(batch, name):
-    objective = train.of_vocabulary(name, C, 4)
-    fresh = state(objective)
-    first, _ = objective.train(fresh, fresh.params, batch)
-    again, _ = objective.train(fresh, fresh.params, batch)
-    later, _ = objective.train(fresh.replace(step=fresh.step + 1), fresh.params, batch)
+    loss, params = vocabulary.criterion(name, C, 4).loss, state().params
+    (first, _), (again, _), (later, _) = (loss(params, batch, None, step) for step in (0, 0, 1))
     assert first == again and first != later
 
 
 def test_equal_objectives_are_one_so_that_nothing_is_compiled_twice():
-    assert train.of_logits(losses.cross_entropy) is train.CROSS_ENTROPY
+    again = train.criterion_of_logits(MODEL, losses.cross_entropy)
+    assert again is train.criterion_of_logits(MODEL, losses.cross_entropy)
     assert exact() is exact()

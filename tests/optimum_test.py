@@ -154,7 +154,7 @@ def test_the_bound_is_never_below_the_true_gap():
         state = optimum.start(prepared, *optimum.check_trials(prepared, L2))
         bounds = [np.asarray(state.gap_bound)]
         assert (bounds[0] >= np.asarray(state.objective) - best).all()
-        for reached in optimum.iterate(prepared, state, tolerance=1e-11, span=1 + seed % 4):
+        for reached in optimum.iterate(prepared, state, tolerance=1e-11, segment=1 + seed % 4):
             found = optimum.report(prepared, reached)
             values = [
                 objective(found.W[t], found.b[t], *problem[:3], l2) for t, l2 in enumerate(L2)
@@ -196,7 +196,7 @@ def test_compacted_trials_end_as_they_would_have(monkeypatch):
     assert module.rows(np.array([False, False, False, True, False]), 1).tolist() == [3]
     prepared = optimum.prepare(problem)
     state = optimum.start(prepared, *optimum.check_trials(prepared, l2))
-    for reached in optimum.iterate(prepared, state, tolerance=1e-4, span=4):
+    for reached in optimum.iterate(prepared, state, tolerance=1e-4, segment=4):
         compacted = optimum.report(prepared, reached)
     assert compacted.converged.all() and compacted.iterations[1] <= 4 < compacted.iterations[0]
     np.testing.assert_allclose(compacted.objective, whole.objective, rtol=1e-4)
@@ -357,7 +357,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit():
     def drain(state):
         return [
             jax.tree.map(np.array, reached)
-            for reached in optimum.iterate(prepared, state, tolerance=1e-5, span=4)
+            for reached in optimum.iterate(prepared, state, tolerance=1e-5, segment=4)
         ]
 
     whole = drain(optimum.start(prepared, *optimum.check_trials(prepared, L2)))

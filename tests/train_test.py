@@ -10,9 +10,30 @@ from softmax_jax import losses, model, train
 N, D, C = 10, 6, 3
 EACH_LOSS = pytest.mark.parametrize("name", losses.FROM_LOGITS)
 
-step = jax.jit(train.train_step)
-epoch = jax.jit(train.train_epoch)
-evaluate = jax.jit(train.evaluate, static_argnames="batch_size")
+_STATIC = ("criterion", "schedule", "batch_size")
+_step = jax.jit(train.train_step, static_argnames=_STATIC[:2])
+_epoch = jax.jit(train.train_epoch, static_argnames=_STATIC[:2])
+_evaluate = jax.jit(train.evaluate, static_argnames=_STATIC[::2])
+
+
+def criterion_of(loss):
+    return train.criterion_of_logits(model.scratch, losses.FROM_LOGITS[loss])
+
+
+def step(state, batch, loss="cross_entropy", schedule="constant"):
+    return _step(state, batch, criterion_of(loss), schedule)
+
+
+def epoch(state, data, order, loss="cross_entropy", schedule="constant"):
+    return _epoch(state, data, order, criterion_of(loss), schedule)
+
+
+def evaluate(state, data, loss="cross_entropy", batch_size=1000):
+    return _evaluate(state, data, criterion_of(loss), batch_size=batch_size)
+
+
+def values(sums):
+    return criterion_of("cross_entropy").values(sums)
 
 
 def examples(n=N):
@@ -32,11 +53,8 @@ def batch_of(x, y, weights=None):
     return train.Batch(jnp.asarray(x), jnp.asarray(y), jnp.asarray(weights, jnp.float32))
 
 
-def fresh(loss=losses.cross_entropy, resample=0, tx=train.MOMENTUM_SGD, course=(), **h):
-    """course: the schedule and the number of steps."""
-    h, objective = train.Hyperparameters(**h), train.of_logits(loss)
-    options = {"objective": objective, "tx": tx, "resample": resample}
-    options |= dict(zip(("schedule", "num_steps"), course, strict=False))
+def fresh(resample=0, num_steps=None, **h):
+    h, options = train.Hyperparameters(**h), {"resample": resample, "num_steps": num_steps}
     return train.create_state(jax.random.key(0), model.scratch, h, D, C, **options)
 
 
@@ -74,9 +92,9 @@ def losses_of(state, x, y):
 
 @EACH_LOSS
 def test_loss_at_zero_weights_is_log_c(name):
-    state = fresh(losses.FROM_LOGITS[name], init_scale=0.0)
-    _, sums = step(state, batch_of(*examples()))
-    assert_allclose(train.values(state, sums)["loss"], np.log(C), rtol=1e-6)
+    state = fresh(init_scale=0.0)
+    _, sums = step(state, batch_of(*examples()), loss=name)
+    assert_allclose(values(sums)["loss"], np.log(C), rtol=1e-6)
 
 
 @EACH_LOSS
@@ -84,12 +102,12 @@ def test_first_step_is_the_closed_form(name):
     """W - lr · (Xᵀ(P - Y)/N + l2 · W), and the same for b without l2."""
     x, y = examples()
     h = {"learning_rate": 0.5, "l2": 0.3}
-    state = fresh(losses.FROM_LOGITS[name], init_scale=1.0, **h)
+    state = fresh(init_scale=1.0, **h)
     state = state.replace(params={**state.params, "b": jnp.array([1.0, -1.0, 0.5])})
     W, b = weights_of(state)
     error = softmax(x @ W + b, -1) - np.eye(C)[y]
     expected = W - 0.5 * (x.T @ error / N + 0.3 * W), b - 0.5 * error.mean(0)
-    assert_weights(step(state, batch_of(x, y))[0], expected)
+    assert_weights(step(state, batch_of(x, y), loss=name)[0], expected)
 
 
 def test_momentum_gathers_as_in_numpy():
@@ -110,7 +128,7 @@ def test_sums_are_those_before_the_update():
     state = fresh(init_scale=1.0)
     _, sums = step(state, batch_of(x, y))
     assert_allclose(sums["loss"]["sum"], losses_of(state, x, y).sum(), rtol=1e-6)
-    assert_allclose(train.values(state, sums)["loss"], losses_of(state, x, y).mean(), rtol=1e-6)
+    assert_allclose(values(sums)["loss"], losses_of(state, x, y).mean(), rtol=1e-6)
 
 
 def test_the_reported_loss_is_without_the_penalty():
@@ -124,9 +142,9 @@ def test_the_reported_loss_is_without_the_penalty():
 def test_a_masked_example_is_as_good_as_removed(name):
     x, y = examples()
     there = np.arange(N) % 3 > 0
-    state = fresh(losses.FROM_LOGITS[name], init_scale=1.0, l2=0.1)
-    masked, sums = step(state, batch_of(x, y, there))
-    removed, expected = step(state, batch_of(x[there], y[there]))
+    state = fresh(init_scale=1.0, l2=0.1)
+    masked, sums = step(state, batch_of(x, y, there), loss=name)
+    removed, expected = step(state, batch_of(x[there], y[there]), loss=name)
     assert_weights(masked, weights_of(removed), rtol=1e-6, atol=1e-7)
     jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-6), sums, expected)
 
@@ -143,11 +161,11 @@ def test_a_weight_of_two_is_the_example_twice():
 @EACH_LOSS
 def test_a_batch_without_weight_only_decays(name):
     x, y = examples()
-    state = fresh(losses.FROM_LOGITS[name], init_scale=1.0, learning_rate=0.5, l2=0.2)
-    after, sums = step(state, batch_of(x, y, np.zeros(N)))
+    state = fresh(init_scale=1.0, learning_rate=0.5, l2=0.2)
+    after, sums = step(state, batch_of(x, y, np.zeros(N)), loss=name)
     W, b = weights_of(state)
     assert_weights(after, (W * (1 - 0.5 * 0.2), b), rtol=1e-6)
-    assert train.values(state, sums) == {"loss": 0, "accuracy": 0}
+    assert values(sums) == {"loss": 0, "accuracy": 0}
 
 
 def order_of(batch_size, seed=0):
@@ -179,7 +197,7 @@ def test_running_figures_count_each_example_once():
         expected.extend(losses_of(state, x[rows], y[rows]))
         state, _ = step(state, batch_of(x[rows], y[rows]))
     assert sums["loss"]["weight"] == sums["accuracy"]["weight"] == N
-    assert_allclose(train.values(state, sums)["loss"], np.mean(expected), rtol=1e-6)
+    assert_allclose(values(sums)["loss"], np.mean(expected), rtol=1e-6)
 
 
 def test_a_wholly_padded_batch_leaves_the_model_alone():
@@ -198,7 +216,7 @@ def test_evaluate_counts_every_example_once(block):
     state = fresh(init_scale=2.0)
     sums = evaluate(state, data_of(x, y), batch_size=block)
     assert sums["loss"]["weight"] == sums["balanced_accuracy"]["weight"].sum() == N
-    figures = train.values(state, sums)
+    figures = values(sums)
     W, b = weights_of(state)
     right = (x @ W + b).argmax(-1) == y
     assert_allclose(figures["loss"], losses_of(state, x, y).mean(), rtol=1e-6)
@@ -214,7 +232,7 @@ def test_data_weights_weigh_the_evaluation():
     state = fresh(init_scale=2.0)
     sums = evaluate(state, data_of(x, y, weights=weights), batch_size=4)
     expected = np.average(losses_of(state, x, y), weights=weights)
-    assert_allclose(train.values(state, sums)["loss"], expected, rtol=1e-6)
+    assert_allclose(values(sums)["loss"], expected, rtol=1e-6)
 
 
 def test_pixels_are_normalised_on_the_way_as_x_minus_mean_over_scale():
@@ -272,14 +290,15 @@ def test_a_fresh_state_has_strong_types():
 
 def test_states_of_two_runs_are_of_one_kind():
     """What they are made of is part of what a program is keyed by: the optimiser is one for all."""
-    one, other = fresh(), fresh(learning_rate=0.3, momentum=0.9, resample=1)
+    one = fresh(momentum=0.5)
+    other = fresh(learning_rate=0.3, momentum=0.9, resample=1)
     assert jax.tree.structure(one) == jax.tree.structure(other)
 
 
 def test_without_momentum_the_buffer_changes_nothing():
     x, y = examples()
     data, order = data_of(x, y), order_of(4)
-    states = [fresh(init_scale=1.0, tx=tx) for tx in (train.SGD, train.MOMENTUM_SGD)]
+    states = [fresh(init_scale=1.0, momentum=momentum) for momentum in (None, 0.0)]
     without, with_buffer = (epoch(state, data, order)[0].params for state in states)
     jax.tree.map(np.testing.assert_array_equal, without, with_buffer)
 
@@ -291,14 +310,14 @@ def test_without_momentum_the_buffer_changes_nothing():
 def test_a_step_on_smoothed_labels_is_the_closed_form_and_the_figures_are_plain(name):
     x, y = examples()
     h = {"learning_rate": 0.5, "l2": 0.1}
-    state = fresh(losses.FROM_LOGITS[name], init_scale=1.0, label_smoothing=0.3, **h)
+    state = fresh(init_scale=1.0, label_smoothing=0.3, **h)
     counts = np.arange(N) % 3
-    after, sums = step(state, batch_of(x, y, counts))
+    after, sums = step(state, batch_of(x, y, counts), loss=name)
     assert_weights(after, by_hand(state, [(x, y, counts)], smoothing=0.3, **h))
     expected = np.average(losses_of(state, x, y), weights=counts)
-    assert_allclose(train.values(state, sums)["loss"], expected, rtol=1e-6)
-    sums = evaluate(state, data_of(x, y))
-    assert_allclose(train.values(state, sums)["loss"], losses_of(state, x, y).mean(), rtol=1e-6)
+    assert_allclose(values(sums)["loss"], expected, rtol=1e-6)
+    sums = evaluate(state, data_of(x, y), loss=name)
+    assert_allclose(values(sums)["loss"], losses_of(state, x, y).mean(), rtol=1e-6)
 
 
 def test_importance_weighs_the_smoothed_loss():
@@ -318,25 +337,25 @@ def test_the_rate_follows_its_schedule_from_step_to_step(schedule):
     x, y = examples()
     h = {"learning_rate": 0.8, "momentum": 0.5}
     decay = {} if schedule == "constant" else {"final_rate": 0.1}
-    first = state = fresh(course=(schedule, 12), init_scale=1.0, warmup=0.25, **decay, **h)
+    first = state = fresh(num_steps=12, init_scale=1.0, warmup=0.25, **decay, **h)
     u = np.maximum(np.arange(12) - 3, 0) / 9
     fallen = 1.0 if schedule == "constant" else 0.1 + 0.9 * (1 + np.cos(np.pi * u)) / 2
     heights = np.minimum(np.arange(12) / 3, 1) * fallen
     states = []
     for _ in range(12):
         states.append(state)
-        state, _ = step(state, batch_of(x, y))
+        state, _ = step(state, batch_of(x, y), schedule=schedule)
     assert_weights(state, by_hand(first, [(x, y, np.ones(N))] * 12, heights=heights, **h))
     resumed = jax.tree.map(jnp.copy, states[7])  # what is to come depends on the state alone
     for _ in range(5):
-        resumed, _ = step(resumed, batch_of(x, y))
+        resumed, _ = step(resumed, batch_of(x, y), schedule=schedule)
     jax.tree.map(assert_array_equal, resumed.params, state.params)
 
 
 def test_the_averaged_weights_are_evaluated_and_the_last_ones_trained():
     x, y = examples()
     h = {"learning_rate": 0.5, "momentum": 0.5}
-    state = first = fresh(course=("constant", 6), init_scale=1.0, averaging=0.5, **h)
+    state = first = fresh(num_steps=6, init_scale=1.0, averaging=0.5, **h)
     batches = [(x, y, np.ones(N))]
     for _ in range(6):
         state, _ = step(state, batch_of(x, y))
@@ -355,12 +374,12 @@ def test_a_stopped_state_does_not_change():
     """Nothing of it: not its step, its momentum, its average."""
     x, y = examples()
     h = {"momentum": 0.9, "averaging": 1.0, "patience": 3, "final_rate": 0.1}
-    state, _ = epoch(fresh(course=("cosine", 9), **h), data_of(x, y), order_of(4))
+    state, _ = epoch(fresh(num_steps=9, **h), data_of(x, y), order_of(4), schedule="cosine")
     stopped = state.replace(stopped=jnp.array(True))
-    after, sums = epoch(stopped, data_of(x, y), order_of(4, seed=1))
+    after, sums = epoch(stopped, data_of(x, y), order_of(4, seed=1), schedule="cosine")
     jax.tree.map(assert_array_equal, after, stopped)
     assert sums["loss"]["weight"] == N
-    going, _ = epoch(state, data_of(x, y), order_of(4, seed=1))
+    going, _ = epoch(state, data_of(x, y), order_of(4, seed=1), schedule="cosine")
     assert going.step == 6 and abs(going.average["W"] - state.average["W"]).max() > 1e-4
 
 
@@ -369,7 +388,10 @@ def test_cures_that_are_off_change_nothing():
     x, y = examples()
     off = {"label_smoothing": 0.0, "warmup": 0.0, "final_rate": 1.0, "averaging": 0.0}
     plain = fresh(init_scale=1.0)
-    idle = fresh(course=("cosine", 3), init_scale=1.0, patience=0, **off)
-    plain, idle = (epoch(state, data_of(x, y), order_of(4))[0] for state in (plain, idle))
+    idle = fresh(num_steps=3, init_scale=1.0, patience=0, **off)
+    plain, idle = (
+        epoch(state, data_of(x, y), order_of(4), schedule=schedule)[0]
+        for state, schedule in ((plain, "constant"), (idle, "cosine"))
+    )
     assert_weights(idle, weights_of(plain), rtol=1e-6, atol=1e-7)
     jax.tree.map(assert_array_equal, idle.averaged, idle.params)

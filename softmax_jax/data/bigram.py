@@ -6,7 +6,6 @@ import functools
 import numpy as np
 from scipy import special
 
-from softmax_jax import vocabulary
 from softmax_jax.data.dataset import Dataset, Splits
 from softmax_jax.data.sources import Source
 from softmax_jax.host import DataError
@@ -160,6 +159,8 @@ def distance(splits, classifier) -> dict | None:
     """
     if splits.name.partition(":")[0] != BIGRAM:
         return None
+    from softmax_jax import vocabulary  # JAX, which reading data does without
+
     true = language(splits.name)
     x = ((true.features - classifier.mean) / classifier.scale).astype(np.float32)
     each = vocabulary.kl_divergence(

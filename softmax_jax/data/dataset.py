@@ -8,6 +8,7 @@ likes.
 
 import dataclasses
 import hashlib
+import html
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,110 +19,12 @@ from softmax_jax import host
 from softmax_jax.host import DataError
 
 if TYPE_CHECKING:
-    from softmax_jax.data.dataset import Dataset
-
-_RUN_BYTES = 1 << 20  # bytes of a block on disk: longer reads are hardly faster
-_FEWEST_RUNS = 16  # in a part
-
-
-class Shard(NamedTuple):
-    """Some examples of a dataset, in memory.
-
-    Attributes:
-      number: 0, 1, ... within the epoch.
-      rows: [n] their numbers in the dataset.
-      dataset: the n examples.
-    """
-
-    number: int
-    rows: np.ndarray
-    dataset: "Dataset"
-
-
-def shuffled_shards(
-    dataset: "Dataset", epoch: int, batch_size: int = 1, block_size: int | None = None
-) -> Iterator[Shard]:
-    """All examples of a dataset once, in parts; see `Dataset.shuffled`.
-
-    Args:
-      block_size: examples in a block; by default 1 MiB of them, and at most a 16th of a part.
-    """
-    N, size = dataset.num_examples, _examples_per_shard(dataset, batch_size)
-    if size >= N:
-        return iter([Shard(0, np.arange(N), dataset)])
-    block_size = block_size or max(1, min(_run_length(dataset), size // _FEWEST_RUNS))
-    starts = np.arange(0, N, block_size)
-    np.random.default_rng(epoch).shuffle(starts)
-    runs = [(int(start), min(int(start) + block_size, N)) for start in starts]
-    return _read_shards(dataset, _cut_runs(runs, size), f"epoch {epoch}")
-
-
-def ordered_shards(dataset: "Dataset") -> Iterator[Shard]:
-    """All examples of a dataset once, in parts, in their own order."""
-    N, size = dataset.num_examples, _examples_per_shard(dataset, 1)
-    if size >= N:
-        return iter([Shard(0, np.arange(N), dataset)])
-    return _read_shards(dataset, _cut_runs([(0, N)], size), "evaluating")
-
-
-def _examples_per_shard(dataset: "Dataset", batch_size: int) -> int:
-    """Whole minibatches, so that an epoch has as many steps as in memory."""
-    if dataset.shard_size is None or dataset.shard_size >= dataset.num_examples:
-        return dataset.num_examples
-    return max(dataset.shard_size // batch_size, 1) * batch_size
-
-
-def _cut_runs(runs: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
-    """The same examples in the same sequence, as groups of runs of `size` examples together."""
-    group, left = [], size
-    for start, stop in runs:
-        while start < stop:
-            end = min(stop, start + left)
-            group.append((start, end))
-            left -= end - start
-            start = end
-            if not left:
-                yield group
-                group, left = [], size
-    if group:
-        yield group
-
-
-def _read_shards(dataset: "Dataset", groups: Iterator, what: str) -> Iterator[Shard]:
-    from tqdm import tqdm
-
-    total = dataset.num_examples
-    options = {"unit": " examples", "unit_scale": True, "leave": False, "disable": None}
-    with tqdm(desc=what, total=total, delay=2, **options) as bar:
-        for number, group in enumerate(groups):
-            runs = sorted(group)  # as they lie on the disk
-            rows = np.concatenate([np.arange(*run) for run in runs])
-            yield Shard(number, rows, _read_runs(dataset, rows, runs))
-            bar.update(len(rows))
-
-
-def _read_runs(dataset: "Dataset", rows: np.ndarray, runs: Sequence[tuple[int, int]]) -> "Dataset":
-    # A new array each time: the device may still be reading the part before.
-    x = np.empty((len(rows), *dataset.x.shape[1:]), dataset.form)
-    end = 0
-    for start, stop in runs:
-        begin, end = end, end + stop - start
-        x[begin:end] = dataset.x[start:stop]
-    weights = None if dataset.weights is None else dataset.weights[rows]
-    return dataclasses.replace(dataset, x=x, y=dataset.y[rows], weights=weights, shard_size=None)
-
-
-def _run_length(dataset: "Dataset") -> int:
-    return _RUN_BYTES // max(dataset.num_features * dataset.x.dtype.itemsize, 1)
-
-
-if TYPE_CHECKING:
     import jax
 
     Array = np.ndarray | jax.Array
 
 
-_BLOCK_VALUES = 1 << 16  # values in a block that is looked at at a time: they stay in the cache
+_BLOCK_VALUES = 1 << 16  # values in a block that is read at a time: they stay in the cache
 _FEWEST_EXAMPLES = 16  # examples in it
 
 
@@ -132,7 +35,7 @@ class Dataset:
     A model sees (x − mean) / scale, flattened to [N, D].
 
     Attributes:
-      x: [N, ...] uint8, or floats: those of a dataset that is read in parts may be of any type.
+      x: [N, ...] uint8, or floats: those of a dataset that is read by shards may be of any type.
       y: [N] int32 labels in 0..C−1.
       scale: the divisor: the largest value of the image format (255; digits 16), 1 for features,
         or [D] of type `dtype`.
@@ -157,6 +60,32 @@ class Dataset:
     def __post_init__(self):
         if self.dtype not in ("float32", "float64"):
             raise DataError(f"dtype must be 'float32' or 'float64'; it is {self.dtype!r}.")
+
+    def __len__(self):
+        return self.num_examples
+
+    def __getitem__(self, index):
+        """The example of a number, as (x, y); or a dataset of a slice, of numbers, of booleans."""
+        if isinstance(index, int | np.integer):
+            return self.x[index], self.y[index]
+        if self.shard_size is not None:
+            raise DataError("A dataset that is read by shards cannot be indexed by more than one.")
+        own = {name: getattr(self, name)[index] for name in ("x", "y")}
+        weights = None if self.weights is None else self.weights[index]
+        return dataclasses.replace(self, weights=weights, **own)
+
+    def __iter__(self):
+        """The examples one after the other, as (x, y)."""
+        return (self[number] for number in range(len(self)))
+
+    def __repr__(self):
+        names = ", ".join(self.label_names[:5]) + ", …" * (self.num_classes > 5)
+        weighted = ", weighted" if self.weights is not None else ""
+        shards = f", read {self.shard_size:,} at a time" if self.shard_size else ""
+        return (
+            f"<Dataset {self.name}: {len(self):,} examples of {self.form}{list(self.x.shape[1:])}"
+            f"{weighted}{shards}, {self.num_classes:,} classes: {names}>"
+        )
 
     @property
     def num_examples(self) -> int:
@@ -205,16 +134,16 @@ class Dataset:
             yield start, block
 
     def shuffled(self, epoch: int, batch_size: int = 1) -> "Iterator[Shard]":
-        """All examples once, in parts that fit into memory, for training.
+        """All examples once, in shards that fit into memory, for training.
 
-        Where all are in memory, that is a single part, with the examples in their own order; else
-        each part but the last has as many whole minibatches as `shard_size` allows, of blocks drawn
-        at random. A function of the epoch alone: within a part, the caller shuffles.
+        Where all are in memory, that is a single shard, with the examples in their own order; else
+        each shard but the last has as many whole minibatches as `shard_size` allows, of runs drawn
+        at random. A function of the epoch alone: within a shard, the caller shuffles.
         """
         return shuffled_shards(self, epoch, batch_size)
 
     def in_order(self) -> "Iterator[Shard]":
-        """All examples once, in parts that fit into memory, in order, for evaluation."""
+        """All examples once, in shards that fit into memory, in order, for evaluation."""
         return ordered_shards(self)
 
 
@@ -238,13 +167,48 @@ class Splits:
     label_names: tuple[str, ...]
     val_is_test: bool
 
+    def __repr__(self):
+        roles = "".join(f"\n  {role}: {dataset!r}" for role, dataset in self._roles().items())
+        return f"<Splits {self.name}{roles}>"
+
+    def _repr_html_(self):
+        return html_table(
+            {
+                "split": role,
+                "examples": f"{len(dataset):,}",
+                "shape": str(tuple(dataset.x.shape[1:])),
+                "type": str(dataset.form),
+                "classes": f"{dataset.num_classes:,}",
+            }
+            for role, dataset in self._roles().items()
+        )
+
+    def _roles(self):
+        every = {"train": self.train, "val": self.val, "test": self.test}
+        return {role: dataset for role, dataset in every.items() if dataset is not None}
+
+
+def html_table(rows: Iterable[dict]) -> str:
+    """Rows with equal keys as an HTML table, for a notebook.
+
+    >>> html_table([{"l2": 0.1, "name": "a<b"}])
+    '<table><tr><th>l2</th><th>name</th></tr><tr><td>0.1</td><td>a&lt;b</td></tr></table>'
+    """
+    rows = list(rows)
+    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in rows[0]) if rows else ""
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(v))}</td>" for v in row.values()) + "</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
 
 def fingerprint(splits: Splits) -> str:
     """Identifies the data itself: a SHA-256, in hexadecimal.
 
     It runs over dtype, shape and bytes of x, y (and weights, where given) of train, val and test,
     in this order. Names and sources play no part, so the same examples read from
-    elsewhere, or in parts, have the same fingerprint.
+    elsewhere, or by shards, have the same fingerprint.
     """
     digest = hashlib.sha256()
     for role in ("train", "val", "test"):
@@ -268,11 +232,11 @@ def joined(one: Dataset, other: Dataset) -> Dataset:
     Where `one` has weights, an example of `other` that has none weighs as those do on average.
 
     Raises:
-      DataError: one of them is read in parts, or there is no memory for both together.
+      DataError: one of them is read by shards, or there is no memory for both together.
     """
     if one.shard_size or other.shard_size:
         raise DataError(
-            "Datasets that are read in parts cannot be put together. Train on one of them, or "
+            "Datasets that are read by shards cannot be put together. Train on one of them, or "
             "write both into one file and divide that with split strings."
         )
     size = one.x.nbytes + other.x.nbytes
@@ -291,3 +255,98 @@ def _joined_weights(one: Dataset, other: Dataset) -> np.ndarray | None:
     if others is None:
         others = np.full(other.num_examples, weights.mean(), weights.dtype)
     return np.concatenate([weights, np.asarray(others)])
+
+
+_RUN_BYTES = 1 << 20  # bytes of a run on disk: longer reads are hardly faster
+_FEWEST_RUNS = 16  # in a shard
+
+
+class Shard(NamedTuple):
+    """Some examples of a dataset, in memory.
+
+    Attributes:
+      number: 0, 1, ... within the epoch.
+      rows: [n] their numbers in the dataset.
+      dataset: the n examples.
+    """
+
+    number: int
+    rows: np.ndarray
+    dataset: "Dataset"
+
+
+def shuffled_shards(
+    dataset: "Dataset", epoch: int, batch_size: int = 1, run_length: int | None = None
+) -> Iterator[Shard]:
+    """All examples of a dataset once, by shards; see `Dataset.shuffled`.
+
+    Args:
+      run_length: examples in a run; by default 1 MiB of them, and at most a 16th of a shard.
+    """
+    N, size = dataset.num_examples, _examples_per_shard(dataset, batch_size)
+    if size >= N:
+        return iter([Shard(0, np.arange(N), dataset)])
+    run_length = run_length or max(1, min(_run_length(dataset), size // _FEWEST_RUNS))
+    starts = np.arange(0, N, run_length)
+    np.random.default_rng(epoch).shuffle(starts)
+    runs = [(int(start), min(int(start) + run_length, N)) for start in starts]
+    return _read_shards(dataset, _cut_runs(runs, size), f"epoch {epoch}")
+
+
+def ordered_shards(dataset: "Dataset") -> Iterator[Shard]:
+    """All examples of a dataset once, by shards, in their own order."""
+    N, size = dataset.num_examples, _examples_per_shard(dataset, 1)
+    if size >= N:
+        return iter([Shard(0, np.arange(N), dataset)])
+    return _read_shards(dataset, _cut_runs([(0, N)], size), "evaluating")
+
+
+def _examples_per_shard(dataset: "Dataset", batch_size: int) -> int:
+    """Whole minibatches, so that an epoch has as many steps as in memory."""
+    if dataset.shard_size is None or dataset.shard_size >= dataset.num_examples:
+        return dataset.num_examples
+    return max(dataset.shard_size // batch_size, 1) * batch_size
+
+
+def _cut_runs(runs: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    """The same examples in the same sequence, as lists of runs of `size` examples together."""
+    shard, room = [], size
+    for start, stop in runs:
+        while start < stop:
+            end = min(stop, start + room)
+            shard.append((start, end))
+            room -= end - start
+            start = end
+            if not room:
+                yield shard
+                shard, room = [], size
+    if shard:
+        yield shard
+
+
+def _read_shards(dataset: "Dataset", shards: Iterator, what: str) -> Iterator[Shard]:
+    from tqdm import tqdm
+
+    total = dataset.num_examples
+    options = {"unit": " examples", "unit_scale": True, "leave": False, "disable": None}
+    with tqdm(desc=what, total=total, delay=2, **options) as bar:
+        for number, unsorted in enumerate(shards):
+            runs = sorted(unsorted)  # as they lie on the disk
+            rows = np.concatenate([np.arange(*run) for run in runs])
+            yield Shard(number, rows, _read_runs(dataset, rows, runs))
+            bar.update(len(rows))
+
+
+def _read_runs(dataset: "Dataset", rows: np.ndarray, runs: Sequence[tuple[int, int]]) -> "Dataset":
+    # A new array each time: the device may still be reading the shard before.
+    x = np.empty((len(rows), *dataset.x.shape[1:]), dataset.form)
+    end = 0
+    for start, stop in runs:
+        begin, end = end, end + stop - start
+        x[begin:end] = dataset.x[start:stop]
+    weights = None if dataset.weights is None else dataset.weights[rows]
+    return dataclasses.replace(dataset, x=x, y=dataset.y[rows], weights=weights, shard_size=None)
+
+
+def _run_length(dataset: "Dataset") -> int:
+    return _RUN_BYTES // max(dataset.num_features * dataset.x.dtype.itemsize, 1)

@@ -32,7 +32,7 @@ class Curvature(NamedTuple):
     mixtures: jax.Array | None
 
 
-def estimate_curvature(prepared, shares, logits) -> Curvature:
+def estimate_curvature(prepared, fractions, logits) -> Curvature:
     """The curvature at logits [C, N], from the sample of `Prepared`.
 
     The Hessian is Σ w (diag(p) - p pᵀ) ⊗ x xᵀ. The mixtures u are the eigenvectors of its first
@@ -42,7 +42,7 @@ def estimate_curvature(prepared, shares, logits) -> Curvature:
     from zero, which a mixture of confident probabilities comes to, and that of all classes is.
     """
     p = losses.softmax(logits[:, prepared.sample], axis=0)
-    w = shares[prepared.sample]
+    w = fractions[prepared.sample]
     w = w / jnp.maximum(w.sum(), jnp.finfo(w.dtype).tiny)
     mixtures = _mixtures(p, w) if len(p) <= _MOST_CLASSES else None
     spread = _variances(p, mixtures) * w
@@ -96,7 +96,7 @@ class Memory(NamedTuple):
 class Point(NamedTuple):
     """Where a line search stands: step t, and there the loss [N] and probabilities [C, N].
 
-    Where examples are taken in `blocks`, the probabilities are None: nobody holds all of them.
+    Where examples are taken in `tiles`, the probabilities are None: nobody holds all of them.
 
     slope: the derivative of the objective along the line; low, high: the ends of the bracket, with
     their slopes; good: whether t is accepted; tries: how many points were looked at.
@@ -146,25 +146,25 @@ def direction(gradient, memory: Memory, precondition) -> jax.Array:
     """
 
     def down(q, pair):
-        share = pair.rho * jnp.vdot(pair.s, q)
-        return q - share * pair.y, share
+        alpha = pair.rho * jnp.vdot(pair.s, q)
+        return q - alpha * pair.y, alpha
 
-    def up(r, pair_and_share):
-        pair, share = pair_and_share
-        return r + (share - pair.rho * jnp.vdot(pair.y, r)) * pair.s, None
+    def up(r, pair_and_alpha):
+        pair, alpha = pair_and_alpha
+        return r + (alpha - pair.rho * jnp.vdot(pair.y, r)) * pair.s, None
 
     newest = jax.tree.map(lambda leaf: leaf[-1], memory)
     scale = newest.rho * jnp.vdot(newest.y, precondition(newest.y))
     gamma = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 1)
-    q, shares = lax.scan(down, gradient, memory, reverse=True)
-    return -lax.scan(up, precondition(q, gamma), (memory, shares))[0]
+    q, alphas = lax.scan(down, gradient, memory, reverse=True)
+    return -lax.scan(up, precondition(q, gamma), (memory, alphas))[0]
 
 
-def line_search(logits, along, y, shares, loss, slope, penalty) -> Point:
+def line_search(logits, along, y, fractions, loss, slope, penalty) -> Point:
     """A step t that meets the strong Wolfe conditions (c₁ = 1e-4, c₂ = 0.9); t = 1 is tried first.
 
     Along a direction the logits are Z + t · dZ, so a try costs no matrix product. logits, along
-    [C, N] · shares [N]: weights of sum 1 · loss [N], slope: at t = 0 · penalty: (first, second)
+    [C, N] · fractions [N]: weights of sum 1 · loss [N], slope: at t = 0 · penalty: (first, second)
     derivative of the penalty at t = 0. The decrease is summed from the differences of each example,
     whose rounding errors are far below those of two means. `good` is False where 30 tries found
     nothing: the arithmetic can do no more.
@@ -174,15 +174,15 @@ def line_search(logits, along, y, shares, loss, slope, penalty) -> Point:
 
     def at_step(t):
         if not cut:
-            return _at_step(t, logits, along, y, shares)
+            return _at_step(t, logits, along, y, fractions)
         return *problem.map_tiles(
-            lambda *part: _at_step(t, *part)[:2], logits, along, y, shares
+            lambda *tile: _at_step(t, *tile)[:2], logits, along, y, fractions
         ), None
 
     def attempt(point):
         new_loss, change, p = at_step(point.t)
         new_slope = change.sum() + penalty[0] + point.t * penalty[1]
-        rise = jnp.sum(shares * (new_loss - loss))
+        rise = jnp.sum(fractions * (new_loss - loss))
         rise += point.t * (penalty[0] + point.t / 2 * penalty[1])
         good = (rise <= _SUFFICIENT * point.t * slope) & (abs(new_slope) <= -_CURVATURE * slope)
         here, downhill = (point.t, new_slope), new_slope < 0
@@ -198,11 +198,11 @@ def line_search(logits, along, y, shares, loss, slope, penalty) -> Point:
     return point._replace(good=point.good & (slope < 0))
 
 
-def _at_step(t, logits, along, y, shares):
+def _at_step(t, logits, along, y, fractions):
     """The loss [B] of examples at a step, the sum's derivative along the line, probabilities."""
     new = logits + t * along
     p = losses.softmax(new, axis=0)
-    change = jnp.sum(residual(p, y) * shares * along)
+    change = jnp.sum(residual(p, y) * fractions * along)
     return losses.cross_entropy(new, y, axis=0), change, p
 
 

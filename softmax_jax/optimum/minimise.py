@@ -61,15 +61,15 @@ def start(prepared: Prepared, l2, columns, params=None) -> State:
 
 
 @functools.partial(jax.jit, donate_argnames="state")
-def advance(prepared: Prepared, state: State, rows, tolerance, max_iterations, span) -> State:
-    """At most `span` iterations of the trials in `rows` [K], then their certificates.
+def advance(prepared: Prepared, state: State, rows, tolerance, max_iterations, segment) -> State:
+    """At most `segment` iterations of the trials in `rows` [K], then their certificates.
 
-    A span ends early once every trial has reason to believe that it is done. Costs two matrix
-    products [K·C, D] × [D, N] an iteration and two a span.
+    A segment ends early once every trial has reason to believe that it is done. Costs two matrix
+    products [K·C, D] × [D, N] an iteration and two a segment.
     """
     part = jax.tree.map(lambda leaf: leaf[rows], state)
-    span = functools.partial(_segment, prepared, tolerance, max_iterations, span)
-    part = jax.vmap(span)(part)
+    segment = functools.partial(_segment, prepared, tolerance, max_iterations, segment)
+    part = jax.vmap(segment)(part)
     return jax.tree.map(lambda leaf, new: leaf.at[rows].set(new), state, part)
 
 
@@ -82,14 +82,14 @@ def weight_fractions(prepared, column):
 
 
 def _start(prepared, l2, column, params):
-    shares, y = weight_fractions(prepared, column), prepared.y
-    num_classes, dtype = len(prepared.priors), shares.dtype
+    fractions, y = weight_fractions(prepared, column), prepared.y
+    num_classes, dtype = len(prepared.priors), fractions.dtype
     labels = jax.nn.one_hot(y, num_classes, axis=0, dtype=dtype)
-    priors = jnp.where(prepared.fit_bias, (labels * shares).sum(1), 1 / num_classes)
+    priors = jnp.where(prepared.fit_bias, (labels * fractions).sum(1), 1 / num_classes)
     # A class that no example has would want a bias of -inf; log 1e-35 leaves it out just as well.
     bias = jnp.where(prepared.fit_bias, jnp.log(jnp.maximum(priors, 1e-35)), 0)
     zero = jnp.zeros((num_classes, len(prepared.features)), dtype).at[:, -1].set(bias)
-    at_zero = product((priors[:, None] - labels) * shares, prepared.features.T)
+    at_zero = product((priors[:, None] - labels) * fractions, prepared.features.T)
     false, figure = jnp.zeros((), bool), jnp.zeros((), dtype)
     state = State(
         params=zero if params is None else params.astype(dtype),
@@ -103,15 +103,15 @@ def _start(prepared, l2, column, params):
         **dict.fromkeys(("converged", "separable", "stalled"), false),
     )
     logits = product(state.params, prepared.features)
-    return certificate.certify(prepared, state, logits, shares, -1.0)
+    return certificate.certify(prepared, state, logits, fractions, -1.0)
 
 
-def _segment(prepared, tolerance, max_iterations, span, trial):
-    shares = weight_fractions(prepared, trial.column)
+def _segment(prepared, tolerance, max_iterations, segment, trial):
+    fractions = weight_fractions(prepared, trial.column)
     logits = product(trial.params, prepared.features)
     loss = certificate.each_loss(logits, prepared.y)
-    curvature = lbfgs.estimate_curvature(prepared, shares, logits)
-    limit = jnp.minimum(max_iterations, trial.iterations + span)
+    curvature = lbfgs.estimate_curvature(prepared, fractions, logits)
+    limit = jnp.minimum(max_iterations, trial.iterations + segment)
 
     def running(carry):
         trial, _, _, hopeful = carry
@@ -119,15 +119,15 @@ def _segment(prepared, tolerance, max_iterations, span, trial):
 
     def step(carry):
         trial, logits, loss, _ = carry
-        trial, logits, loss = _step(prepared, shares, curvature, trial, logits, loss)
-        return trial, logits, loss, certificate.promising(trial, loss, shares, tolerance)
+        trial, logits, loss = _step(prepared, fractions, curvature, trial, logits, loss)
+        return trial, logits, loss, certificate.promising(trial, loss, fractions, tolerance)
 
     new, logits, _, _ = lax.while_loop(running, step, (trial, logits, loss, jnp.bool_(False)))
-    new = certificate.certify(prepared, new, logits, shares, tolerance)
+    new = certificate.certify(prepared, new, logits, fractions, tolerance)
     return choose(trial.done, trial, new)
 
 
-def _step(prepared, shares, curvature, trial, logits, loss):
+def _step(prepared, fractions, curvature, trial, logits, loss):
     """One iteration: (trial, logits, loss) -> the same, one step further or stalled."""
     precondition = functools.partial(
         lbfgs.precondition,
@@ -142,11 +142,11 @@ def _step(prepared, shares, curvature, trial, logits, loss):
     along = product(d, prepared.features)
     weights, change = trial.params[:, :-1], d[:, :-1]
     penalty = trial.l2 * jnp.vdot(weights, change), trial.l2 * jnp.vdot(change, change)
-    point = lbfgs.line_search(logits, along, prepared.y, shares, loss, slope, penalty)
+    point = lbfgs.line_search(logits, along, prepared.y, fractions, loss, slope, penalty)
     t = jnp.where(point.good, point.t, 0)
     logits = logits + t * along
     at_point = trial.params + t * d, point.loss, logits, point.probabilities
-    new = certificate.measure(prepared, shares, trial, *at_point)
+    new = certificate.measure(prepared, fractions, trial, *at_point)
     memory = lbfgs.remember(trial.memory, t * d, new.gradient - trial.gradient)
     # Without a good step, once more without the memory; if that was empty, rounding has the word.
     no_memory = jax.tree.map(jnp.zeros_like, trial.memory)
@@ -174,10 +174,10 @@ def leaders(l2, columns) -> np.ndarray:
     return found
 
 
-def ready(going, leaders) -> np.ndarray:
-    """Which of the trials that are `going` [T] have nothing to wait for: [T] bool."""
+def ready(unfinished, leaders) -> np.ndarray:
+    """Which of the trials that are `unfinished` [T] have nothing to wait for: [T] bool."""
     nearest = leaders[:, 0]
-    return going & ((nearest == np.arange(len(going))) | ~going[nearest])
+    return unfinished & ((nearest == np.arange(len(unfinished))) | ~unfinished[nearest])
 
 
 def next_rows(ready, leaders, small) -> np.ndarray:
@@ -214,9 +214,9 @@ def _follow(prepared, trial, near, far):
     step = jnp.log(trial.l2 / near.l2) / jnp.log(near.l2 / far.l2)
     step = jnp.where(jnp.isnan(step), 0, jnp.clip(step, 0, 1))
     params = near.params + step * (near.params - far.params)
-    logits, shares = product(params, prepared.features), weight_fractions(prepared, trial.column)
+    logits, fractions = product(params, prepared.features), weight_fractions(prepared, trial.column)
     loss = certificate.each_loss(logits, prepared.y)
-    new = certificate.measure(prepared, shares, trial, params, loss, logits)
+    new = certificate.measure(prepared, fractions, trial, params, loss, logits)
     memory = lbfgs.transfer(near.memory, trial.l2 - near.l2)
     new = new._replace(memory=memory, gap_bound=jnp.full_like(new.gap_bound, jnp.inf))
     return choose(new.objective < trial.objective, new, trial)
@@ -292,13 +292,13 @@ def minimise(
 
 
 def iterate(
-    prepared: Prepared, state: State, *, tolerance=1e-4, max_iterations=1000, span=SEGMENT
+    prepared: Prepared, state: State, *, tolerance=1e-4, max_iterations=1000, segment=SEGMENT
 ) -> Iterator[State]:
-    """Yields the trials after every span of at most `span` iterations, until all are done.
+    """Yields the trials after every segment of at most `segment` iterations, until all are done.
 
     The state given and each state yielded are valid until the next step (their memory is used
-    again). Saved between two spans, and given back with the same `span`, a state goes on bit for
-    bit. Its gap_bound always holds. A span of 1 costs about twice as much an iteration.
+    again). Saved between two segments, and given back with the same `segment`, a state resumes bit
+    for bit. Its gap_bound always holds. A segment of 1 costs about twice as much an iteration.
     """
     dtype = state.params.dtype
     tolerance, limit = jnp.asarray(tolerance, dtype), jnp.int32(max_iterations)
@@ -311,7 +311,7 @@ def iterate(
             return
         chosen = next_rows(ready(unfinished, order), order, small)
         state = follow(prepared, state, jnp.asarray(chosen), jnp.asarray(order[chosen]))
-        state = advance(prepared, state, jnp.asarray(chosen), tolerance, limit, jnp.int32(span))
+        state = advance(prepared, state, jnp.asarray(chosen), tolerance, limit, jnp.int32(segment))
         yield state
 
 
@@ -357,15 +357,15 @@ def unfinished_trials(state: State, max_iterations) -> np.ndarray:
     return ~np.asarray(state.done) & (np.asarray(state.iterations) < max_iterations)
 
 
-def unfinished_rows(going, cost):
-    """The trials to compute, [K] int32: all that are `going` [T]; cost: multiplications of each.
+def unfinished_rows(unfinished, cost):
+    """The trials to compute, [K] int32: all `unfinished` [T]; cost: multiplications of each.
 
     Filled up to a power of two, because each size is compiled for itself, with finished trials,
-    because they stay as they are. Of `going` [..., T] the same along the last axis, in one size.
+    because they stay as they are. Of `unfinished` [..., T] the same along the last axis.
     """
-    num_trials = going.shape[-1]
-    size = min(1 << int(going.sum(-1).max() - 1).bit_length(), num_trials)
+    num_trials = unfinished.shape[-1]
+    size = min(1 << int(unfinished.sum(-1).max() - 1).bit_length(), num_trials)
     if num_trials * cost < _WORTH_COMPILING:
         size = num_trials
-    chosen = np.argsort(~going, axis=-1, kind="stable")[..., :size]
+    chosen = np.argsort(~unfinished, axis=-1, kind="stable")[..., :size]
     return np.sort(chosen, axis=-1).astype(np.int32)

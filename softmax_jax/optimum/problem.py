@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-_TILE_SCORES = 2**17  # in a block, of one trial
-_FEWEST_EXAMPLES = 256  # examples in a block
+_TILE_SCORES = 2**17  # in a tile, of one trial
+_FEWEST_EXAMPLES = 256  # examples in a tile
 _MANY_CLASSES = 256
 
 
 def num_tiles(num_classes, num_examples):
-    """Into how many equal blocks the examples are cut: a power of two that divides their number.
+    """Into how many equal tiles the examples are cut: a power of two that divides their number.
 
     1 with several devices, which share the examples in other ways, and on accelerators.
     """
@@ -46,7 +46,7 @@ def wanted_tiles(num_classes, num_examples):
 
 
 def map_tiles(function, logits, *arrays):
-    """function(logits [C, B], *arrays [..., B]) -> leaves [B] of every block, put together: [N]."""
+    """function(logits [C, B], *arrays [..., B]) -> leaves [B] of every tile, put together: [N]."""
     blocks = num_tiles(*logits.shape)
     if blocks == 1:
         return function(logits, *arrays)
@@ -55,7 +55,7 @@ def map_tiles(function, logits, *arrays):
 
 
 def sum_tiles(function, logits, *arrays):
-    """The sum of function(logits [C, B], *arrays [..., B]) over the blocks."""
+    """The sum of function(logits [C, B], *arrays [..., B]) over the tiles."""
     blocks = num_tiles(*logits.shape)
     if blocks == 1:
         return function(logits, *arrays)
@@ -103,7 +103,7 @@ class Prepared(NamedTuple):
     and eigenvalues of the covariance of x · sample [n]: the rows that the spectrum comes from ·
     squares [K, n]: of their features along the directions · fit_bias: whether there is a bias.
 
-    A few examples of weight zero at the end make N a number that can be cut into equal `blocks`.
+    A few examples of weight zero at the end make N a number that can be cut into equal `tiles`.
 
     Centring changes nothing but the bias, which absorbs it; it takes the mean, usually by far the
     largest direction, out of the condition number. Without a bias nothing can absorb it: the mean
@@ -140,9 +140,9 @@ def prepare(problem: Problem) -> Prepared:
     num_classes = _check_problem(x, y, weights, problem.resamples, problem.num_classes)
     priors = np.bincount(y, weights, minlength=num_classes) / weights.sum()
     priors = priors if problem.fit_bias else np.full(num_classes, 1 / num_classes)
-    shares = jnp.asarray(weights / weights.sum(), x.dtype)
+    fractions = jnp.asarray(weights / weights.sum(), x.dtype)
     missing = -len(y) % wanted_tiles(num_classes, len(y)) if jax.device_count() == 1 else 0
-    features, mean = _centre(x, shares, problem.fit_bias, missing)
+    features, mean = _centre(x, fractions, problem.fit_bias, missing)
     sample = _sample(weights, x.shape[1])
     roots = jnp.asarray(np.sqrt(weights[sample] / weights[sample].sum()), x.dtype)
     directions, eigenvalues, squares = _spectrum(features[:-1, sample], roots)
@@ -195,9 +195,9 @@ def _check_problem(x, y, weights, resamples, num_classes):
 
 
 @functools.partial(jax.jit, static_argnames="missing")
-def _centre(x, shares, fit_bias, missing):
+def _centre(x, fractions, fit_bias, missing):
     # From the first example on: a constant column becomes exactly zero, whatever the rounding.
-    mean = jnp.where(fit_bias, x[0] + product(shares, x - x[0]), 0)
+    mean = jnp.where(fit_bias, x[0] + product(fractions, x - x[0]), 0)
     # The examples last: a product with the weights is then 1.5 times as fast, one with residuals as
     # fast as the other way round.
     features = jnp.concatenate([(x - mean).T, jnp.full((1, len(x)), fit_bias, x.dtype)])

@@ -14,11 +14,13 @@ from flax import traverse_util
 
 from softmax_jax import metrics as measures
 from softmax_jax.classifier import Classifier
+from softmax_jax.data.dataset import html_table
 from softmax_jax.hyperparameters import ROWS
 from softmax_jax.sweep.chunks import Run
 from softmax_jax.sweep.settings import shortest
 
 SELECTION_RULES = ("best", "one_se")
+_SHOWN_SETTINGS = 10  # in a notebook, the best ones
 
 
 class Comparison(NamedTuple):
@@ -146,6 +148,14 @@ class Selected(NamedTuple):
     classifier: Classifier
     refit: bool = False
 
+    def __repr__(self):
+        return (
+            f"<Selected trial {self.trial}, epoch {self.epoch}: {self.why}{_texts(self.metrics)}>"
+        )
+
+    def _repr_html_(self):
+        return html_table([{"trial": self.trial, **self.hyperparameters, **self.metrics}])
+
 
 @dataclass(frozen=True)
 class Result:
@@ -164,6 +174,21 @@ class Result:
     best_epoch: np.ndarray
     facts: dict
     refit: Selected | None = None
+
+    def __repr__(self):
+        trials, settings = len(self.best_epoch), len(np.unique(self.run.trials.setting))
+        diverged = int((self.diverged > 0).sum())
+        last = {name: values[:, -1] for name, values in self.metrics.items()}
+        ranges = "".join(f"\n  {name} {v.min():.4g} to {v.max():.4g}" for name, v in last.items())
+        return (
+            f"<Result of {trials:,} trials of {settings:,} settings, {diverged:,} diverged, "
+            f"{self.reached.max()} epochs; at the last epoch:{ranges}>"
+        )
+
+    def _repr_html_(self):
+        rows = self.by_setting()
+        by = next(f"{name}_mean" for name in ("val_loss", "train_loss") if name in self.metrics)
+        return html_table(sorted(rows, key=lambda row: row[by])[:_SHOWN_SETTINGS])
 
     @property
     def diverged(self):
@@ -295,6 +320,10 @@ class Result:
         metrics = {name: shortest(self.values(name, epoch)[trial]) for name in self.metrics}
         settings = self.run.trials.row(trial)
         return Selected(trial, number, settings, metrics, why, hints, self.classifier(trial, epoch))
+
+
+def _texts(metrics):
+    return "".join(f"\n  {name} {value:.4f}" for name, value in metrics.items())
 
 
 def _why(metric, when, rule, groups, chosen):

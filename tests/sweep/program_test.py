@@ -9,6 +9,7 @@ from softmax_jax.sweep import inputs, program
 from softmax_jax.sweep.sgd import orders
 
 MODEL = model.augment(model.concise)
+CRITERION = train.criterion_of_logits(MODEL)
 
 
 def create(seeds=(0,), settings=None, num_features=64):
@@ -18,8 +19,6 @@ def create(seeds=(0,), settings=None, num_features=64):
         settings,
         np.zeros(len(settings.l2), np.int32),
         model=MODEL,
-        objective=train.CROSS_ENTROPY,
-        tx=train.MOMENTUM_SGD,
         num_features=num_features,
         num_classes=10,
     )
@@ -51,7 +50,9 @@ def test_every_state_is_the_one_that_train_makes():
 def test_trials_share_each_minibatch_in_one_matrix_product(digits):
     """No product has a batch axis: [K·C, D+1] × [D+1, B] forward, [K·C, B] × [B, D+1] backward."""
     states, order = create(), orders([0], 1, 500, 64)
-    program_text = program.train_epoch.lower(states, inputs.device_data(digits.train), order)
+    program_text = program.train_epoch.lower(
+        states, inputs.device_data(digits.train), order, CRITERION
+    )
     products = [line for line in program_text.as_text().splitlines() if "dot_general" in line]
     assert not any("batching_dims" in line for line in products)
     for line, left in zip(products, ("3x10x65", "3x10x64"), strict=True):
@@ -65,7 +66,9 @@ def test_portions_of_the_trials_train_as_all_at_once(digits, seeds, at_once):
     settings = sweep.grid(learning_rate=(0.01, 0.02, 0.05, 0.1), momentum=0.5)
     data, order = inputs.device_data(digits.train), orders(seeds, 1, 500, 64)
     (expected, sums), (found, own) = (
-        program.train_epoch(create(seeds=seeds, settings=settings), data, order, n)
+        program.train_epoch(
+            create(seeds=seeds, settings=settings), data, order, CRITERION, microchunk=n
+        )
         for n in (None, at_once)
     )
     whole, in_portions = (
@@ -84,7 +87,8 @@ def test_portions_take_no_more_memory(digits):
     data, order = inputs.device_data(digits.train), orders([0], 1, 500, 64)
 
     def bytes_of(at_once):
-        used = program.train_epoch.lower(states, data, order, at_once).compile().memory_analysis()
+        lowered = program.train_epoch.lower(states, data, order, CRITERION, microchunk=at_once)
+        used = lowered.compile().memory_analysis()
         return used.temp_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
 
     assert bytes_of(4) < 0.6 * bytes_of(None)
@@ -93,7 +97,7 @@ def test_portions_take_no_more_memory(digits):
 def test_an_epoch_uses_the_memory_of_the_states_it_was_given(digits):
     states = create()
     after, _ = program.train_epoch(
-        states, inputs.device_data(digits.train), orders([0], 1, 500, 64)
+        states, inputs.device_data(digits.train), orders([0], 1, 500, 64), CRITERION
     )
     assert states.params["augmented"].is_deleted() and not after.params["augmented"].is_deleted()
 
@@ -111,7 +115,7 @@ def test_figures_are_those_of_each_model_alone(digits):
     """Evaluation in NumPy, a model at a time, of states that differ."""
     settings = sweep.grid(init_scale=(0.1, 0.5, 1.0))
     states, data = create(settings=settings), inputs.device_data(digits.val)
-    figures = jax.device_get(program.values(states, program.evaluate(states, data)))
+    figures = jax.device_get(program.values(program.evaluate(states, data, CRITERION), CRITERION))
     x, y = digits.val.x.reshape(200, 64) / 16.0, digits.val.y
     for i in range(3):
         params = jax.tree.map(lambda leaf, i=i: leaf[0, i], states.params)
