@@ -14,7 +14,6 @@ import optax
 from flax.training.train_state import TrainState
 
 from softmax_jax import data, sweep
-from softmax_jax.sweep import inputs
 
 _EVALUATION_BLOCK = 1000
 
@@ -60,10 +59,8 @@ def cross_validate_digits(num_epochs, batch_size, num_settings, folds):
         learning_rate=sweep.log_uniform(0.01, 0.5),
         l2=sweep.log_uniform(1e-6, 1e-1),
     )
-    counts = inputs.fold_counts(train.y, folds)
-    result = sweep.fit(
-        train, None, settings, resamples=counts, num_epochs=num_epochs, batch_size=batch_size
-    )
+    counts = sweep.fold_counts(train.y, folds)
+    result = sweep.fit(train, counts, settings, num_epochs=num_epochs, batch_size=batch_size)
     return {"accuracy": float(result.metrics["val_accuracy"][:, -1].max())}
 
 

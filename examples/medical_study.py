@@ -8,7 +8,7 @@ import numpy as np
 
 from softmax_jax import calibration, data, decisions, losses, metrics
 from softmax_jax.optimum import Problem, minimise
-from softmax_jax.sweep.inputs import fold_counts
+from softmax_jax.sweep import fold_counts
 
 MALIGNANT, BENIGN = 0, 1
 COST = np.array([[0.0, 10.0], [1.0, 0.0]])  # a missed malignant tumour, a false alarm

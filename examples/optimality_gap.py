@@ -53,7 +53,7 @@ def measure(train, rates=RATES, num_epochs=NUM_EPOCHS, seeds=SEEDS) -> Gaps:
         averaging=[way.get("averaging", 0.0) for way, _ in pairs],
         final_rate=[way.get("final_rate", 1.0) for way, _ in pairs],
     )
-    options = {"num_epochs": num_epochs, "batch_size": BATCH_SIZE, "schedule": "cosine"}
+    options = {"num_epochs": num_epochs, "batch_size": BATCH_SIZE, "solver": sweep.SGD("cosine")}
     shown = set(np.geomspace(1, num_epochs, 40).astype(int).tolist())
     objectives = {
         epoch.epoch: _objectives(epoch, x, train.y)

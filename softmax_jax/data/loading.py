@@ -182,7 +182,7 @@ def _shard_size(dataset: Dataset) -> int:
 def _resident(dataset: Dataset, role: str) -> Dataset:
     if dataset.x.dtype != dataset.form:
         needed = dataset.num_examples * _example_bytes(dataset)
-        mend = "Save it as .npy files in a folder, and let it be read in parts: stream='auto'."
+        mend = "Save it as .npy files in a folder, and let it be read by shards: stream='auto'."
         host.require_memory(needed, f"{role}, as {dataset.form},", mend)
     return dataclasses.replace(dataset, x=_converted(dataset.x, dataset.form))
 
@@ -275,7 +275,7 @@ def load(
         `'auto'`: see `replace_auto`. `test=''` means none. val and test may be the same data.
       data_dir: the folder to look into first; see `find_source`.
       dtype: `'float32'` or `'float64'`, for features.
-      stream: whether datasets are read in parts: by default where a folder of .npy files is larger
+      stream: whether datasets are read by shards: by default where a folder of .npy files is larger
         than a quarter of the memory; see `load_or_stream`.
 
     Returns:
@@ -389,7 +389,7 @@ def from_arrays(
         '0', '1', ...
       name: what the dataset is called in whatever is written about it.
       dtype: `'float32'` or `'float64'`.
-      stream: whether datasets are read in parts: by default where arrays of type np.memmap are
+      stream: whether datasets are read by shards: by default where arrays of type np.memmap are
         larger than a quarter of the memory; see `load_or_stream`.
 
     Returns:

@@ -201,7 +201,7 @@ def file_source(name: str) -> Source:
     splits = _find_splits(path)
     if not path.is_dir():  # what is in a folder is mapped, not read
         needed = sum(part.header.nbytes for parts in splits.values() for part in parts.values())
-        mend = "Save each array as a .npy file in a folder of its own: those are read in parts."
+        mend = "Save each array as a .npy file in a folder of its own: those are read by shards."
         host.require_memory(needed, f"What {path} unpacks to", mend)
 
     def read(split: str) -> tuple[np.ndarray, ...]:

@@ -39,7 +39,7 @@ def job_identity(config: dict, splits: data.Splits) -> dict:
     roles = {role: getattr(splits, role) for role in ("train", "val", "test")}
     used = {
         "name": splits.name,
-        "part_size": splits.train.shard_size,  # decides the order of what is read in parts
+        "part_size": splits.train.shard_size,  # decides the order of what is read by shards
         "shapes": {role: split.x.shape for role, split in roles.items() if split is not None},
         "fingerprint": data.fingerprint(splits),
     }

@@ -112,6 +112,6 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, really):
 def test_an_archive_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
     path = save(tmp_path, "x.npz", x=X)
     monkeypatch.setattr(host, "available_memory", lambda: 20)
-    with pytest.raises(DataError, match="memory.*Save it as .npy, which is read in parts"):
+    with pytest.raises(DataError, match="memory.*Save it as .npy, which is read by shards"):
         predict.read_examples(path, 4)
     assert len(predict.read_examples(save(tmp_path, "x.npy", x=X), 4)) == 7

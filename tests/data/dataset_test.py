@@ -107,7 +107,7 @@ def test_the_fingerprint_is_the_same_on_a_device():
 
 @pytest.mark.parametrize("stored", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
 def test_the_fingerprint_is_that_of_the_data_in_memory(tmp_path, monkeypatch, stored):
-    """However it is stored, and whether it is read in parts or not."""
+    """However it is stored, and whether it is read by shards or not."""
     monkeypatch.setattr(dataset_module, "_FEWEST_EXAMPLES", 2)
     monkeypatch.setattr(dataset_module, "_BLOCK_VALUES", 1)
     on_host = splits(x=((1, 2), (3, 4), (5, 6), (7, 8), (9, 1.5)), y=(0, 1, 1, 0, 1))

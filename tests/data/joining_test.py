@@ -28,5 +28,5 @@ def test_an_example_of_val_weighs_as_one_of_train_does_on_average(splits):
 
 
 def test_what_is_read_in_parts_is_refused(splits):
-    with pytest.raises(data.DataError, match="read in parts"):
+    with pytest.raises(data.DataError, match="read by shards"):
         data.joined(dataclasses.replace(splits.train, shard_size=2), splits.val)

@@ -55,5 +55,5 @@ def test_evaluation_in_parts_is_the_same(digits):
 
 
 def test_the_optimum_needs_all_of_it_in_memory(digits):
-    with pytest.raises(ValueError, match="read in parts"):
+    with pytest.raises(ValueError, match="read by shards"):
         flat.fit(in_parts(digits.train, 120), digits.val, num_epochs=9, optimizer="lbfgs")
