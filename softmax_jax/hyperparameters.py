@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+_MOST_WHOLE = 2**53  # up to here floats hold every whole number
+
 
 class Range(NamedTuple):
     """The numbers from low to high: finite, without the ends that are open, perhaps whole."""
@@ -23,7 +25,10 @@ class Range(NamedTuple):
 
     def accepts(self, values):
         """Whether each of the values is in the range: numbers [...] -> booleans [...]."""
-        values = np.asarray(values)
+        try:
+            values = np.asarray(values, np.float64)
+        except OverflowError:  # a whole number beyond all floats
+            return np.bool_(False)
         inside = np.isfinite(values)
         inside &= values > self.low if self.low_open else values >= self.low
         inside &= values < self.high if self.high_open else values <= self.high
@@ -37,7 +42,7 @@ class Range(NamedTuple):
         """
         kind = "a whole number" if self.whole else "a finite number"
         start = f"greater than {self.low:g}" if self.low_open else f"from {self.low:g}"
-        if self.high == math.inf or self.high >= 2**53:
+        if self.high >= _MOST_WHOLE:
             return f"{kind} {start}"
         return f"{kind} {start} to {'below ' * self.high_open}{self.high:.12g}"
 
@@ -80,64 +85,90 @@ class Hyperparameter(NamedTuple):
 
 _UNIT = Range(0, 1)
 _BELOW_1 = Range(0, 1, high_open=True)
+_WHOLE = Range(0, _MOST_WHOLE, whole=True)
 
 TABLE = (
-    Hyperparameter("learning_rate", 0.1, Range(0, low_open=True), "of SGD: the size of a step"),
-    Hyperparameter("momentum", 0.0, _BELOW_1, "of SGD: what a step keeps of the one before", 0.0),
-    Hyperparameter("l2", 0.0, Range(0), "the objective is loss + l2/2 · ‖W‖², without the bias"),
-    Hyperparameter("init_scale", 0.01, Range(0), "standard deviation of the initial weights"),
     Hyperparameter(
-        "label_smoothing",
-        0.0,
-        _BELOW_1,
-        "s: a label gets 1 - s on itself, and s/C on every class",
+        name="learning_rate",
+        default=0.1,
+        range=Range(0, low_open=True),
+        doc="of SGD: the size of a step",
+    ),
+    Hyperparameter(
+        name="momentum",
+        default=0.0,
+        range=_BELOW_1,
+        doc="of SGD: what a step keeps of the one before",
         off=0.0,
     ),
     Hyperparameter(
-        "warmup",
-        0.0,
-        _BELOW_1,
-        "fraction of training in which the rate rises from 0, under any schedule",
+        name="l2",
+        default=0.0,
+        range=Range(0),
+        doc="the objective is loss + l2/2 · ‖W‖²; the bias is not penalised",
+    ),
+    Hyperparameter(
+        name="init_scale",
+        default=0.01,
+        range=Range(0),
+        doc="standard deviation of the initial weights; biases start at 0",
+    ),
+    Hyperparameter(
+        name="label_smoothing",
+        default=0.0,
+        range=_BELOW_1,
+        doc="s: a label gets 1 - s on itself, and s/C on every class",
         off=0.0,
     ),
     Hyperparameter(
-        "final_rate",
-        1.0,
-        _UNIT,
-        "of a schedule that decays: the last rate as a fraction of the learning rate",
+        name="warmup",
+        default=0.0,
+        range=_BELOW_1,
+        doc="fraction of training in which the rate rises from 0, under any schedule",
+        off=0.0,
+    ),
+    Hyperparameter(
+        name="final_rate",
+        default=1.0,
+        range=_UNIT,
+        doc="of a schedule that decays: the last rate as a fraction of the learning rate",
         off=1.0,
         config_default=0.01,
     ),
     Hyperparameter(
-        "averaging",
-        0.0,
-        _UNIT,
-        "fraction of training, at its end, over which the weights are averaged",
+        name="averaging",
+        default=0.0,
+        range=_UNIT,
+        doc="fraction of training, at its end, over which the weights are averaged",
         off=0.0,
     ),
     Hyperparameter(
-        "patience",
-        0.0,
-        Range(0, whole=True),
-        "epochs without improvement after which a trial stops at its best epoch; 0: never",
+        name="patience",
+        default=0.0,
+        range=_WHOLE,
+        doc="epochs without improvement after which a trial stops at its best epoch; 0: never",
         off=0.0,
         field="early_stopping.patience",
     ),
     Hyperparameter(
-        "batch_size", 256, Range(1, whole=True), "examples in a minibatch", traced=False
-    ),
-    Hyperparameter(
-        "num_samples",
-        0,
-        Range(0, whole=True),
-        "classes that a sampled loss draws for a batch",
+        name="batch_size",
+        default=256,
+        range=Range(1, _MOST_WHOLE, whole=True),
+        doc="examples in a minibatch",
         traced=False,
     ),
     Hyperparameter(
-        "seed",
-        0,
-        Range(0, 2**32 - 1, whole=True),
-        "of the initial weights and of the order of the examples",
+        name="num_samples",
+        default=0,
+        range=_WHOLE,
+        doc="classes that a sampled loss draws for a batch; 0: none",
+        traced=False,
+    ),
+    Hyperparameter(
+        name="seed",
+        default=0,
+        range=Range(0, 2**32 - 1, whole=True),
+        doc="of the initial weights and of the order of the examples",
         traced=False,
     ),
 )

@@ -18,6 +18,7 @@ def grouped(options):
         options["solver"] = sweep.LBFGS(**take(("tolerance", "best_by")))
         take(("batch_size",))
     else:
+        options.pop("tolerance", None)
         options["solver"] = sweep.SGD(**take(_SGD))
     options["objective"] = sweep.Objective(**take(_OBJECTIVE))
     options["devices"] = sweep.Devices(**take(_DEVICES))

@@ -16,7 +16,7 @@ from softmax_jax.model import Model, augment, concise
 from softmax_jax.sweep import chunks, full_batch, mesh, sgd
 from softmax_jax.sweep.chunks import Epochs, Pending, Run
 from softmax_jax.sweep.inputs import check_resamples, make_inputs
-from softmax_jax.sweep.result import Result, check_metric, collect
+from softmax_jax.sweep.result import Result, collect, validation_metrics
 from softmax_jax.sweep.settings import as_arrays, in_use, trial_table
 
 
@@ -122,6 +122,7 @@ def epochs(
       ValueError: settings, sizes or weights are out of range; at the call, before anything is
         compiled.
     """
+    _check_types(solver=solver, objective=objective, devices=devices)
     val, resamples = _divide(val)
     full = isinstance(solver, LBFGS)
     sizes = [len(train.y)] if full else np.atleast_1d(batch_size).tolist()
@@ -229,6 +230,22 @@ def _criterion(loss, stored, num_classes, sharding):
     return lambda samples: vocabulary.criterion(loss, num_classes, samples, sharding)
 
 
+def _check_types(**values):
+    """Raises TypeError for what is not one of the small values of this module."""
+    kinds = {"solver": (SGD, LBFGS), "objective": (Objective,), "devices": (Devices,)}
+    for name, value in values.items():
+        if not isinstance(value, kinds[name]):
+            wanted = " or ".join(f"sweep.{kind.__name__}(...)" for kind in kinds[name])
+            raise TypeError(f"{name} must be {wanted}; it is {value!r}.")
+
+
+def _raise(wrong):
+    """One ValueError of all texts that are true."""
+    problems = [text for text, is_wrong in wrong.items() if is_wrong]
+    if problems:
+        raise ValueError("; ".join(problems) + ".")
+
+
 def _check(train, num_epochs, sizes, seeds, resamples, solver, devices):
     """Raises one ValueError that names every option that is out of range."""
     num_examples = len(train.y)
@@ -246,10 +263,11 @@ def _check(train, num_epochs, sizes, seeds, resamples, solver, devices):
         f"seeds must be distinct whole numbers from 0; they are {seeds}": not _are_seeds(seeds),
         f"chunk must be a whole number from 0; it is {devices.chunk}": not _whole(devices.chunk, 0),
     }
-    problems = [text for text, is_wrong in wrong.items() if is_wrong]
-    if problems:
-        raise ValueError("; ".join(problems) + ".")
-    check_metric(solver.best_by)
+    names = ", ".join(validation_metrics())
+    wrong[f"best_by must be one of {names}; it is {solver.best_by!r}"] = (
+        solver.best_by not in validation_metrics()
+    )
+    _raise(wrong)
     if resamples is not None:
         check_resamples(resamples, num_examples)
 
@@ -277,9 +295,7 @@ def _check_solver(solver, settings, seeds, objective, validated):
             "patience" in used and not validated
         ),
     }
-    problems = [text for text, is_wrong in wrong.items() if is_wrong]
-    if problems:
-        raise ValueError("; ".join(problems) + ".")
+    _raise(wrong)
 
 
 def _check_lbfgs(solver, settings, seeds):

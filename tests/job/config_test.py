@@ -6,9 +6,9 @@ import pytest
 
 from configs import default
 from softmax_jax.host import USAGE, JobError
+from softmax_jax.hyperparameters import TRACED
 from softmax_jax.job import config
 from softmax_jax.job.config import AXES, RULES, axis_values, config_problems, field_value, refuse
-from softmax_jax.sweep import settings
 
 
 def _config(**fields):
@@ -31,7 +31,7 @@ def test_the_default_config_has_exactly_the_fields_that_have_rules():
     assert set(config) == {*(name.split(".")[0] for name in RULES), "sweep"}
     for name in RULES:
         assert field_value(config, name) is not None or name == "class_weight", name
-    axes = {*settings.NAMES, "batch_size", "num_samples", "seed"}
+    axes = {*TRACED, "batch_size", "num_samples", "seed"}
     assert set(config.sweep) == set(AXES) == axes
     _check(config)
 

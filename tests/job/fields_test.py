@@ -3,6 +3,7 @@
 import pytest
 
 from configs import default
+from softmax_jax.hyperparameters import TRACED
 from softmax_jax.job import config
 from softmax_jax.job.config import RULES, axis_values, field_value
 from softmax_jax.sweep import settings
@@ -15,11 +16,11 @@ def test_every_default_obeys_its_rule():
 
 
 def test_every_axis_is_a_field_and_every_hyperparameter_an_axis():
-    assert set(settings.NAMES) < set(config.AXES)
+    assert set(TRACED) < set(config.AXES)
     assert set(config.AXES.values()) <= set(config.RULES)
 
 
-@pytest.mark.parametrize("name", settings.NAMES)
+@pytest.mark.parametrize("name", TRACED)
 def test_the_rule_of_an_axis_is_that_of_the_sweep(name):
     """What a config may hold, `sweep.grid` takes, and the other way round."""
     rule = config.RULES[config.AXES[name]]

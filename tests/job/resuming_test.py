@@ -28,11 +28,11 @@ def start(config, tmp_path):
 
 @pytest.fixture
 def epochs(splits):
-    """epochs(work=None): three of two trials, in two pieces."""
+    """epochs(pending=None): three of two trials, in two chunks."""
 
-    def make(work=None):
+    def make(pending=None):
         settings = sweep.grid(learning_rate=(0.1, 0.3))
-        options = {"num_epochs": 3, "batch_size": 256, "chunk": 1, "work": work}
+        options = {"num_epochs": 3, "batch_size": 256, "chunk": 1, "pending": pending}
         return flat.epochs(splits.train, splits.val, settings, **options)
 
     return make

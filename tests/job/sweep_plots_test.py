@@ -49,7 +49,9 @@ def test_an_axis_over_decades_and_a_loss_that_blows_up_are_logarithmic(splits):
 
 def test_a_diverged_setting_leaves_a_gap(result):
     metrics = {name: values.copy() for name, values in result.metrics.items()}
-    trial = int(np.flatnonzero(result.run.trials.group != result.best().hyperparameters["fold"])[0])
+    trial = int(
+        np.flatnonzero(result.run.trials.setting != result.best().hyperparameters["fold"])[0]
+    )
     trial = trial if trial != result.best().trial else trial + 1
     metrics["val_loss"][trial, -1] = np.nan
     broken = dataclasses.replace(result, metrics=metrics)

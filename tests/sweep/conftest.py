@@ -91,8 +91,8 @@ def by_hand():
                 rows = rows[weights[rows] > 0]
                 w = (importance * weights)[rows, None] / weights[rows].sum()
                 error = (softmax(x[rows] @ W + b, -1) - y[rows]) * w
-                W_velocity = h.momentum * W_velocity + x[rows].T @ error + h.l2 * W
-                b_velocity = h.momentum * b_velocity + error.sum(0)
+                W_velocity = (h.momentum or 0) * W_velocity + x[rows].T @ error + h.l2 * W
+                b_velocity = (h.momentum or 0) * b_velocity + error.sum(0)
                 rate = h.learning_rate * height(len(path) / num_steps)
                 W, b = W - rate * W_velocity, b - rate * b_velocity
                 path.append((W, b))

@@ -17,7 +17,8 @@ SETTINGS = sweep.grid(learning_rate=(0.001, 0.1))
 
 @pytest.fixture(scope="module")
 def validated(digits):
-    return flat.cross_validate(digits.train, SETTINGS, folds=4, seed=5, **OPTIONS)
+    counts = sweep.fold_counts(digits.train.y, 4, seed=5)
+    return flat.cross_validate(digits.train, SETTINGS, folds=counts, **OPTIONS)
 
 
 def test_each_trial_is_judged_on_its_own_fold(validated, digits):

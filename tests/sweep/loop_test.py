@@ -92,7 +92,7 @@ def test_running_in_portions_changes_nothing(fit, monkeypatch, case):
     (options, expected), train_epoch, taken = IN_PORTIONS[case], program.train_epoch, []
 
     def watched(*arguments):
-        taken.append(arguments[3])
+        taken.append(arguments[5])
         return train_epoch(*arguments)
 
     monkeypatch.setattr(program, "train_epoch", watched)
@@ -267,7 +267,6 @@ def test_all_problems_are_in_one_message_before_anything_is_compiled(digits, com
             num_epochs=0,
             batch_size=(64, 501, 64),
             seeds=(1, 1),
-            resamples=np.ones((500, 2), np.uint8),
             best_by="val_los",
             chunk=-1,
         )
@@ -276,7 +275,6 @@ def test_all_problems_are_in_one_message_before_anything_is_compiled(digits, com
         "batch_size must be from 1 to the 500 training examples; it is [64, 501, 64]",
         "batch_size has a value twice",
         "seeds must be distinct",
-        "val must be None",
         "best_by must be one of val_loss",
         "chunk must be a whole number from 0; it is -1",
     ):
@@ -302,7 +300,7 @@ def test_all_problems_are_in_one_message_before_anything_is_compiled(digits, com
         ({"settings": Hyperparameters(patience=2), "val": None}, "patience waits for a validation"),
         (
             {"settings": Hyperparameters(averaging=0.5, l2=1.0), "optimizer": "lbfgs"},
-            "averaging cannot be had with 'lbfgs'",
+            "averaging do not work with LBFGS",
         ),
     ],
 )

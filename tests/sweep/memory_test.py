@@ -17,7 +17,7 @@ def wide(num_features, num_classes):
 
 
 def test_a_stated_chunk_is_kept():
-    assert mesh.fitting_chunk(4, 784, 10, 1000, chunk=3) == 3
+    assert mesh.fitting_chunk(4, 784, 10, 1000, chunk_size=3) == 3
 
 
 def fitting(num_features, num_classes, batch_size):
@@ -41,7 +41,7 @@ def test_what_cannot_be_had_is_said_with_its_bytes():
     with pytest.raises(ValueError, match=r"1 trials of 1000000000 × 1000 .* GiB, more than the .*"):
         mesh.fitting_chunk(1, 10**9, 1000, 10**13)
     with pytest.raises(ValueError, match=r"GiB that may be used: take fewer .* smaller chunk"):
-        mesh.fitting_chunk(10**6, 784, 10, 10**6, chunk=10**6)
+        mesh.fitting_chunk(10**6, 784, 10, 10**6, chunk_size=10**6)
     with pytest.raises(ValueError, match=r"90,000 trials .* GiB that may be used: take fewer"):
         mesh.fitting_chunk(90_000, 10**6, 10, 256)
 

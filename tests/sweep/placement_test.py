@@ -90,13 +90,13 @@ def test_classes_are_shared_by_what_has_any():
 
 
 @pytest.mark.parametrize(
-    "optimizer, num_classes, words",
-    [("sgd", 10, "must divide the number of classes; it is 4, of 10"), ("lbfgs", 8, "'sgd'")],
+    "full, num_classes, words",
+    [(False, 10, "must divide the number of classes; it is 4, of 10"), (True, 8, "SGD")],
 )
-def test_classes_that_the_devices_cannot_share_are_refused(optimizer, num_classes, words):
+def test_classes_that_the_devices_cannot_share_are_refused(full, num_classes, words):
     with pytest.raises(ValueError, match=words):
-        loop.check_classes(mesh(2, 1, 4), optimizer, num_classes)
-    loop.check_classes(mesh(2, 4), optimizer, num_classes)
+        loop._check_classes(mesh(2, 1, 4), full, num_classes)
+    loop._check_classes(mesh(2, 4), full, num_classes)
 
 
 @pytest.mark.parametrize("seeds, settings", [(1, 1), (1, 9), (3, 5), (8, 3), (16, 1), (8, 8)])

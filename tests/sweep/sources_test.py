@@ -18,20 +18,20 @@ def in_parts(dataset, size):
 def test_what_is_read_in_parts_is_all_of_it_once(digits):
     feed = inputs.make_inputs(in_parts(digits.train, 120), None)[0].train
     for epoch in (None, 1):
-        labels = np.concatenate([np.asarray(data.y) for _, data in feed.parts(epoch, 50)])
+        labels = np.concatenate([np.asarray(data.y) for _, data in feed.shards(epoch, 50)])
         assert sorted(labels) == sorted(digits.train.y)
-    assert feed.resident is None and len(list(feed.parts(1, 50))) > 1
+    assert feed.resident is None and len(list(feed.shards(1, 50))) > 1
 
 
 def test_weights_and_counts_go_with_their_rows(digits):
     weighted = dataclasses.replace(digits.train, weights=np.arange(1, 501, dtype=np.float32))
     counts = inputs.fold_counts(weighted.y, 2)
     made = inputs.make_inputs(in_parts(weighted, 120), None, resamples=counts)[0]
-    for _, data in made.train.parts(1, 50):
+    for _, data in made.train.shards(1, 50):
         rows = np.round(np.asarray(data.importance) * weighted.weights.mean()).astype(int) - 1
         np.testing.assert_array_equal(data.y, weighted.y[rows])
         np.testing.assert_array_equal(data.resamples, counts[rows])
-    held_out = next(made.held_out.parts())[1]
+    held_out = next(made.held_out.shards())[1]
     np.testing.assert_array_equal(held_out.resamples, counts[: len(held_out.y)] == 0)
     assert held_out.importance is None
 

@@ -67,7 +67,7 @@ def test_what_is_gone_on_with_ends_as_what_was_never_broken_off(digits, kind):
     whole, steps = finished(start()), sum(1 for _ in start())
     for after in (1, steps // 2, steps):
         arrays, work = broken_off(start(), after)
-        again = finished(start(work=work), arrays)
+        again = finished(start(pending=work), arrays)
         assert_same(again, whole)
         assert list(again.lines()) == list(whole.lines())
 
@@ -83,7 +83,7 @@ def test_so_does_the_way_to_the_optimum(digits):
     whole, steps = finished(start()), sum(1 for _ in start())
     for after in (1, steps // 2, steps - 1):
         arrays, work = broken_off(start(), after)
-        assert_same(finished(start(work=work), arrays), whole)
+        assert_same(finished(start(pending=work), arrays), whole)
 
 
 def test_smaller_pieces_go_on_as_well(digits):
@@ -93,7 +93,7 @@ def test_smaller_pieces_go_on_as_well(digits):
         return flat.epochs(digits.train, digits.val, SETTINGS, **options, **more)
 
     arrays, work = broken_off(start(), 1)
-    again = finished(start(work=work, chunk=3), arrays)
+    again = finished(start(pending=work, chunk=3), arrays)
     assert_same(again, finished(start()), exact=False)
 
 
@@ -107,6 +107,6 @@ def test_a_state_of_another_shape_is_refused(digits):
     options = {"num_epochs": 2, "batch_size": 64}
     arrays, work = broken_off(flat.epochs(digits.train, digits.val, SETTINGS, **options), 1)
     work[0].saved["states/step"] = work[0].saved["states/step"].astype(np.int64)
-    epochs = flat.epochs(digits.train, digits.val, SETTINGS, **options, work=work)
+    epochs = flat.epochs(digits.train, digits.val, SETTINGS, **options, pending=work)
     with pytest.raises(ValueError, match="states/step is int64"):
         finished(epochs, arrays)

@@ -28,9 +28,9 @@ def test_the_table_has_every_combination_once_with_the_folds_fastest():
 def test_trials_of_a_group_differ_in_seed_and_fold_alone():
     t = table(num_settings=2, num_seeds=2, batch_sizes=(64, 8), num_resamples=3)
     pairs = list(zip(t.batch_size, t.hyperparameters.learning_rate, strict=True))
-    groups = dict(zip(t.group, pairs, strict=True))
+    groups = dict(zip(t.setting, pairs, strict=True))
     assert sorted(groups) == [0, 1, 2, 3] and len(set(groups.values())) == 4
-    assert [groups[group] for group in t.group] == pairs
+    assert [groups[group] for group in t.setting] == pairs
 
 
 def test_without_resamples_the_fold_is_minus_one():
@@ -68,7 +68,7 @@ def test_a_plan_runs_every_trial_exactly_once(
     t = table(num_settings, num_seeds, batch_sizes, num_resamples)
     pieces = chunks.plan(t, chunk)
     run = np.concatenate([p.trials[:, : p.num_real].ravel() for p in pieces])
-    assert_array_equal(np.sort(run), np.arange(len(t.group)))
+    assert_array_equal(np.sort(run), np.arange(len(t.setting)))
     shapes = {}
     for piece in pieces:
         assert chunk == 0 or piece.trials.size <= chunk
