@@ -135,7 +135,7 @@ def broken_off(environment, tmp_path_factory):
     with started(environment, *SGD, f"--workdir={folder}") as job:
         until(lambda: lines(folder) > 30)
         job.send_signal(signal.SIGTERM)
-        assert_stopped(job, 143, "stopped by SIGTERM; the same command goes on from here.")
+        assert_stopped(job, 143, "stopped by SIGTERM; the same command resumes it.")
     assert 30 < lines(folder) < 400
     return folder
 
@@ -180,18 +180,18 @@ def test_sigterm_in_every_phase_ends_the_job_in_good_order(
                 break
         before = lines(begun)
         job.send_signal(signal.SIGTERM)
-        assert_stopped(job, 143, "goes on from here")
+        assert_stopped(job, 143, "the same command resumes it")
     assert lines(begun) == before + 2  # the epoch under way, of two trials
     with started(environment, *command) as job:
         number = int(checkpoint.saved_files(saved)[-1].stem)
         until(lambda: list(saved.glob(f"{number + 9:08d}.npz.*.tmp")))
         job.send_signal(signal.SIGTERM)
-        assert_stopped(job, 143, "goes on from here")
+        assert_stopped(job, 143, "the same command resumes it")
     assert not list(saved.glob("*.tmp")) and lines(begun) < 400
     with started(environment, *command) as job:
         until((begun / "params.npz").exists)
         job.send_signal(signal.SIGTERM)
-        assert_stopped(job, 143, "goes on from here")
+        assert_stopped(job, 143, "the same command resumes it")
     assert not (begun / "summary.json").exists()
     assert_ends_well(survive(begun, *SGD))
     assert results(begun) == results(undisturbed)

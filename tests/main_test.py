@@ -268,7 +268,7 @@ def test_an_interrupt_ends_the_job_without_a_traceback(tmp_path, environment):
     job.send_signal(signal.SIGINT)
     _, errors = job.communicate(timeout=30)
     assert job.returncode == 130
-    assert errors == "main.py: stopped by SIGINT; the same command goes on from here.\n"
+    assert errors == "main.py: stopped by SIGINT; the same command resumes it.\n"
     for line in metrics.read_text().splitlines():
         json.loads(line)
 

@@ -19,6 +19,7 @@ from softmax_jax.job.config import (
     WITHOUT_LOGITS,
     axis_values,
     config_problems,
+    field_value,
     names_data,
     problems_with,
     refuse,
@@ -36,44 +37,136 @@ from softmax_jax.job.workdir import (
 from softmax_jax.sweep import inputs, mesh
 from softmax_jax.sweep.chunks import MisfitError
 
+_OPERATIONS_PER_CALL = 4e11  # multiplications and additions before a signal is looked for: seconds
+_GIB = 2**30
+_MOST_CLASSES = 1000  # of which each has its own line in a table
 
-def report_error(error, workdir, folder) -> int:
-    """Says what has ended the job, and returns its exit code.
 
-    folder: what --workdir said. Raises the error again where it is nothing but a defect.
+def main(config, folder="", *, overwrite=False, mode="run", distributed=False) -> int:
+    """Runs (or only checks) the job and returns its exit code.
+
+    An error is one message on the standard error. distributed: as one of several processes, see
+    `processes.join_cluster`; one that fails alone does not return.
     """
-    if isinstance(error, JobError | data.DataError):
-        if str(error):  # else another process says it
-            console.complain(f"main.py: {error}")
-        return getattr(error, "exit_code", USAGE)
-    way_on = _how_to_resume(workdir, folder)
-    if isinstance(error, processes.Stopped):
-        if processes.is_first():
-            console.complain(f"main.py: {error}{way_on}.")
-        return error.exit_code
-    if not processes.are_several():
-        raise error
-    if processes.is_loss(error):
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        console.complain(f"main.py: another process or a device is lost ({reason}){way_on}.")
-        return LOST
-    traceback.print_exception(error)
-    return 1
+    console.quieten()
+    workdir = Workdir(folder)
+    try:
+        with processes.handled_signals() as stop:
+            if distributed:
+                processes.join_cluster(folder)
+            if mode == "check":
+                code = check(config)
+            else:
+                code = run(config, workdir, stop, overwrite=overwrite)
+    except (Exception, processes.Stopped) as error:
+        code = report_error(error, workdir, folder)
+    return processes.leave(code)
 
 
-def _how_to_resume(workdir, folder):
-    """How a job that was stopped is gone on with; nothing if it had no folder yet."""
-    if folder:
-        return "; the same command goes on from here"
-    if workdir.path:
-        return f"; the same command with --workdir={workdir.path} goes on from here"
-    return ""
+def check(config) -> int:
+    """Everything short of training: the config, the data, and what the job would take."""
+    _prepare(config)
+    splits = load_checked(config)
+    epochs = start_sweep(config, splits)
+    say_forecast(splits, epochs)
+    return DONE
+
+
+def run(config, workdir, stop, *, overwrite=False) -> int:
+    """The job itself, from its start or from where it was interrupted.
+
+    Raises JobError, data.DataError and `processes.Stopped`.
+    """
+    _prepare(config)
+    seconds = {}
+    splits, job, ended = processes.agreed(_read, config, workdir, overwrite, seconds)
+    processes.same(int(digest(job)[:7], 16), "config and data")
+    sizes = sum(split.shard_size or 0 for split in (splits.train, splits.val))
+    processes.same(sizes, "number of examples in memory at a time")
+    if ended is not None:  # even where nothing can be written
+        return ended
+    with contextlib.ExitStack() as held:
+        own = held, config, workdir, splits, job, overwrite
+        ended, progress, epochs = processes.led(_begin, *own)
+        if ended is not None:
+            return ended
+        processes.same(progress.number, "checkpoint (is --workdir a folder that they share?)")
+        return _run(config, workdir, stop, splits, progress, epochs, seconds)
+
+
+def _read(config, workdir, overwrite, seconds):
+    """The data, the identity of the job on them, and the exit code with which it has ended."""
+    found = None if overwrite else job_in(workdir.path)
+    with timed(seconds, "data"):
+        splits = load_checked(config, found)
+    processes.mesh_sizes(config)
+    job = job_identity(config.to_dict(), splits)
+    return splits, job, None if overwrite else _outcome(workdir.path, job)
+
+
+def _begin(held, config, workdir, splits, job, overwrite):
+    """(exit code, None, None) of a job that has ended; else (None, its progress, its epochs).
+
+    held: what is released at the end, such as the lock of the folder.
+    """
+    workdir.open()
+    if processes.is_first():
+        console.warn_if(held.enter_context(locked(workdir.path)))
+    # The previous lock holder may have changed the folder.
+    ended = None if overwrite else _outcome(workdir.path, job)
+    if ended is not None:
+        return ended, None, None
+    return None, *_start_or_resume(config, workdir, splits, job, overwrite)
+
+
+def _outcome(folder, job):
+    """The exit code of this job where the folder holds it and it has ended, else None."""
+    code = workdir.outcome(folder) if workdir.holds(folder, job) else None
+    if code is not None:
+        console.say(f"{folder} holds this job, finished. Nothing is left to do.")
+    return code
+
+
+def _start_or_resume(config, workdir, splits, job, overwrite):
+    """Where the job stands, and its pending epochs.
+
+    What cannot be run is refused before anything is deleted or written.
+    """
+    folder = workdir.path
+    begun = not overwrite and holds(folder, job)
+    epochs = None if begun else start_sweep(config, splits)
+    tidy(folder)
+    if not begun:
+        clear(folder)
+        outputs.write_provenance(workdir, config, splits, job)
+    progress = checkpoint.Progress(folder / "checkpoints", job, config)
+    return progress, epochs or start_sweep(config, splits, progress.pending)
+
+
+def _run(config, workdir, stop, splits, progress, epochs, seconds):
+    """The remaining work of the job, in its own folder."""
+    outputs.say_start(splits, workdir.path, progress)
+    result = train(config, epochs, progress, workdir, len(splits.train.y), stop)
+    seconds["training"] = progress.training_seconds()
+    outputs.write_tables(workdir, config, result)
+    if result.has_winner:
+        finish(config, workdir, splits, result, seconds)
+        return DONE
+    outputs.write_summary(workdir, config, splits, result, None, None, {}, seconds)
+    outputs.say_diverged(result)
+    return DIVERGED
+
+
+def _prepare(config):
+    host.use_compilation_cache()
+    processes.use_precision(field_value(config, "precision"))
+    processes.start_devices()
 
 
 def load_checked(config, found=None) -> data.Splits:
     """The data of the config, or one JobError with all that is wrong with either.
 
-    found: the identity of the job that is to go on; its data are taken, and no fallback.
+    found: the identity of the job that is to be resumed: its data are taken, and no fallback.
     """
     problems = config_problems(config)
     if not names_data(config):
@@ -104,11 +197,6 @@ def load_data(config, name="") -> data.Splits:
             "To make this an error: --config.dataset_fallback="
         )
         return data.load(config.dataset_fallback, *splits, **options)
-
-
-_SEGMENT_OPERATIONS = (
-    4e11  # multiplications and additions that run before a signal is looked for: seconds
-)
 
 
 def start_sweep(config, splits, pending=None):
@@ -146,37 +234,6 @@ def start_sweep(config, splits, pending=None):
         raise JobError(f"The config cannot be run on {splits.name}: {error}") from error
 
 
-def select_winner(config, result):
-    """The winning setting, as its first trial."""
-    return result.best(config.select_metric, config.select_epoch, config.select)
-
-
-def refit_winner(config, splits, result, chosen):
-    """The winner trained anew on the whole train split (after folds, after bootstraps).
-
-    With config.refit on train and val together; without any of these it stays as it is.
-    """
-    if not (config.folds or config.bootstraps or config.refit):
-        return chosen
-    dataset = data.joined(splits.train, splits.val) if config.refit else splits.train
-    how = {"solver": solver_of(config), "objective": objective_of(config)}
-    try:
-        return sweep.refit(
-            dataset, result, chosen, config.select_epoch, devices=devices_of(config), **how
-        )
-    except ValueError as error:
-        raise JobError(str(error), DIVERGED) from error
-
-
-def _steps_per_call(train, settings, config):
-    """How many steps of SGD run in a call; a function of the job alone, and not of its devices."""
-    trials = len(settings.l2) * max(config.folds, config.bootstraps, 1)
-    trials *= len(axis_values(config, "seed"))
-    largest = max(axis_values(config, "batch_size"))
-    each = 4 * largest * train.num_features * train.num_classes * trials
-    return max(1, round(_SEGMENT_OPERATIONS / each))
-
-
 def solver_of(config) -> sweep.SGD | sweep.LBFGS:
     """How the config minimises."""
     if config.optimizer == "lbfgs":
@@ -210,8 +267,17 @@ def resamples(config, train):
     return None
 
 
+def _steps_per_call(train, settings, config):
+    """How many steps of SGD run in a call; a function of the job alone, and not of its devices."""
+    trials = len(settings.l2) * max(config.folds, config.bootstraps, 1)
+    trials *= len(axis_values(config, "seed"))
+    largest = max(axis_values(config, "batch_size"))
+    each = 4 * largest * train.num_features * train.num_classes * trials
+    return max(1, round(_OPERATIONS_PER_CALL / each))
+
+
 def train(config, epochs, progress, workdir, num_examples, stop):
-    """The `Result` of all epochs that are left, on top of what was there.
+    """The `Result` of the pending epochs, on top of what was restored.
 
     Raises `processes.Stopped`, with a checkpoint saved, after the step in which a signal came, and
     JobError (exit code 3) where nothing can be written, or what was saved does not fit.
@@ -241,7 +307,68 @@ def _train_steps(epochs, collection, progress, workdir, stop):
             break
 
 
-_GIB = 2**30
+def finish(config, workdir, splits, result, seconds):
+    """Chooses, refits, reads the test split once, draws, writes; summary.json comes last."""
+    with timed(seconds, "selection"):
+        chosen = select_winner(config, result)
+        selected = refit_winner(config, splits, result, chosen)
+        test = None if splits.test is None else selected.classifier.test(splits.test)
+        more = _judged(config, splits, result, chosen, selected)
+    outputs.write_params(workdir, selected.classifier)
+    # A refit on train and val has seen what it would be judged on: the chosen model has not.
+    judged = chosen if config.refit else selected
+    if config.predictions:
+        outputs.write_predictions(workdir, splits, judged.classifier, selected.classifier)
+    with timed(seconds, "pictures"):
+        if processes.is_first():
+            outputs.draw(workdir, config, splits, result, judged)
+    with timed(seconds, "studies"):
+        more |= outputs.write_studies(workdir, config, splits, selected)
+    outputs.write_summary(workdir, config, splits, result, selected, test, more, seconds)
+    outputs.say_result(config, splits, result, selected, test)
+    outputs.say_more(config, more)
+    outputs.say_files(workdir.path)
+
+
+def select_winner(config, result):
+    """The winning setting, as its first trial."""
+    return result.best(config.select_metric, config.select_epoch, config.select)
+
+
+def refit_winner(config, splits, result, chosen):
+    """The winner trained anew on the whole train split (after folds, after bootstraps).
+
+    With config.refit on train and val together; without any of these it stays as it is.
+    """
+    if not (config.folds or config.bootstraps or config.refit):
+        return chosen
+    dataset = data.joined(splits.train, splits.val) if config.refit else splits.train
+    how = {"solver": solver_of(config), "objective": objective_of(config)}
+    try:
+        return sweep.refit(
+            dataset, result, chosen, config.select_epoch, devices=devices_of(config), **how
+        )
+    except ValueError as error:
+        raise JobError(str(error), DIVERGED) from error
+
+
+def _judged(config, splits, result, chosen, selected):
+    """What summary.json holds beyond loss and accuracy: classes, costs, the language."""
+    more = {"language": bigram.distance(splits, selected.classifier), "decisions": None}
+    if len(splits.label_names) <= _MOST_CLASSES:
+        counts = resamples(config, splits.train)
+        more["decisions"] = outputs.decision_fields(
+            config, splits, result, chosen, selected, counts
+        )
+    return more
+
+
+@contextlib.contextmanager
+def timed(seconds, phase):
+    """Adds the seconds of the block to a dictionary, under the name of the phase."""
+    started = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - started
 
 
 def say_forecast(splits, epochs):
@@ -251,7 +378,7 @@ def say_forecast(splits, epochs):
 
 
 def forecast_lines(splits, epochs) -> list[str]:
-    """The plan of the job as text: every figure follows from the config and the data."""
+    """The plan of the job as text: every number follows from the config and the data."""
     run, chunks = epochs.run, [item.chunk for item in epochs.pending]
     trials, shapes = run.trials, {chunk.trials.shape for chunk in chunks}
     where, placement = processes.devices(), run.placement
@@ -277,171 +404,38 @@ def forecast_lines(splits, epochs) -> list[str]:
 
 
 def _data_bytes(splits):
-    parts = (splits.train, splits.val)
-    return sum(part.x.size * part.x.dtype.itemsize for part in parts if part.shard_size is None)
+    resident = [split for split in (splits.train, splits.val) if split.shard_size is None]
+    return sum(split.x.size * split.x.dtype.itemsize for split in resident)
 
 
-_MOST_CLASSES = 1000  # of which each has its own line in a table
+def report_error(error, workdir, folder) -> int:
+    """Maps the error that ended the job to a message, which it prints, and an exit code.
 
-
-def finish(config, workdir, splits, result, seconds):
-    """Chooses, refits, reads the test split once, draws, writes; summary.json comes last."""
-    with timed(seconds, "selection"):
-        chosen = select_winner(config, result)
-        selected = refit_winner(config, splits, result, chosen)
-        test = None if splits.test is None else selected.classifier.test(splits.test)
-        more = _judged(config, splits, result, chosen, selected)
-    outputs.write_params(workdir, selected.classifier)
-    # A refit on train and val has seen what it would be judged on: the chosen model has not.
-    judged = chosen if config.refit else selected
-    if config.predictions:
-        outputs.write_predictions(workdir, splits, judged.classifier, selected.classifier)
-    with timed(seconds, "pictures"):
+    folder: the value of --workdir. An unforeseen error is raised again.
+    """
+    if isinstance(error, JobError | data.DataError):
+        if str(error):  # else another process says it
+            console.complain(f"main.py: {error}")
+        return getattr(error, "exit_code", USAGE)
+    hint = _how_to_resume(workdir, folder)
+    if isinstance(error, processes.Stopped):
         if processes.is_first():
-            outputs.draw(workdir, config, splits, result, judged)
-    with timed(seconds, "studies"):
-        more |= outputs.write_studies(workdir, config, splits, selected)
-    outputs.write_summary(workdir, config, splits, result, selected, test, more, seconds)
-    outputs.say_result(config, splits, result, selected, test)
-    outputs.say_more(config, more)
-    outputs.say_files(workdir.path)
+            console.complain(f"main.py: {error}{hint}.")
+        return error.exit_code
+    if not processes.are_several():
+        raise error
+    if processes.is_loss(error):
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        console.complain(f"main.py: another process or a device is lost ({reason}){hint}.")
+        return LOST
+    traceback.print_exception(error)
+    return 1
 
 
-def _judged(config, splits, result, chosen, selected):
-    """What summary.json holds beyond loss and accuracy: classes, costs, the language."""
-    more = {"language": bigram.distance(splits, selected.classifier), "decisions": None}
-    if len(splits.label_names) <= _MOST_CLASSES:
-        counts = resamples(config, splits.train)
-        more["decisions"] = outputs.decision_fields(
-            config, splits, result, chosen, selected, counts
-        )
-    return more
-
-
-@contextlib.contextmanager
-def timed(seconds, phase):
-    """Adds the seconds of the block to a dictionary, under the name of the phase."""
-    started = time.perf_counter()
-    yield
-    seconds[phase] = time.perf_counter() - started
-
-
-def main(config, folder="", *, overwrite=False, mode="run", distributed=False) -> int:
-    """Runs (or only checks) the job and returns its exit code.
-
-    An error is one message on the standard error. distributed: as one of several processes, see
-    `processes.join_cluster`; one that fails alone does not return.
-    """
-    console.quieten()
-    workdir = Workdir(folder)
-    try:
-        with processes.handled_signals() as stop:
-            if distributed:
-                processes.join_cluster(folder)
-            if mode == "check":
-                code = check(config)
-            else:
-                code = run(config, workdir, stop, overwrite=overwrite)
-    except (Exception, processes.Stopped) as error:
-        code = report_error(error, workdir, folder)
-    return processes.leave(code)
-
-
-def check(config) -> int:
-    """Everything short of training: the config, the data, and what the job would take."""
-    _prepare(config)
-    splits = load_checked(config)
-    epochs = start_sweep(config, splits)
-    say_forecast(splits, epochs)
-    return DONE
-
-
-def run(config, workdir, stop, *, overwrite=False) -> int:
-    """The job itself, from its start or from where it was broken off.
-
-    Raises JobError, data.DataError and `processes.Stopped`.
-    """
-    _prepare(config)
-    seconds = {}
-    splits, job, ended = processes.agreed(_read, config, workdir, overwrite, seconds)
-    processes.same(int(digest(job)[:7], 16), "config and data")
-    parts = sum(part.shard_size or 0 for part in (splits.train, splits.val))
-    processes.same(parts, "number of examples in memory at a time")
-    if ended is not None:  # even where nothing can be written
-        return ended
-    with contextlib.ExitStack() as held:
-        own = held, config, workdir, splits, job, overwrite
-        ended, progress, epochs = processes.led(_begin, *own)
-        if ended is not None:
-            return ended
-        processes.same(progress.number, "checkpoint (is --workdir a folder that they share?)")
-        return _run(config, workdir, stop, splits, progress, epochs, seconds)
-
-
-def _read(config, workdir, overwrite, seconds):
-    """The data, the identity of the job on them, and the exit code with which it has ended."""
-    found = None if overwrite else job_in(workdir.path)
-    with timed(seconds, "data"):
-        splits = load_checked(config, found)
-    processes.mesh_sizes(config)
-    job = job_identity(config.to_dict(), splits)
-    return splits, job, None if overwrite else _outcome(workdir.path, job)
-
-
-def _begin(held, config, workdir, splits, job, overwrite):
-    """(exit code, None, None) of a job that has ended; else (None, where it stands, its epochs).
-
-    held: what is to be held until the end, of which the lock of the folder is one.
-    """
-    workdir.open()
-    if processes.is_first():
-        console.warn_if(held.enter_context(locked(workdir.path)))
-    # Who held the lock before may have been at work here.
-    ended = None if overwrite else _outcome(workdir.path, job)
-    if ended is not None:
-        return ended, None, None
-    return None, *_start_or_resume(config, workdir, splits, job, overwrite)
-
-
-def _outcome(folder, job):
-    """The exit code of this job where the folder holds it and it has ended, else None."""
-    code = workdir.outcome(folder) if workdir.holds(folder, job) else None
-    if code is not None:
-        console.say(f"{folder} holds this job, finished. Nothing is left to do.")
-    return code
-
-
-def _start_or_resume(config, workdir, splits, job, overwrite):
-    """Where the job stands, and the epochs that are left of it.
-
-    What cannot be run is refused before anything is deleted or written.
-    """
-    folder = workdir.path
-    begun = not overwrite and holds(folder, job)
-    epochs = None if begun else start_sweep(config, splits)
-    tidy(folder)
-    if not begun:
-        clear(folder)
-        outputs.write_provenance(workdir, config, splits, job)
-    progress = checkpoint.Progress(folder / "checkpoints", job, config)
-    return progress, epochs or start_sweep(config, splits, progress.pending)
-
-
-def _run(config, workdir, stop, splits, progress, epochs, seconds):
-    """What is left of the job, in its own folder, with the data at hand."""
-    outputs.say_start(splits, workdir.path, progress)
-    result = train(config, epochs, progress, workdir, len(splits.train.y), stop)
-    seconds["training"] = progress.training_seconds()
-    outputs.write_tables(workdir, config, result)
-    if result.has_winner:
-        finish(config, workdir, splits, result, seconds)
-        return DONE
-    outputs.write_summary(workdir, config, splits, result, None, None, {}, seconds)
-    outputs.say_diverged(result)
-    return DIVERGED
-
-
-def _prepare(config):
-    host.use_compilation_cache()
-    processes.use_precision(config.get("precision"))
-    processes.start_devices()
+def _how_to_resume(workdir, folder):
+    """How to resume a job that was stopped; nothing if it had no folder yet."""
+    if folder:
+        return "; the same command resumes it"
+    if workdir.path:
+        return f"; the same command with --workdir={workdir.path} resumes it"
+    return ""

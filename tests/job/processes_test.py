@@ -163,7 +163,7 @@ def test_a_signal_to_one_stops_all_and_other_devices_go_on(environment, alone, t
     outputs = signalled(two, tmp_path, 1, signal.SIGTERM)
     assert [code for code, _, _ in outputs] == [143, 143], outputs
     assert "Going on after" in outputs[0][1] and outputs[1][2] == ""
-    assert "stopped by SIGTERM; the same command goes on from here" in outputs[0][2]
+    assert "stopped by SIGTERM; the same command resumes it" in outputs[0][2]
     ((code, said, errors),) = ended([start(environment, *job)])
     assert code == DONE and "Going on after" in said, errors
     assert_same(tmp_path, alone(*LONG))
