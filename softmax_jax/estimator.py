@@ -156,13 +156,13 @@ def _why_not(estimator, found, failed, tol):
         gap = (found.gap_bound / found.objective)[failed].max()
     reached = f"a relative gap of at most {gap:.1e}" if np.isfinite(gap) else "no proof of a gap"
     if (found.iterations[failed] >= estimator.max_iter).any():
-        end, mend = f"max_iter={estimator.max_iter} iterations", "a larger max_iter"
+        end, remedy = f"max_iter={estimator.max_iter} iterations", "a larger max_iter"
     else:
         end = f"the end of {estimator.dtype} arithmetic"
-        mend = "dtype='float64'" if estimator.dtype == "float32" else "a larger tol"
+        remedy = "dtype='float64'" if estimator.dtype == "float32" else "a larger tol"
     return (
         f"{failed.sum()} of {len(failed)} fits came to {end} with {reached}, where tol={tol} was "
-        f"asked for. Features on one scale (StandardScaler), more penalty, or {mend} would help."
+        f"asked for. Features on one scale (StandardScaler), more penalty, or {remedy} would help."
     )
 
 

@@ -15,7 +15,7 @@ class DataError(ValueError):
 
 
 class DatasetNotFoundError(DataError):
-    """A dataset that is not to be had: neither on this machine nor from the network."""
+    """A dataset that was not found on this machine, and could not be downloaded."""
 
 
 DONE, USAGE, WORKDIR, DIVERGED, INTERRUPTED = 0, 2, 3, 4, 130
@@ -87,13 +87,13 @@ def available_memory(root: Path = Path("/")) -> int:
     return min([machine, *_cgroup_limits(root)])
 
 
-def require_memory(needed: int, what: str, mend: str) -> None:
+def require_memory(needed: int, what: str, remedy: str) -> None:
     """Raises a DataError where so many bytes cannot be had: before they are allocated."""
     most = _MEMORY_FRACTION * available_memory()
     if needed > most:
         raise DataError(
             f"{what} would take {needed / 2**30:,.1f} GiB of memory, more than the "
-            f"{most / 2**30:,.1f} GiB that can be had. {mend}"
+            f"{most / 2**30:,.1f} GiB that may be used. {remedy}"
         )
 
 

@@ -37,8 +37,8 @@ def read_examples(path: Path, num_features: int) -> np.ndarray:
         )
         _check_header(path, part.header.shape, part.header.dtype, num_features)
         if zipped:
-            mend = "Save it as .npy, which is read by shards."
-            host.require_memory(part.header.nbytes, f"What {path} unpacks to", mend)
+            remedy = "Save it as .npy, which is read by shards."
+            host.require_memory(part.header.nbytes, f"What {path} unpacks to", remedy)
         return part.read()
 
 

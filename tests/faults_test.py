@@ -153,7 +153,7 @@ def test_killed_at_24_random_moments_a_job_ends_as_if_nothing_had_happened(
     job = survive(tmp_path, *SGD, kills=24, apart=4)
     assert_ends_well(job)
     assert job.kills >= 20 and job.halves >= 2  # killed while they saved
-    assert job.stdout.count("Going on after") >= 12
+    assert job.stdout.count("Resuming after") >= 12
     assert results(tmp_path) == results(undisturbed)
 
 
@@ -162,7 +162,7 @@ def test_so_does_one_on_its_way_to_the_optimum(survive, tmp_path):
     assert_ends_well(survive(tmp_path / "whole", *OPTIMUM))
     job = survive(tmp_path / "killed", *OPTIMUM, kills=6, apart=2)
     assert_ends_well(job)
-    assert job.kills >= 3 and "Going on after" in job.stdout
+    assert job.kills >= 3 and "Resuming after" in job.stdout
     found = results(tmp_path / "killed")
     assert found == results(tmp_path / "whole") and "predictions.npz" in found
 
@@ -229,7 +229,7 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_used(survive, und
     newest.write_bytes(content)
     job = survive(begun, *SGD)
     assert_ends_well(job)
-    assert f"{newest} is damaged: its SHA-256" in job.stderr and "Going on" in job.stdout
+    assert f"{newest} is damaged: its SHA-256" in job.stderr and "Resuming" in job.stdout
     assert results(begun) == results(undisturbed)
 
 

@@ -182,8 +182,8 @@ def _shard_size(dataset: Dataset) -> int:
 def _resident(dataset: Dataset, role: str) -> Dataset:
     if dataset.x.dtype != dataset.form:
         needed = dataset.num_examples * _example_bytes(dataset)
-        mend = "Save it as .npy files in a folder, and let it be read by shards: stream='auto'."
-        host.require_memory(needed, f"{role}, as {dataset.form},", mend)
+        remedy = "Save it as .npy files in a folder, and let it be read by shards: stream='auto'."
+        host.require_memory(needed, f"{role}, as {dataset.form},", remedy)
     return dataclasses.replace(dataset, x=_converted(dataset.x, dataset.form))
 
 
@@ -282,7 +282,7 @@ def load(
       Images uint8 [N, H, W] or [N, H, W, 3], or features [N, ...], and labels int32 [N].
 
     Raises:
-      DatasetNotFoundError: the dataset is not to be had.
+      DatasetNotFoundError: the dataset was not found, and the download failed.
       DataError: it is damaged, its labels or values cannot be trained on, a split string is wrong,
         or train shares examples with val or test.
     """
@@ -297,7 +297,7 @@ def load(
         for role, dataset in parts.items():
             check_dataset(dataset, role)
     except OSError as error:
-        raise DataError(f"{name!r} cannot be read: {error}. Mend that, or move it.") from error
+        raise DataError(f"{name!r} cannot be read: {error}. Correct that, or move it.") from error
     check_alike(parts)
     return Splits(
         train=parts["train"],
@@ -429,7 +429,7 @@ def _convert_part(part: Sequence, role: str) -> tuple:
     lengths = (2, 3) if role == "train" else (2,)
     if not isinstance(part, tuple | list) or len(part) not in lengths:
         form = "(x, y) or (x, y, weights)" if role == "train" else "(x, y)"
-        raise DataError(f"{role} must be {form}, and is a {type(part).__name__}. Mend the call.")
+        raise DataError(f"{role} must be {form}, and is a {type(part).__name__}. Correct the call.")
     x, y, *rest = [
         value if hasattr(value, "__array_namespace__") else np.asarray(value) for value in part
     ]

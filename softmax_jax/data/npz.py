@@ -197,12 +197,12 @@ def file_source(name: str) -> Source:
     """
     path = Path(name).expanduser()
     if not path.exists():
-        raise DatasetNotFoundError(f"There is no file or folder {path}. Mend the path.")
+        raise DatasetNotFoundError(f"There is no file or folder {path}. Check the path.")
     splits = _find_splits(path)
     if not path.is_dir():  # what is in a folder is mapped, not read
         needed = sum(part.header.nbytes for parts in splits.values() for part in parts.values())
-        mend = "Save each array as a .npy file in a folder of its own: those are read by shards."
-        host.require_memory(needed, f"What {path} unpacks to", mend)
+        remedy = "Save each array as a .npy file in a folder of its own: those are read by shards."
+        host.require_memory(needed, f"What {path} unpacks to", remedy)
 
     def read(split: str) -> tuple[np.ndarray, ...]:
         return tuple(part.read() for part in splits[split].values())

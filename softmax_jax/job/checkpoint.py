@@ -92,7 +92,9 @@ def read_sealed(path: Path) -> Checkpoint:
         return Checkpoint(manifest["number"], manifest["job"], arrays, manifest["facts"])
     except (DamagedError, JobError, MemoryError):
         raise
-    except Exception as error:  # sealed, yet not by `write`: whatever the unpacking stumbles over
+    except (
+        Exception
+    ) as error:  # sealed, yet not by `write_sealed`: whatever the unpacking stumbles over
         raise DamagedError(f"it makes no sense: {type(error).__name__}: {error}") from error
 
 
@@ -118,8 +120,8 @@ def _read_manifest(archive, path):
     manifest = json.loads(archive.read(member))
     if manifest["format"] != _FORMAT:
         raise JobError(
-            f"{path} has format {manifest['format']}, and this program reads format {_FORMAT}: go "
-            "on with the version that wrote it, or choose another --workdir.",
+            f"{path} has format {manifest['format']}, and this program reads format {_FORMAT}: "
+            "resume with the version that wrote it, or choose another --workdir.",
             WORKDIR,
         )
     return manifest
@@ -187,7 +189,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int):
     except OSError as error:
         raise JobError(
             f"The checkpoint {path} cannot be written: {error.strerror or error}. The earlier ones "
-            "are whole: mend that and give the same command again, and the job goes on from there.",
+            "are whole: correct that and give the same command again, which resumes the job.",
             WORKDIR,
         ) from error
 

@@ -280,7 +280,7 @@ def _zip_problems(config):
 
 
 def _not_for_the_optimum(config):
-    """What the optimum does not depend on, or is not to be had with."""
+    """What the optimum does not depend on, or does not work with."""
     found = [
         f"sweep.{name} has no effect on the optimum that optimizer = 'lbfgs' finds; empty it"
         for name in AXES

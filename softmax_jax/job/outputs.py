@@ -192,7 +192,7 @@ def resampled_metrics(config, result, selected):
 
 
 def say_start(splits, folder, progress):
-    """The first lines: what it runs on, on which data, where the results go, whether it goes on."""
+    """The first lines: what it runs on, on which data, where the results go, whether it resumes."""
     for warning in progress.warnings:
         console.warn(warning)
     where = processes.devices()
@@ -201,7 +201,7 @@ def say_start(splits, folder, progress):
         f"{splits.name} ({_role_sizes(splits)}) → {folder}"
     )
     if progress.pending is not None:
-        console.say(f"Going on after {progress.seconds:.0f} s of training.")
+        console.say(f"Resuming after {progress.seconds:.0f} s of training.")
 
 
 def say_files(folder):

@@ -43,7 +43,7 @@ def use_precision(precision):
 
 
 def start_devices():
-    """Starts the devices. Raises JobError (exit code 2) where those asked for are not to be had.
+    """Starts the devices. Raises JobError (exit code 2) for devices that were not found.
 
     Of several processes all do so together: here they agree on the memory that they plan with.
     """
@@ -263,7 +263,7 @@ def is_loss(error):
 
 
 def leave(code) -> int:
-    """The exit code, once all processes have come to an end; does not return if one does not.
+    """The exit code, once all processes have ended; does not return if one does not.
 
     Then it leaves at once: what waits for this process notices, by its silence at the latest.
     """

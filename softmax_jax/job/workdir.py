@@ -105,7 +105,7 @@ def locked(folder: Path) -> Iterator[str]:
         except OSError as error:
             raise JobError(
                 f"{folder} cannot be locked: {error.strerror or error}. Choose another --workdir, "
-                "or mend that.",
+                "or correct that.",
                 WORKDIR,
             ) from error
         yield warning
@@ -134,7 +134,7 @@ def _lock(file, folder):
 
 
 def _sign(file):
-    """Says who holds the lock, for the message to whoever else wants it."""
+    """Says who holds the lock, for the message to other processes."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
@@ -235,7 +235,7 @@ def unusable(path, error) -> JobError:
     """What to raise where the operating system refuses to have something written."""
     reason = error.strerror or error
     return JobError(
-        f"{path} cannot be written: {reason}. Choose another --workdir, or mend that.", WORKDIR
+        f"{path} cannot be written: {reason}. Choose another --workdir, or correct that.", WORKDIR
     )
 
 
@@ -276,7 +276,7 @@ _CHOOSE = "Choose another --workdir, or replace what is there by --overwrite."
 def job_in(folder: Path | None) -> dict | None:
     """The identity of the job that the folder holds; None: it holds none.
 
-    Raises JobError (exit code 3) where that cannot be told.
+    Raises JobError (exit code 3) where it cannot be read.
     """
     if folder is None:
         return None

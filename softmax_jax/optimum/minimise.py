@@ -196,7 +196,7 @@ def next_rows(ready, leaders, small) -> np.ndarray:
 def follow(prepared: Prepared, state: State, rows, leaders) -> State:
     """The trials in `rows` [K] that have not begun, where their leaders [K, 2] lead them.
 
-    The weights go on in a straight line over log l2, through both optima; the memory of L-BFGS is
+    The weights are extrapolated linearly in log l2, through both optima; the memory of L-BFGS is
     that of the nearer one, under the new penalty. A trial that has begun, leads itself, or stands
     lower already, stays as it is. Costs two matrix products [K·C, D] × [D, N].
     """

@@ -170,7 +170,7 @@ class Epoch(NamedTuple):
 
     `epoch` counts from 1; `trials` [n] are the numbers of the trials trained here, `reached` [n]
     the epoch that each of them has reached, `metrics` {name: [n]} their metrics (train_loss,
-    val_accuracy, ...) and `facts` {name: [n]} what else is known of them by now. `states` and
+    val_accuracy, ...) and `facts` {name: [n]} what else is known of them. `states` and
     `best` are stacked [S, K] as the `chunk` has its trials, and valid until the next step of the
     iterator; `ends` says whether this is the chunk's last epoch.
 
@@ -216,7 +216,7 @@ class Epochs(Iterator):
 
 
 class Pending(NamedTuple):
-    """A chunk that has `epoch` epochs behind it, and `segment` segments of the next one.
+    """A chunk of which `epoch` epochs are done, and `segment` segments of the next one.
 
     saved: the state of its trials by name, arrays [S, K, ...] without any padding; None: fresh.
     """

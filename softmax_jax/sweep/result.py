@@ -408,7 +408,7 @@ class Collection:
 
     reached [T, E]: the epochs at which a trial was measured, as far as `count` [T] says ·
     metrics, facts: {name: [T, E]}, {name: [T]} · last, best: parameters [T, ...] of the trials
-    that have ended · best_epoch [T] · log: the trials in the order in which they were heard of.
+    that have ended · best_epoch [T] · log: the trials in order of arrival.
     """
 
     def __init__(self, run):

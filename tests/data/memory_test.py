@@ -43,5 +43,5 @@ def test_where_there_are_no_groups_the_machine_counts(tmp_path):
 
 def test_what_does_not_fit_is_refused_with_its_size():
     host.require_memory(host.available_memory() // 2, "It", "Mend.")
-    with pytest.raises(DataError, match=r"^It would take 1,024\.0 GiB of memory, .* had\. Mend\."):
+    with pytest.raises(DataError, match=r"^It would take 1,024\.0 GiB of memory, .* used\. Mend\."):
         host.require_memory(1 << 40, "It", "Mend.")

@@ -96,6 +96,6 @@ def test_a_job_in_a_fresh_folder_says_how_it_is_gone_on_with(config, tmp_path, m
     (folder,) = tmp_path.glob("runs/*")
     said = capsys.readouterr().err
     assert said == (
-        f"main.py: stopped by SIGTERM; the same command with --workdir=runs/{folder.name} goes on "
-        "from here.\n"
+        f"main.py: stopped by SIGTERM; the same command with --workdir=runs/{folder.name} "
+        "resumes it.\n"
     )

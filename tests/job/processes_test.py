@@ -162,10 +162,10 @@ def test_a_signal_to_one_stops_all_and_other_devices_go_on(environment, alone, t
     two = cluster(environment, *[(*job, "--distributed")] * 2)
     outputs = signalled(two, tmp_path, 1, signal.SIGTERM)
     assert [code for code, _, _ in outputs] == [143, 143], outputs
-    assert "Going on after" in outputs[0][1] and outputs[1][2] == ""
+    assert "Resuming after" in outputs[0][1] and outputs[1][2] == ""
     assert "stopped by SIGTERM; the same command resumes it" in outputs[0][2]
     ((code, said, errors),) = ended([start(environment, *job)])
-    assert code == DONE and "Going on after" in said, errors
+    assert code == DONE and "Resuming after" in said, errors
     assert_same(tmp_path, alone(*LONG))
 
 
@@ -182,7 +182,7 @@ def test_where_one_is_killed_the_other_ends_too(environment, alone, tmp_path, vi
     assert "another process or a device is lost" in errors or "another task died" in errors
     if victim:  # and the one that is left can go on alone
         ((code, said, errors),) = ended([start(environment, *job)])
-        assert code == DONE and "Going on after" in said, errors
+        assert code == DONE and "Resuming after" in said, errors
         assert_same(tmp_path, alone(*LONG))
 
 
