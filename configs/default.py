@@ -88,7 +88,7 @@ def get_config():
     # What each action (column) costs for each class (row), to compare argmax with the decision of
     # least expected cost; (): no costs.
     config.cost_matrix = ()
-    config.tensorboard = False  # event files too; needs tensorboardX
+    config.tensorboard = False  # event files too, if tensorboardX is installed
     config.checkpoint_seconds = 30  # between two checkpoints; 0: one after every epoch
     config.keep = 2  # checkpoints that are kept
 

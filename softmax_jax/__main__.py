@@ -32,7 +32,7 @@ def main(arguments=None) -> int:
 
 
 def _report(options):
-    from softmax_jax.commands.report import report
+    from softmax_jax.report import report
 
     report(options.workdir, options.output)
     return f"Written to {options.output}."

@@ -8,6 +8,8 @@ from scipy import special
 
 from softmax_jax import losses
 
+pytestmark = pytest.mark.numerical
+
 DTYPES = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 SIZES = pytest.mark.parametrize("size", [1.0, 50.0, 1e4])
 LABELS = np.array([0, 3, 4, 2, 2, 1, 0, 4])

@@ -7,6 +7,8 @@ from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from softmax_jax import losses, metrics
 
+pytestmark = pytest.mark.numerical
+
 ALL = {"loss": metrics.mean_of(losses.cross_entropy), **metrics.METRICS}
 
 

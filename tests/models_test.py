@@ -7,6 +7,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from softmax_jax import model as model_module
 from softmax_jax.model import MODELS, augment, by_name
 
+pytestmark = pytest.mark.numerical
+
 EACH_MODEL = pytest.mark.parametrize("name", model_module.MODELS)
 
 

@@ -5,6 +5,8 @@ from sklearn.preprocessing import StandardScaler
 
 from softmax_jax.sweep.inputs import bootstrap_counts, fold_counts, moments
 
+pytestmark = pytest.mark.numerical
+
 
 def in_blocks(x, size=37):
     return [(start, x[start : start + size]) for start in range(0, len(x), size)]

@@ -6,6 +6,8 @@ from numpy.testing import assert_allclose
 
 from softmax_jax import train
 
+pytestmark = pytest.mark.numerical
+
 STEPS = 50
 FRACTIONS = np.arange(STEPS + 1, dtype=np.float32) / STEPS
 EACH = pytest.mark.parametrize("schedule", train.SCHEDULES)

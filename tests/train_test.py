@@ -7,6 +7,8 @@ from scipy.special import log_softmax, softmax
 
 from softmax_jax import losses, model, train
 
+pytestmark = pytest.mark.numerical
+
 N, D, C = 10, 6, 3
 EACH_LOSS = pytest.mark.parametrize("name", losses.FROM_LOGITS)
 

@@ -5,8 +5,9 @@ splits = data.load('features.npz', train='auto', val='auto', test='auto')
 splits = data.from_arrays(train=(x, y), val=(x_val, y_val))
 """
 
+import importlib
+
 from softmax_jax.data.dataset import Dataset, Splits, fingerprint, joined
-from softmax_jax.data.gallery import show_images
 from softmax_jax.data.loading import from_arrays, load
 from softmax_jax.host import DataError, DatasetNotFoundError
 
@@ -21,3 +22,9 @@ __all__ = [
     "load",
     "show_images",
 ]
+
+
+def __getattr__(name):
+    if name == "show_images":  # found when it is asked for: pictures are not needed to load data
+        return importlib.import_module("softmax_jax.plots").show_images
+    raise AttributeError(f"module 'softmax_jax.data' has no attribute {name!r}")

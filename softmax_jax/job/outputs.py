@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from softmax_jax import decisions, metrics, studies, sweep
+from softmax_jax import decisions, metrics, plots, studies, sweep
 from softmax_jax.host import JobError
-from softmax_jax.job import console, data_plots, plots, processes, setting_plots, sweep_plots
+from softmax_jax.job import console, processes
 
 _MOST_CLASSES = 100  # whose confusion matrix is written out, and of which the log has a line each
 DECISION_RULES = ("argmax", "bayes")
@@ -318,10 +318,10 @@ def draw(workdir, config, splits, result, selected):
     several = len(result.run.trials.setting) > 1
     which = f", trial {selected.trial}, epoch {selected.epoch}" if several else ""
     figures = {"curves.png": plots.curves(result, selected, splits.name + which)}
-    grid = sweep_plots.lay_out(result, selected, config.select_metric, config.select_epoch)
+    grid = plots.lay_out(result, selected, config.select_metric, config.select_epoch)
     if grid:
-        figures["sweep.png"] = sweep_plots.sweep(grid, splits.name)
-    settings = setting_plots.settings(result, splits.name, config.select_epoch)
+        figures["sweep.png"] = plots.sweep(grid, splits.name)
+    settings = plots.settings(result, splits.name, config.select_epoch)
     if settings:
         figures["settings.png"] = settings
     figures |= plots.of_classifier(selected.classifier, splits.val, splits.name + which)
@@ -343,7 +343,7 @@ def write_studies(workdir, config, splits, selected) -> dict:
             options = wanted.sizes, wanted.seeds, config.class_weight
             rows, law = studies.learning_curve(splits, classifier, l2, *options)
             workdir.write_csv("learning_curve.csv", rows)
-            figure = data_plots.learning_curve(rows, law, splits.name)
+            figure = plots.learning_curve(rows, law, splits.name)
             workdir.write_figure("learning_curve.png", figure)
             summary["learning_curve"] = law and law._asdict()
         if config.audit_folds:
@@ -351,7 +351,7 @@ def write_studies(workdir, config, splits, selected) -> dict:
             found = studies.label_audit(splits.train, classifier, *options)
             workdir.write_csv("audit.csv", found.table(splits.label_names))
             if splits.train.is_image:
-                figure = data_plots.suspects(splits.train, found, splits.name)
+                figure = plots.suspects(splits.train, found, splits.name)
                 workdir.write_figure("audit.png", figure)
     except ValueError as error:
         raise JobError(f"The studies cannot be made on {splits.name}: {error}") from error

@@ -1,31 +1,34 @@
-"""Event files for TensorBoard: a run per trial, a point per epoch. Needs tensorboardX."""
+"""Event files for TensorBoard: a run per trial, a point per epoch, written by tensorboardX.
 
-import importlib
-import struct
+Its `RecordWriter`, not its `SummaryWriter`: that one takes a thread and three descriptors for each
+trial, names its files by the second (a second writer of that second replaces the file of the
+first), and waits forever once its thread has died of a full disk.
+"""
+
+import contextlib
 import time
 from pathlib import Path
 
-from softmax_jax.host import WORKDIR, JobError
+from softmax_jax.job import console
+from softmax_jax.job.workdir import unusable
 
 
 def recorded(epochs, folder: Path):
     """Passes the epochs of a sweep on, each written first under `folder`/tensorboard/trial_N.
 
-    The tags put train and val side by side: train_loss is loss/train, val_top5 is top5/val. A job
-    that goes on in a later process starts files of its own, and TensorBoard then drops what the
-    earlier ones hold of the epochs that come again.
+    The tags put train and val side by side: train_loss is loss/train, val_top5 is top5/val. A
+    resumed job starts files of its own, and TensorBoard then drops what the earlier ones hold of
+    the epochs that come again. Without tensorboardX it warns, and only passes the epochs on.
 
     Raises:
-      JobError: at once if tensorboardX is not installed (exit code 2), and later if the folder
-        cannot be written (3).
+      JobError: the folder cannot be written (exit code 3).
     """
     try:
-        importlib.import_module("tensorboardX.proto.event_pb2")
-    except ImportError as error:
-        raise JobError(
-            "config.tensorboard needs tensorboardX. Install it (pip install tensorboardX), or do "
-            "without: --config.tensorboard=False."
-        ) from error
+        from tensorboardX.record_writer import register_writer_factory
+    except ImportError:
+        console.warn("No files for TensorBoard, as tensorboardX is not installed.")
+        return epochs
+    register_writer_factory("append", _Appending)
     return _recorded(epochs, Path(folder) / "tensorboard")
 
 
@@ -37,8 +40,8 @@ def _recorded(epochs, folder):
             path, step = folder / f"trial_{trial}" / name, int(epoch.reached[row])
             events = [] if trial in begun else _start(step)
             begun.add(trial)
-            figures = {name: values[row].item() for name, values in epoch.metrics.items()}
-            _append(path, [*events, _scalars(step, figures)])
+            metrics = {name: values[row].item() for name, values in epoch.metrics.items()}
+            _append(path, [*events, _scalars(step, metrics)])
         yield epoch
 
 
@@ -52,11 +55,11 @@ def _start(step):
     ]
 
 
-def _scalars(step, figures):
+def _scalars(step, metrics):
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
 
-    values = [Summary.Value(tag=_tag(name), simple_value=x) for name, x in figures.items()]
+    values = [Summary.Value(tag=_tag(name), simple_value=x) for name, x in metrics.items()]
     return Event(wall_time=time.time(), step=step, summary=Summary(value=values))
 
 
@@ -67,18 +70,20 @@ def _tag(name):
 
 def _append(path, events):
     """Adds events to a file that is open only for so long: a sweep has thousands of them."""
+    from tensorboardX.record_writer import RecordWriter
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab") as file:
-            file.write(b"".join(_record(event.SerializeToString()) for event in events))
+        with contextlib.closing(RecordWriter(f"append:{path}")) as file:
+            for event in events:
+                file.write(event.SerializeToString())
     except OSError as error:
-        raise JobError(f"{path} cannot be written: {error.strerror or error}.", WORKDIR) from error
+        raise unusable(path, error) from error
 
 
-def _record(data):
-    """A TFRecord: length, its checksum, the data, their checksum."""
-    from tensorboardX.record_writer import masked_crc32c
+class _Appending:
+    """How tensorboardX opens a file named append:PATH (its own way empties a file that exists)."""
 
-    length = struct.pack("<Q", len(data))
-    checks = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
-    return length + checks[0] + data + checks[1]
+    @staticmethod
+    def open(path):
+        return open(path.removeprefix("append:"), "ab")

@@ -3,7 +3,8 @@
 The preconditioner is the Hessian's diagonal, in a basis in which little else is left of it.
 
 Source: Nocedal and Wright, *Numerical Optimization*, 2nd ed.: algorithm 7.4 (two-loop recursion),
-section 3.1 (Wolfe conditions).
+section 3.1 (Wolfe conditions); Hager and Zhang, *A new conjugate gradient method with guaranteed
+descent and an efficient line search*, SIAM J. Optim. 16 (2005), section 4.1 (near the optimum).
 """
 
 from typing import NamedTuple
@@ -80,6 +81,7 @@ def precondition(gradient, gamma=1.0, *, curvature: Curvature, l2, directions):
 
 MEMORY = 20
 _SUFFICIENT, _CURVATURE, _MOST_TRIES = 1e-4, 0.9, 30
+_ROUNDING = 4  # what a mean loss can be wrong by, in units of eps · loss
 
 
 class Memory(NamedTuple):
@@ -166,9 +168,11 @@ def line_search(logits, along, y, fractions, loss, slope, penalty) -> Point:
     Along a direction the logits are Z + t · dZ, so a try costs no matrix product. logits, along
     [C, N] · fractions [N]: weights of sum 1 · loss [N], slope: at t = 0 · penalty: (first, second)
     derivative of the penalty at t = 0. The decrease is summed from the differences of each example,
-    whose rounding errors are far below those of two means. `good` is False where 30 tries found
-    nothing: the arithmetic can do no more.
+    whose rounding errors are far below those of two means. Where the decrease asked for is less
+    than rounding, a rise of no more than rounding is accepted, and the slopes decide. `good` is
+    False where 30 tries found nothing: float precision is exhausted.
     """
+    noise = _ROUNDING * jnp.finfo(loss.dtype).eps * jnp.sum(fractions * loss)
 
     cut = problem.num_tiles(*logits.shape) > 1
 
@@ -184,7 +188,9 @@ def line_search(logits, along, y, fractions, loss, slope, penalty) -> Point:
         new_slope = change.sum() + penalty[0] + point.t * penalty[1]
         rise = jnp.sum(fractions * (new_loss - loss))
         rise += point.t * (penalty[0] + point.t / 2 * penalty[1])
-        good = (rise <= _SUFFICIENT * point.t * slope) & (abs(new_slope) <= -_CURVATURE * slope)
+        wanted = _SUFFICIENT * point.t * slope
+        low_enough = rise <= jnp.where(-wanted > noise, wanted, noise)
+        good = low_enough & (abs(new_slope) <= -_CURVATURE * slope)
         here, downhill = (point.t, new_slope), new_slope < 0
         low = jax.tree.map(lambda a, b: jnp.where(downhill, a, b), here, point.low)
         high = jax.tree.map(lambda a, b: jnp.where(downhill, a, b), point.high, here)

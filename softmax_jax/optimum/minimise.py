@@ -270,10 +270,14 @@ def minimise(
     A trial that ran for max_iterations, or came to the end of its arithmetic, is not `converged`.
 
     float32 has a floor, higher for smaller l2 and for worse conditioned features. Relative bounds
-    reached: 3e-7 on Fashion-MNIST and 1e-6 on standardised digits at l2 = 1e-4, 3e-6 on wine there;
-    features whose covariance has a condition of 1e8 may fail 5e-6. float64 (features of float64
-    under `jax_enable_x64`) reaches 1e-10. Memory: about 8 arrays [T, C, N] and 40 [T, C, D]
-    beside one copy of x.
+    reached on a Zen 4, the worst of several orders of the examples: 1e-11 on Fashion-MNIST (one
+    order), 3e-10 on standardised digits and 1e-6 on wine at l2 = 1e-4, 2e-7 on features whose
+    covariance has a condition of 1e8 at l2 = 1e-3; at l2 = 0 gradients of 1e-7 to 1e-5 times that
+    at zero weights (AVX2 and AVX-512 round alike there; without fused multiply-add, by
+    `--xla_cpu_max_isa=AVX`, one of the latter rises from 7e-7 to 2e-6). Ask for ten times as much:
+    other machines round otherwise. What lies beyond may cost all max_iterations, and `objective`
+    itself is rounded to 5e-7 of its size. float64 (features of float64 under `jax_enable_x64`)
+    reaches 1e-10. Memory: about 8 arrays [T, C, N] and 40 [T, C, D] beside one copy of x.
 
     Method: L-BFGS with 20 pairs, preconditioned by the diagonal of the Hessian in the eigenvectors
     of the covariance (Nocedal and Wright, *Numerical Optimization*, chapter 7). Raises ValueError

@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from softmax_jax import studies
-from softmax_jax.job import data_plots
+from softmax_jax import plots, studies
 
 SIZES, SEEDS, L2 = (50, 200, 1437), 2, 1e-3
 
@@ -36,7 +35,7 @@ def test_more_examples_are_better_and_the_whole_split_is_the_same_for_every_seed
 
 def test_the_curve_shows_the_rows_and_the_law(curve):
     rows, law = curve
-    errors, losses = data_plots.learning_curve(rows, law, "digits").axes
+    errors, losses = plots.learning_curve(rows, law, "digits").axes
     drawn = {line.get_label(): line for line in (*errors.get_lines(), *losses.get_lines())}
     means = [np.mean([1 - r["val_accuracy"] for r in rows if r["size"] == n]) for n in SIZES]
     np.testing.assert_allclose(drawn["val error"].get_ydata(), means)
@@ -47,7 +46,7 @@ def test_the_curve_shows_the_rows_and_the_law(curve):
 def test_two_sizes_make_no_law(curve):
     rows = [row for row in curve[0] if row["size"] < 1437]
     assert studies._law(rows, 360) is None
-    errors, _ = data_plots.learning_curve(rows, None, "digits").axes
+    errors, _ = plots.learning_curve(rows, None, "digits").axes
     assert len(errors.get_lines()) == 1
 
 
@@ -59,7 +58,7 @@ def test_changed_labels_come_first_among_the_suspects_and_are_drawn(splits, resu
     found = studies.label_audit(noisy, result.best().classifier, 1e-2, folds=3)
     assert len(found.row) == studies.MOST_SUSPECTS
     assert np.isin(np.arange(20), found.row[:30]).mean() > 0.9
-    figure = data_plots.suspects(noisy, found, "digits")
+    figure = plots.suspects(noisy, found, "digits")
     first = found.table(train.label_names)[0]
     assert figure.axes[0].get_title() == f"{first['given']}?\n{first['predicted']}"
     assert len(figure.axes) == 36

@@ -4,15 +4,14 @@ import hashlib
 import io
 import json
 import os
-import tracemalloc
 import zipfile
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from softmax_jax.host import WORKDIR, JobError
 from softmax_jax.job import checkpoint
+from softmax_jax.host import WORKDIR, JobError
 from softmax_jax.job.checkpoint import Checkpoint, DamagedError
 
 ARRAYS = {
@@ -37,11 +36,11 @@ def path(tmp_path):
     return tmp_path / "00000003.npz"
 
 
-def forge(path, members, manifest=None, compression=zipfile.ZIP_STORED):
+def forge(path, members, manifest=None):
     """A file with a right digest, yet with whatever is wanted in it."""
     whole = {"format": 2, "number": 3, "job": "job", "facts": {}, "dtypes": {}}
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", compression) as archive:
+    with zipfile.ZipFile(content, "w") as archive:
         archive.comment = checkpoint._MARK + checkpoint._BLANK
         if manifest != "none":
             archive.writestr("manifest.json", json.dumps(whole | (manifest or {})))
@@ -56,10 +55,10 @@ def seal(path, content):
     path.write_bytes(body + hashlib.sha256(body + b"0" * 64).hexdigest().encode())
 
 
-def npy(header, data=b""):
+def npy(array):
     content = io.BytesIO()
-    np.lib.format.write_array_header_1_0(content, header)
-    return content.getvalue() + data
+    np.save(content, array, allow_pickle=True)
+    return content.getvalue()
 
 
 def test_every_type_comes_back_to_the_bit(path):
@@ -115,14 +114,6 @@ def test_a_foreign_file_is_not_a_checkpoint(path):
         checkpoint.read_sealed(path)
 
 
-def test_a_missing_manifest_is_noticed(path):
-    forge(path, {"W.npy": npy({"descr": "<f4", "fortran_order": False, "shape": ()}, bytes(4))})
-    assert checkpoint.read_sealed(path).arrays["W"] == 0
-    forge(path, {}, manifest="none")
-    with pytest.raises(DamagedError, match="manifest"):
-        checkpoint.read_sealed(path)
-
-
 @pytest.mark.parametrize("other", [1, 3])
 def test_another_format_is_no_damage_but_an_error_that_says_so(path, other):
     forge(path, {"W.new": b"?"}, {"format": other})
@@ -131,62 +122,30 @@ def test_another_format_is_no_damage_but_an_error_that_says_so(path, other):
     assert error.value.exit_code == WORKDIR
 
 
-HUGE = {"descr": "<f4", "fortran_order": False, "shape": (10**12,)}
-
-
 @pytest.mark.parametrize(
-    "members, compression, reason",
+    "members, manifest, reason",
     [
-        ({"W.npy": npy(HUGE, bytes(400))}, zipfile.ZIP_STORED, "not as long as it says"),
-        ({"W.npy": npy(HUGE | {"shape": (-5, -20)}, bytes(400))}, zipfile.ZIP_STORED, "no sense"),
-        ({"W.npy": bytes(10**7)}, zipfile.ZIP_DEFLATED, "compressed"),
-        ({"W.npy": bytes(10**7)}, zipfile.ZIP_LZMA, "compressed"),
+        ({"W.npy": npy(0)}, "none", "manifest"),
+        ({"W.npy": npy(0)}, {"format": 2, "dtypes": {"b": "bfloat16"}}, "KeyError: 'b'"),
+        ({"W.npy": npy(0)[:-1]}, {}, "ValueError"),
+        ({"W.npy": b"?"}, {}, "ValueError"),
+        ({"W.npy": npy([{}])}, {}, "allow_pickle"),
     ],
 )
-def test_a_bomb_is_refused_before_it_takes_memory(path, members, compression, reason):
-    forge(path, members, compression=compression)
-    tracemalloc.start()
+def test_a_sealed_file_that_makes_no_sense_is_damaged(path, members, manifest, reason):
+    forge(path, {"W.npy": npy(0)})
+    assert checkpoint.read_sealed(path).arrays["W"] == 0
+    forge(path, members, manifest)
     with pytest.raises(DamagedError, match=reason):
         checkpoint.read_sealed(path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2_000_000  # of which zipfile's table of characters is half
 
 
-def test_members_that_share_their_bytes_are_refused(path):
-    """A zip may name one stretch of bytes a thousand times: its parts then outgrow the whole."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        archive.comment = checkpoint._MARK + checkpoint._BLANK
-        archive.writestr("manifest.json", json.dumps({"format": 2}))
-        archive.writestr("a.npy", bytes(1000))
-        archive.filelist += [archive.getinfo("a.npy")] * 100
-    seal(path, content.getvalue())
-    with pytest.raises(DamagedError, match="larger than the whole"):
+def test_something_sealed_that_is_no_zip_is_damaged(path):
+    seal(path, checkpoint._MARK + checkpoint._BLANK)
+    with pytest.raises(DamagedError, match="BadZipFile"):
         checkpoint.read_sealed(path)
 
 
-def test_nothing_is_ever_pickled(path, tmp_path):
+def test_objects_are_never_pickled(tmp_path):
     with pytest.raises(ValueError, match="allow_pickle"), open(tmp_path / "x", "xb") as file:
         checkpoint.write_sealed(file, Checkpoint(0, "", {"a": np.array([print])}, {}))
-    pickled = io.BytesIO()
-    np.save(pickled, np.array([{}]), allow_pickle=True)
-    forge(path, {"a.npy": pickled.getvalue()})
-    with pytest.raises(DamagedError):
-        checkpoint.read_sealed(path)
-
-
-def test_a_sealed_forgery_is_read_or_refused_and_does_nothing_else(path):
-    """Random bits changed under a right digest: whatever zip, JSON and npy headers say then."""
-    rng, content = np.random.default_rng(0), path.read_bytes()
-    refused = 0
-    for _ in range(800):
-        changed = np.frombuffer(content, np.uint8).copy()
-        bits = rng.integers(8 * len(content), size=rng.integers(1, 4))
-        np.bitwise_xor.at(changed, bits // 8, (1 << bits % 8).astype(np.uint8))
-        seal(path, changed.tobytes())
-        try:
-            assert checkpoint.read_sealed(path).arrays.keys()
-        except (DamagedError, JobError):
-            refused += 1
-    assert 200 < refused < 800

@@ -10,6 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from softmax_jax.vocabulary import linear_cross_entropy
 
+pytestmark = pytest.mark.numerical
+
 OPTIONS = {
     "bias": (None, "given"),
     "example_weights": (None, "given"),

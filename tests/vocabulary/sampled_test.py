@@ -15,6 +15,8 @@ from softmax_jax.vocabulary import (
     uniform,
 )
 
+pytestmark = pytest.mark.numerical
+
 NUM_WORDS = 12
 # A proposal whose probabilities are multiples of 1/60, so that 60 words can hold each exactly as
 # often as it is to be expected: an average over all draws in a single one.

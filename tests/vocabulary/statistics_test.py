@@ -1,9 +1,12 @@
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from numpy.testing import assert_allclose
 from scipy import special
 
 from softmax_jax.vocabulary.exact import Options, cut, statistics
+
+pytestmark = pytest.mark.numerical
 
 
 def test_four_numbers_per_row_as_numpy_has_them():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from softmax_jax.commands.report import report
+from softmax_jax.report import report
 
 pytestmark = pytest.mark.slow
 
@@ -242,7 +242,7 @@ def test_it_prints_dark_on_white_whatever_the_system(browse, pages, tmp_path):
     content = printed.read_bytes()
     assert content.startswith(b"%PDF")
     fills = _fills(content)
-    assert (0x1C, 0x21, 0x28) in fills  # --ink in page.css, and below --page and --card
+    assert (0x1C, 0x21, 0x28) in fills  # --ink in report.css, and below --page and --card
     assert not fills & {(0x0F, 0x13, 0x18), (0x18, 0x1D, 0x24)}
 
 

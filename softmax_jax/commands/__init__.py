@@ -1,1 +1,0 @@
-"""What is done with the folder of a run: `python -m softmax_jax COMMAND`."""

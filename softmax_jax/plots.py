@@ -1,0 +1,708 @@
+"""Every picture: Matplotlib figures for the work folder, and charts as inline SVG for the report.
+
+A picture is a `matplotlib.figure.Figure`, never pyplot's: no global state, no window system.
+Matplotlib is imported by the functions that draw, so that importing this module costs nothing.
+"""
+
+import io
+import itertools
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+
+from softmax_jax.host import DataError
+from softmax_jax.metrics import confusion_matrix
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLOURS = {"train": "tab:blue", "val": "tab:orange"}
+_MEASURED = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
+_FAINT = "0.8"
+_MAX_CONFUSION_CLASSES = 100  # a confusion matrix of more is not legible
+_MAX_NUMBERED_CLASSES = 20  # with counts in the cells
+_MAX_MARKED_EPOCHS = 50  # markers of more hide the line
+_MAX_COLOURED_LINES = 10  # of more, only the one through the winner is coloured
+_MAX_SETTINGS = 10  # curves whose colours can be told apart
+_MAX_IMAGES = 36  # in the galleries of mistakes and of suspects
+_EXTRAPOLATED = 10  # times as many examples as there are: how far the power law is drawn
+
+
+class Line(NamedTuple):
+    """A curve through the points (x, y); a value that is not finite leaves a gap.
+
+    style: Matplotlib's options for a line. look: its classes in the report's style sheet, from
+    which `chart` makes the style. spread: standard deviations of y, drawn as a band.
+    """
+
+    name: str
+    x: Sequence
+    y: Sequence
+    style: dict | None = None
+    look: str = ""
+    spread: Sequence | None = None
+
+
+def curves(result, selected, title: str) -> "Figure":
+    """Loss and accuracy by epoch: the selected trial bold, the runners-up thin, the rest faint."""
+    figure = _figure((9, 3.6), title)
+    near, far = _other_trials(result, selected)
+    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        shown = [name for name in (f"train_{what}", f"val_{what}") if name in result.metrics]
+        for name in shown:
+            colour = _COLOURS[name.split("_")[0]]
+            faint = {"color": colour, "alpha": 0.12, "linewidth": 0.7}
+            thin = {"color": colour, "alpha": 0.55, "linewidth": 0.8}
+            marker = "." if len(result.reached[selected.trial]) <= _MAX_MARKED_EPOCHS else None
+            bold = {"color": colour, "marker": marker, "label": name.replace("_", " ")}
+            styles = [(trial, faint) for trial in far] + [(trial, thin) for trial in near]
+            for trial, style in [*styles, (selected.trial, bold)]:
+                _draw(axes, Line(name, result.reached[trial], result.metrics[name][trial], style))
+        # A trial that blew up must not flatten the others.
+        top = 2.5 * np.nanmax(result.metrics[shown[0]][selected.trial])
+        if axes.get_ylim()[1] > top:
+            axes.set_ylim(0, top)
+        axes.set(xlabel="epoch", ylabel=what)
+        axes.legend()
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def of_classifier(classifier, dataset, title: str) -> dict:
+    """{file name: figure} of the classifier's predictions on a dataset, as its kind allows."""
+    if dataset.num_classes > _MAX_CONFUSION_CLASSES and not dataset.is_image:
+        return {}
+    probabilities, labels = classifier.predict_proba(dataset.x), np.asarray(dataset.y)
+    figures = {}
+    if dataset.num_classes <= _MAX_CONFUSION_CLASSES:
+        predicted = probabilities.argmax(-1)
+        figures["confusion.png"] = confusion(labels, predicted, dataset.label_names, title)
+    if dataset.is_image:
+        figures["weights.png"] = weights(classifier, dataset.x.shape[1:], title)
+        if (probabilities.argmax(-1) != labels).any():
+            figures["mistakes.png"] = mistakes(dataset, probabilities, title)
+    return figures
+
+
+def confusion(labels, predictions, label_names, title: str) -> "Figure":
+    """True labels by row, predictions by column; the cells hold counts, shaded by row."""
+    num_classes = len(label_names)
+    counts = confusion_matrix(labels, predictions, num_classes)
+    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(3 + 0.42 * num_classes, 14)
+    figure = _figure((side, side))
+    axes = figure.subplots()
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", title=_plain(title))
+    ticks, names = np.arange(num_classes), [_plain(name) for name in label_names]
+    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, names)
+    if num_classes <= _MAX_NUMBERED_CLASSES:
+        for row, column in np.argwhere(counts):
+            shade = "white" if fractions[row, column] > 0.5 else "black"
+            text = f"{counts[row, column]}"
+            axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=8)
+    return figure
+
+
+def mistakes(dataset, probabilities, title: str) -> "Figure":
+    """Misclassified images, the most confident first: the true label over the predicted one."""
+    labels, predictions = np.asarray(dataset.y), probabilities.argmax(-1)
+    wrong = np.flatnonzero(predictions != labels)
+    confidence = probabilities[wrong, predictions[wrong]]
+    shown = wrong[np.argsort(-confidence, kind="stable")[:_MAX_IMAGES]]
+    names = zip(
+        dataset.text_labels(labels[shown]), dataset.text_labels(predictions[shown]), strict=True
+    )
+    titles = [f"{true}\n{predicted}" for true, predicted in names]
+    heading = f"{title}: {len(shown)} of {len(wrong)} mistakes, the true label over the predicted"
+    return show_images(np.asarray(dataset.x)[shown], titles, heading=heading)
+
+
+def suspects(dataset, found, title: str) -> "Figure":
+    """The images with the least probable labels: the given label over the predicted one."""
+    rows = found.table(dataset.label_names)[:_MAX_IMAGES]
+    titles = [f"{row['given']}?\n{row['predicted']}" for row in rows]
+    heading = f"{title}: the {len(rows)} least probable labels, over the predicted class"
+    return show_images(np.asarray(dataset.x)[found.row[:_MAX_IMAGES]], titles, heading=heading)
+
+
+def weights(classifier, image_shape, title: str) -> "Figure":
+    """Each class's weights as an image: red raises the class's score, blue lowers it."""
+    num_classes = len(classifier.label_names)
+    columns = min(num_classes, 5)
+    rows = -(-num_classes // columns)
+    figure = _figure((1.7 * columns + 0.6, 1.9 * rows + 0.4), title)
+    grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    images = classifier.W.T.reshape(num_classes, *image_shape)
+    images = images.mean(-1) if images.ndim == 4 else images
+    limit = np.abs(images).max() or 1.0
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image, name in zip(grid, images, classifier.label_names, strict=False):
+        shown = axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set_title(_plain(name), fontsize=9)
+    figure.colorbar(shown, ax=grid.tolist(), shrink=0.8)
+    return figure
+
+
+def show_images(
+    images: Sequence,
+    titles: Sequence[str],
+    num_columns: int = 9,
+    scale: float = 1.5,
+    heading: str = "",
+) -> "Figure":
+    """Draws images in rows, each under its title.
+
+    `show_images(train.x[:18], train.text_labels(train.y[:18]))` shows the first eighteen.
+
+    Args:
+      images: n images: [H, W] or [H, W, 1] in shades of grey, each from its darkest value to its
+        brightest; or [H, W, 3] in colour, uint8 or floats in 0..1.
+      titles: n texts; a text may have several lines.
+      num_columns: images in a row.
+      scale: width and height of a cell, in inches.
+      heading: a line above them all.
+
+    Returns:
+      A figure; `figure.savefig(path)` writes it, and a notebook shows it after
+      `%matplotlib inline`.
+
+    Raises:
+      DataError: there are no images, the numbers of images and titles differ, or the shape is not
+        that of images.
+    """
+    from matplotlib.figure import Figure
+
+    images = _check_images(np.asarray(images), titles)
+    num_columns = min(num_columns, len(images))
+    num_rows = -(-len(images) // num_columns)
+    lines = max(str(title).count("\n") + 1 for title in titles)
+    height = scale + 0.17 * lines  # inches: an image and its title
+    top = num_rows * height  # where the images end and the heading begins
+    figure = Figure(figsize=(num_columns * scale, top + (0.4 if heading else 0)))
+    width, total = figure.get_size_inches()
+    figure.suptitle(_plain(heading), y=1 - 0.1 / total, va="top", fontsize=11)
+    for index, (image, title) in enumerate(zip(images, titles, strict=True)):
+        row, column = divmod(index, num_columns)
+        left, bottom = (column + 0.05) * scale / width, (top - (row + 0.95) * height) / total
+        axes = figure.add_axes((left, bottom, 0.9 * scale / width, 0.9 * scale / total))
+        axes.imshow(image, cmap="gray")
+        axes.set_axis_off()
+        axes.set_title(_plain(title), fontsize=9, pad=3)
+    return figure
+
+
+class Grid(NamedTuple):
+    """A sweep laid out by its axes: mean and spread of the metric, in arrays shaped by `axes`.
+
+    axes: {name: its values, ascending}; winner: the index of the selected setting in the arrays.
+    """
+
+    metric: str
+    axes: dict
+    val: np.ndarray
+    val_spread: np.ndarray
+    train: np.ndarray
+    winner: tuple
+
+
+def lay_out(result, selected, metric: str, epoch) -> Grid | None:
+    """A result as a grid over its swept axes.
+
+    None where nothing is swept, or the axes are not crossed.
+    """
+    trials = result.run.trials
+    columns = trials.columns()
+    columns = {name: values for name, values in columns.items() if len(np.unique(values)) > 1}
+    if not columns:
+        return None
+    axes = {name: np.unique(values) for name, values in columns.items()}
+    index = tuple(np.searchsorted(axes[name], columns[name]) for name in axes)
+    shape = tuple(len(values) for values in axes.values())
+    if np.prod(shape) > len(np.unique(trials.setting)):
+        return None
+    train_metric = metric.replace("val_", "train_")
+    val, spread = _average(result.values(metric, epoch), index, shape)
+    train = np.full(shape, np.nan)
+    if train_metric in result.metrics:
+        train, _ = _average(result.values(train_metric, epoch), index, shape)
+    winner = tuple(int(place[selected.trial]) for place in index)
+    return Grid(metric, axes, val, spread, train, winner)
+
+
+def sweep(grid: Grid, title: str) -> "Figure":
+    """A panel per axis: val solid with its spread as a band, train dashed; then the heat map."""
+    panels = len(grid.axes) + (len(grid.axes) == 2)
+    figure = _figure((max(5.5 * panels, 7), 4.4), title)
+    all_axes = figure.subplots(1, panels, squeeze=False)[0]
+    for axes, name in zip(all_axes, grid.axes, strict=False):
+        _sweep_panel(axes, grid, name)
+    if panels > len(grid.axes):
+        _heat_map(figure, all_axes[-1], grid)
+    return figure
+
+
+def settings(result, title: str, epoch="last") -> "Figure | None":
+    """Loss and accuracy by epoch, train and validation: a curve per setting, its trials' mean.
+
+    A dot marks the epoch whose model counts ('last' or 'best', as in `Result.epochs`). None where
+    there are fewer than two settings, or more than can be told apart.
+    """
+    names = setting_names(result.run.trials)
+    if not 2 <= len(names) <= _MAX_SETTINGS:
+        return None
+    measured = [name for name in _MEASURED if name in result.metrics]
+    rows = -(-len(measured) // 2)
+    count = len(result.run.trials.setting) // len(names)
+    title = f"{title}, means of {count} trials" if count > 1 else title
+    figure = _figure((10, 0.8 + 3.4 * rows), title)
+    for axes, name in zip(figure.subplots(rows, 2).ravel(), measured, strict=False):
+        _settings_panel(axes, result, name, names, epoch)
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=min(len(names), 4), fontsize=9)
+    return figure
+
+
+def setting_names(trials) -> list[str]:
+    """Each setting by what sets it apart: 'l2 0.01', or 'baseline' where it is as most others are.
+
+    An axis is left out where the setting has the value that more than half of all have.
+    """
+    _, first = np.unique(trials.setting, return_index=True)
+    parts = [[] for _ in first]
+    for name, column in trials.columns().items():
+        values, which, counts = np.unique(column[first], return_inverse=True, return_counts=True)
+        for setting, value in enumerate(which):
+            if 2 * counts[value] <= len(first):
+                parts[setting].append(f"{name} {values[value]:g}")
+    return [", ".join(part) or "baseline" for part in parts]
+
+
+def learning_curve(rows: list[dict], law, title: str) -> "Figure":
+    """Validation error with its power law, and both losses: means and ranges over the seeds."""
+    figure = _figure((9, 3.8), title)
+    errors, losses = figure.subplots(1, 2)
+    sizes = np.unique([row["size"] for row in rows])
+    _range_over_seeds(errors, rows, sizes, lambda row: 1 - row["val_accuracy"], "val error")
+    if law is not None:
+        n = np.geomspace(sizes[0], _EXTRAPOLATED * sizes[-1], 200)
+        text = f"{law.a:.3f} + {law.b:.2f} n^(−{law.c:.2f})"
+        errors.plot(n, law(n), color="0.3", linestyle="--", linewidth=1, label=text)
+        errors.axhline(law.a, color="0.3", linestyle=":", linewidth=1)
+    _range_over_seeds(losses, rows, sizes, lambda row: row["train_loss"], "train loss")
+    _range_over_seeds(losses, rows, sizes, lambda row: row["val_loss"], "val loss")
+    errors.set(ylabel="error")
+    losses.set(ylabel="loss", ylim=(0, None))
+    for axes in errors, losses:
+        axes.set(xlabel="training examples", xscale="log")
+        axes.legend()
+        axes.grid(alpha=0.3, which="both")
+    return figure
+
+
+# What the pictures share.
+
+
+def _figure(size: tuple[float, float], title: str = "") -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained", dpi=110, figsize=size)
+    if title:
+        figure.suptitle(_plain(title), fontsize=11)
+    return figure
+
+
+def _plain(text) -> str:
+    """Text that comes from data, as Matplotlib draws it unchanged.
+
+    Matplotlib reads `$…$` as mathematics, and it cannot draw control characters or halves of
+    surrogate pairs.
+    """
+    text = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", str(text))
+    return text.replace("$", r"\$")
+
+
+def _draw(axes: "Axes", line: Line, hover: bool = False):
+    """Draws a line over its band. With `hover`, each point is a mark with a title of its own."""
+    x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    style = {"gid": _gid(f"line {line.look}", line.name)} | (line.style or {})
+    artists = []
+    if line.spread is not None:
+        low, high = (y + sign * np.asarray(line.spread, float) for sign in (-1, 1))
+        band = {"color": style["color"], "alpha": 0.2, "linewidth": 0, "gid": _gid("band")}
+        artists.append(axes.fill_between(x, low, high, **band))
+    artists += axes.plot(x, y, **style)
+    finite = np.flatnonzero(np.isfinite(y))
+    if hover and (len(x) <= _MAX_HOVER_MARKS and "faint" not in line.look or len(finite) == 1):
+        marks = {"color": style["color"], "alpha": style.get("alpha"), "markersize": 5.2}
+        for point in finite:
+            gid = _gid(f"mark {line.look}", f"{line.name}: {y[point]:.4f} at {x[point]:g}")
+            artists += axes.plot(x[point], y[point], "o", gid=gid, **marks)
+    if hover:  # marks on the edge of the frame stay whole
+        for artist in artists:
+            artist.set_clip_box(axes.bbox.padded(_OVERHANG))
+
+
+def _check_images(images: np.ndarray, titles: Sequence[str]) -> np.ndarray:
+    """The images as [n, H, W] or [n, H, W, 3]."""
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = images[..., 0]
+    if images.ndim != 3 and not (images.ndim == 4 and images.shape[-1] == 3):
+        raise DataError(
+            f"Images of shape [n, H, W] or [n, H, W, 3] can be shown, not {images.shape}. "
+            "Reshape them, as x.reshape(-1, height, width)."
+        )
+    if not 0 < len(images) == len(titles):
+        raise DataError(
+            f"Got {len(images)} images and {len(titles)} titles. Give at least one image, and "
+            "one title to each."
+        )
+    return images
+
+
+def _other_trials(result, selected, max_near=4, max_far=200):
+    """The trials next to the selected one by their final loss, and an even sample of the rest."""
+    name = "val_loss" if "val_loss" in result.metrics else "train_loss"
+    order = np.argsort(result.metrics[name][:, -1], kind="stable")  # NaN comes last
+    order = order[order != selected.trial]
+    far = order[max_near:]
+    return order[:max_near], far[:: max(1, -(-len(far) // max_far))]
+
+
+def _average(values, index, shape):
+    """Mean and standard deviation over the trials that share a cell (seeds and folds)."""
+    count, total, squares = (np.zeros(shape) for _ in range(3))
+    np.add.at(count, index, 1)
+    np.add.at(total, index, values)
+    mean = total / count
+    with np.errstate(invalid="ignore"):  # the metrics of diverged trials may be infinite
+        np.add.at(squares, index, np.square(values - mean[index]))
+    return mean, np.sqrt(squares / np.maximum(count - 1, 1))
+
+
+def _sweep_panel(axes, grid, name):
+    """The metric against one axis: a line for every combination of the others."""
+    position = list(grid.axes).index(name)
+    others = {other: values for other, values in grid.axes.items() if other != name}
+    combinations = list(itertools.product(*(range(len(values)) for values in others.values())))
+    colours = _line_colours(combinations, tuple(np.delete(grid.winner, position)))
+    for combination in combinations:
+        where = (*combination[:position], slice(None), *combination[position:])
+        chosen = zip(others.items(), combination, strict=True)
+        label = ", ".join(f"{other} {values[i]:g}" for (other, values), i in chosen)
+        colour = colours[combination]
+        style = {"color": colour, "linewidth": 1.2}
+        label = f"val {label if colour != _FAINT else ''}".strip()
+        val = style | {"marker": ".", "label": label}
+        train = style | {"linestyle": "--", "alpha": 0.7}
+        x, spread = grid.axes[name], grid.val_spread[where]
+        _draw(axes, Line(label, x, grid.val[where], val, spread=spread))
+        _draw(axes, Line(label, x, grid.train[where], train))
+    star = {"marker": "*", "markersize": 14, "color": "crimson", "linestyle": "none", "zorder": 5}
+    x, y = grid.axes[name][grid.winner[position]], grid.val[grid.winner]
+    axes.plot(x, y, label="selected", **star)
+    _scale_swept(axes, name, grid.axes[name])
+    _scale_loss(axes, grid.metric, np.concatenate([grid.val, grid.train], None), y)
+    axes.set_ylabel(grid.metric.removeprefix("val_") + " (val solid, train dashed)")
+    handles, labels = axes.get_legend_handles_labels()
+    named = {label: handle for handle, label in zip(handles, labels, strict=True) if label != "val"}
+    axes.legend(named.values(), named.keys(), fontsize=7)
+    axes.grid(alpha=0.3)
+
+
+def _line_colours(combinations, winner):
+    from matplotlib import colormaps
+
+    if len(combinations) > _MAX_COLOURED_LINES:
+        return {c: "tab:orange" if c == winner else _FAINT for c in combinations}
+    if len(combinations) == 1:
+        return {combinations[0]: "tab:orange"}
+    shades = colormaps["viridis"](np.linspace(0, 0.9, len(combinations)))
+    return dict(zip(combinations, map(tuple, shades), strict=True))
+
+
+def _scale_swept(axes, name, values):
+    """Logarithmic where the values span a decade; with a zero among them, linear up to the rest."""
+    positive = values[values > 0]
+    if values[0] >= 0 and len(positive) > 1 and positive[-1] >= 10 * positive[0]:
+        if values[0] > 0:
+            axes.set_xscale("log", base=2 if name == "batch_size" else 10)
+        else:
+            axes.set_xscale("symlog", linthresh=positive[0])
+    axes.set_xlabel(_plain(name))
+
+
+def _scale_loss(axes, metric, values, best):
+    """A loss that blows up within the sweep is shown on a logarithmic scale, up to a limit."""
+    finite = values[np.isfinite(values)]
+    if metric.endswith("loss") and finite.size and finite.max() > 5 * best > 0:
+        axes.set_ylim(min(finite.min(), best) * 0.8, min(finite.max() * 1.2, 100 * best))
+        _make_logarithmic(axes)
+
+
+def _make_logarithmic(axes):
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _heat_map(figure, axes, grid):
+    from matplotlib.patches import Rectangle
+
+    (row_name, rows), (column_name, columns) = grid.axes.items()
+    larger_wins = not grid.metric.endswith("loss")
+    finite = grid.val[np.isfinite(grid.val)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0, 1)
+    if not larger_wins:
+        high = min(high, 1.5 * low)
+    colours = "Blues" if larger_wins else "Blues_r"
+    image = axes.imshow(grid.val, cmap=colours, vmin=low, vmax=high, aspect="auto", origin="lower")
+    axes.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
+    axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns], rotation=45)
+    axes.set(xlabel=column_name, ylabel=row_name, title=grid.metric)
+    if grid.val.size <= 100:
+        for (row, column), value in np.ndenumerate(grid.val):
+            dark = (value > (low + high) / 2) == larger_wins
+            marks = {"ha": "center", "va": "center", "fontsize": 7, "color": "w" if dark else "k"}
+            axes.text(column, row, f"{value:.3f}", **marks)
+    corner = grid.winner[1] - 0.5, grid.winner[0] - 0.5
+    axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="crimson", linewidth=2.5))
+    figure.colorbar(image, ax=axes)
+
+
+def _settings_panel(axes, result, name, names, epoch):
+    trials, marked = result.run.trials, result.values(name, epoch)
+    judged, shown = result.epochs(epoch), []
+    for group, label in enumerate(names):
+        own = trials.setting == group
+        reached, values = result.reached[own].max(0), result.metrics[name][own].mean(0)
+        (line,) = axes.plot(reached, values, label=label, linewidth=1.1)
+        axes.plot(judged[own].mean(), marked[own].mean(), "o", color=line.get_color(), zorder=3)
+        shown.append(values[len(values) // 10 :])  # in the first tenth all settings are alike
+    values = np.concatenate(shown)
+    finite = values[np.isfinite(values)]
+    if finite.size:
+        low, high = finite.min(), min(finite.max(), 3 * np.median(finite))
+        pad = 0.05 * (high - low) or 0.01
+        axes.set_ylim(low - pad, high + pad)
+    axes.set(xlabel="epoch", ylabel=name.replace("_", " "))
+    axes.grid(alpha=0.3)
+
+
+def _range_over_seeds(axes, rows, sizes, value, label):
+    values = [[value(row) for row in rows if row["size"] == size] for size in sizes]
+    means, low, high = (np.array([f(v) for v in values]) for f in (np.mean, np.min, np.max))
+    colour = _COLOURS[label.split()[0]]
+    axes.plot(sizes, means, marker=".", color=colour, label=label)
+    axes.fill_between(sizes, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+# Charts of the report: inline SVG in the colours of its style sheet.
+
+LOOKS = 8  # colours of lines in the style sheet: c0 to c7
+_WIDTH, _HEIGHT = 460, 280  # units of the SVG; an SVG of Matplotlib has 72 of them in an inch
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 12, 44
+_OVERHANG = 8  # units outside the frame at which lines are cut off
+_MAX_POINTS = 300  # of a line
+_MAX_HOVER_MARKS = 60
+_LARGEST = 1e100  # no value beyond it, or nearer to zero than 1 / it: ratios and squares are finite
+# Matplotlib draws in colours that nothing else has; the properties of the style sheet replace them.
+_PROPERTIES = ("muted", "rule", "ink", "star", *(f"c{k}" for k in range(LOOKS)))
+_PAGE = {name: f"#0102{number:02x}" for number, name in enumerate(_PROPERTIES)}
+
+
+def curve_chart(lines: list[Line], focus: list[Line], what: str, prefix: str) -> str | None:
+    """A metric by epoch as SVG; None without a finite value in `focus`, the lines to be seen.
+
+    `prefix` sets the ids of this chart apart from those of the others on the page.
+    """
+    lines, focus = [_bounded(line) for line in lines], [_bounded(line) for line in focus]
+    own, everything = _finite(focus), _finite(lines)
+    if not own.size:
+        return None
+    room = (own.max() - own.min()) or abs(own.max()) or 1.0
+    low = max(everything.min(), own.min() - room)
+    high = min(everything.max(), own.max() + room)
+    figure, axes = _chart("epoch", what)
+    for line in lines:
+        _draw(axes, line, hover=True)
+    if what == "loss" and 0 < 30 * low < high:
+        axes.set_ylim(low, high)
+        _make_logarithmic(axes)
+    elif high > low:
+        pad = 0.03 * (high - low)
+        axes.set_ylim(low - pad, high + pad)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    return _svg(figure, f"{what} against epoch", prefix)
+
+
+def sweep_chart(
+    lines: list[Line], name: str, values: Sequence[float], metric: str, winner, prefix: str
+) -> str:
+    """A metric against a swept hyperparameter as SVG.
+
+    Args:
+      lines: the first at the bottom.
+      name: the hyperparameter; `values`: all that it takes in the sweep.
+      metric: such as 'val_loss'.
+      winner: the point (x, y) of the selected setting, or None.
+      prefix: sets the ids of this chart apart from those of the others on the page.
+    """
+    what = metric.removeprefix("val_").replace("_", " ")
+    figure, axes = _chart(name, what)
+    lines = [_bounded(line) for line in lines]
+    for line in lines:
+        _draw(axes, line, hover=True)
+    finite = _finite(lines)
+    if winner:
+        x, y = _bound(winner)
+        gid = _gid("star", f"selected: {name} {winner[0]:g}, {what} {winner[1]:.4f}")
+        ring = {"markersize": 14, "markeredgewidth": 2.5, "markeredgecolor": _PAGE["star"]}
+        axes.plot(x, y, "o", fillstyle="none", clip_on=False, gid=gid, **ring)
+    _scale_swept(axes, name, values := np.unique(_bound(values)))
+    _scale_loss(axes, metric, finite, y if winner else finite.min(initial=np.inf))
+    _mark_swept(axes, values)
+    return _svg(figure, f"{what} against {name}", prefix)
+
+
+def page_look(number: int) -> str:
+    """The classes of run `number` in every chart and legend of a page."""
+    return f"c{number % LOOKS}" + (" dashed" if number >= LOOKS else "")
+
+
+def _bound(values):
+    values = np.clip(np.asarray(values, float), -_LARGEST, _LARGEST)
+    return np.where(np.abs(values) < 1 / _LARGEST, 0.0, values)
+
+
+def _bounded(line):
+    """The line with fewer points, without values too large to draw, in the style of its look."""
+    stride = -(-len(line.x) // _MAX_POINTS) or 1
+    keep = np.unique([*range(0, len(line.x), stride), len(line.x) - 1]) if len(line.x) else []
+    x, y, spread = (
+        None if values is None else _bound(values)[keep] for values in (line.x, line.y, line.spread)
+    )
+    y = np.where(np.isfinite(np.asarray(line.y, float)[keep]), y, np.nan)
+    first = line.look.split()[0]
+    style = {"color": _PAGE["muted"], "linewidth": 1, "alpha": 0.28}
+    if first != "faint":
+        style = {"color": _PAGE[first], "linewidth": 2, "solid_capstyle": "round"}
+    if "dashed" in line.look:
+        style["linestyle"] = (0, (2.5, 2))
+    return line._replace(x=x, y=y, spread=spread, style=style)
+
+
+def _finite(lines):
+    values = np.concatenate([np.empty(0), *(line.y for line in lines)])
+    return values[np.isfinite(values)]
+
+
+def _chart(x_label, y_label):
+    """An empty figure of the page and its axes: a frame at the bottom, rules across."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72), dpi=72)
+    width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    box = _LEFT / _WIDTH, _BOTTOM / _HEIGHT, width / _WIDTH, height / _HEIGHT
+    axes = figure.add_axes(box, axisbelow=True)
+    axes.margins(x=0)
+    axes.set_xlabel(_plain(x_label), color=_PAGE["ink"], fontsize=12.5)
+    axes.set_ylabel(_plain(y_label), color=_PAGE["ink"], fontsize=12.5)
+    centre = 0.5 + (_LEFT - _RIGHT) / 2 / _WIDTH, 0.5 + (_BOTTOM - _TOP) / 2 / _HEIGHT
+    axes.xaxis.set_label_coords(centre[0], 18 / _HEIGHT, transform=figure.transFigure)
+    axes.yaxis.set_label_coords(16 / _WIDTH, centre[1], transform=figure.transFigure)
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.spines["bottom"].set_color(_PAGE["muted"])
+    axes.tick_params(color=_PAGE["muted"], labelcolor=_PAGE["muted"], labelsize=12)
+    axes.tick_params(axis="y", length=0, pad=8)
+    axes.grid(axis="y", color=_PAGE["rule"], linewidth=1)
+    for axis in axes.xaxis, axes.yaxis:
+        axis.set_major_locator(MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
+        axis.set_major_formatter(FuncFormatter(_tick_text))
+    return figure, axes
+
+
+def _tick_text(value, _position):
+    return f"{value + 0.0:.6g}"  # a zero without a sign
+
+
+def _mark_swept(axes, values):
+    """Ticks at the values of the sweep, as many as have room for their texts."""
+    from matplotlib.ticker import NullLocator
+
+    along = axes.xaxis.get_transform().transform
+    low, high = along(np.array(axes.get_xlim()))
+    ticks, free = [], -np.inf  # where the next text may begin, in widths of the frame
+    for value, place in zip(values, (along(values) - low) / (high - low), strict=True):
+        if place >= free:
+            ticks.append(value)
+            free = place + 0.03 + 0.018 * len(f"{value:g}")
+    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _gid(look, title=None):
+    """What `_svg` makes a class and a title of. As JSON in ASCII it survives the way there."""
+    return json.dumps([look.strip(), title])
+
+
+def _svg(figure, label, prefix):
+    """The figure as an SVG element for an HTML page: no colours, fonts or names of its own."""
+    import matplotlib
+
+    content = io.StringIO()
+    options = {"svg.fonttype": "none", "svg.hashsalt": "softmax_jax"}  # text stays; ids repeat
+    with matplotlib.rc_context(options), np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of glyphs that Matplotlib's font lacks
+        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(content.getvalue())
+    for parent in list(root.iter()):
+        parent.tag = parent.tag.partition("}")[2]
+        for child in list(parent):
+            if child.tag.endswith(("}metadata", "}style")):
+                parent.remove(child)
+    for element in root.iter():
+        _adapt(element, prefix)
+    root.attrib = {"viewBox": root.get("viewBox"), "class": "chart", "role": "img"}
+    root.set("aria-label", label)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _adapt(element, prefix):
+    """Makes an element of Matplotlib's SVG one of the page."""
+    given, element.attrib = element.attrib, {}
+    element.text, element.tail = (element.text or "").strip(), None
+    for name, value in given.items():
+        name = name.partition("}")[2] or name  # href without its namespace
+        if name == "id" and element.tag == "g":
+            if value.startswith("["):
+                look, title = json.loads(value)
+                element.set("class", look)
+                if title:
+                    element.insert(0, ElementTree.Element("title"))
+                    element[0].text = title
+            continue
+        if name == "style" and element.tag == "path" and "id" in given:
+            continue  # a symbol: it takes the style of where it is used
+        if name == "style":
+            value = re.sub(r"#0102(..)", lambda m: f"var(--{_PROPERTIES[int(m[1], 16)]})", value)
+            value = re.sub(r"font-family: [^;]*(; )?", "", value)
+        if name == "id":
+            value = prefix + value
+        elif name in ("href", "clip-path"):
+            value = value.replace("#", f"#{prefix}")
+        elif name == "d":
+            value = " ".join(value.split())
+        element.set(name, value)
