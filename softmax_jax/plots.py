@@ -4,14 +4,11 @@ A picture is a `matplotlib.figure.Figure`, never pyplot's: no global state, no w
 Matplotlib is imported by the functions that draw, so that importing this module costs nothing.
 """
 
-import io
 import itertools
 import json
 import re
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -31,6 +28,8 @@ _MAX_MARKED_EPOCHS = 50  # markers of more hide the line
 _MAX_COLOURED_LINES = 10  # of more, only the one through the winner is coloured
 _MAX_SETTINGS = 10  # curves whose colours can be told apart
 _MAX_IMAGES = 36  # in the galleries of mistakes and of suspects
+OVERHANG = 8  # units outside the frame at which lines are cut off
+_MAX_HOVER_MARKS = 60
 _EXTRAPOLATED = 10  # times as many examples as there are: how far the power law is drawn
 
 
@@ -63,7 +62,9 @@ def curves(result, selected, title: str) -> "Figure":
             bold = {"color": colour, "marker": marker, "label": name.replace("_", " ")}
             styles = [(trial, faint) for trial in far] + [(trial, thin) for trial in near]
             for trial, style in [*styles, (selected.trial, bold)]:
-                _draw(axes, Line(name, result.reached[trial], result.metrics[name][trial], style))
+                draw_line(
+                    axes, Line(name, result.reached[trial], result.metrics[name][trial], style)
+                )
         # A trial that blew up must not flatten the others.
         top = 2.5 * np.nanmax(result.metrics[shown[0]][selected.trial])
         if axes.get_ylim()[1] > top:
@@ -99,8 +100,8 @@ def confusion(labels, predictions, label_names, title: str) -> "Figure":
     figure = _figure((side, side))
     axes = figure.subplots()
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true", title=_plain(title))
-    ticks, names = np.arange(num_classes), [_plain(name) for name in label_names]
+    axes.set(xlabel="predicted", ylabel="true", title=plain_text(title))
+    ticks, names = np.arange(num_classes), [plain_text(name) for name in label_names]
     axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, names)
     if num_classes <= _MAX_NUMBERED_CLASSES:
@@ -147,7 +148,7 @@ def weights(classifier, image_shape, title: str) -> "Figure":
         axes.set_axis_off()
     for axes, image, name in zip(grid, images, classifier.label_names, strict=False):
         shown = axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axes.set_title(_plain(name), fontsize=9)
+        axes.set_title(plain_text(name), fontsize=9)
     figure.colorbar(shown, ax=grid.tolist(), shrink=0.8)
     return figure
 
@@ -189,14 +190,14 @@ def show_images(
     top = num_rows * height  # where the images end and the heading begins
     figure = Figure(figsize=(num_columns * scale, top + (0.4 if heading else 0)))
     width, total = figure.get_size_inches()
-    figure.suptitle(_plain(heading), y=1 - 0.1 / total, va="top", fontsize=11)
+    figure.suptitle(plain_text(heading), y=1 - 0.1 / total, va="top", fontsize=11)
     for index, (image, title) in enumerate(zip(images, titles, strict=True)):
         row, column = divmod(index, num_columns)
         left, bottom = (column + 0.05) * scale / width, (top - (row + 0.95) * height) / total
         axes = figure.add_axes((left, bottom, 0.9 * scale / width, 0.9 * scale / total))
         axes.imshow(image, cmap="gray")
         axes.set_axis_off()
-        axes.set_title(_plain(title), fontsize=9, pad=3)
+        axes.set_title(plain_text(title), fontsize=9, pad=3)
     return figure
 
 
@@ -316,11 +317,11 @@ def _figure(size: tuple[float, float], title: str = "") -> "Figure":
 
     figure = Figure(layout="constrained", dpi=110, figsize=size)
     if title:
-        figure.suptitle(_plain(title), fontsize=11)
+        figure.suptitle(plain_text(title), fontsize=11)
     return figure
 
 
-def _plain(text) -> str:
+def plain_text(text) -> str:
     """Text that comes from data, as Matplotlib draws it unchanged.
 
     Matplotlib reads `$…$` as mathematics, and it cannot draw control characters or halves of
@@ -330,25 +331,25 @@ def _plain(text) -> str:
     return text.replace("$", r"\$")
 
 
-def _draw(axes: "Axes", line: Line, hover: bool = False):
+def draw_line(axes: "Axes", line: Line, hover: bool = False):
     """Draws a line over its band. With `hover`, each point is a mark with a title of its own."""
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
-    style = {"gid": _gid(f"line {line.look}", line.name)} | (line.style or {})
+    style = {"gid": group_id(f"line {line.look}", line.name)} | (line.style or {})
     artists = []
     if line.spread is not None:
         low, high = (y + sign * np.asarray(line.spread, float) for sign in (-1, 1))
-        band = {"color": style["color"], "alpha": 0.2, "linewidth": 0, "gid": _gid("band")}
+        band = {"color": style["color"], "alpha": 0.2, "linewidth": 0, "gid": group_id("band")}
         artists.append(axes.fill_between(x, low, high, **band))
     artists += axes.plot(x, y, **style)
     finite = np.flatnonzero(np.isfinite(y))
     if hover and (len(x) <= _MAX_HOVER_MARKS and "faint" not in line.look or len(finite) == 1):
         marks = {"color": style["color"], "alpha": style.get("alpha"), "markersize": 5.2}
         for point in finite:
-            gid = _gid(f"mark {line.look}", f"{line.name}: {y[point]:.4f} at {x[point]:g}")
+            gid = group_id(f"mark {line.look}", f"{line.name}: {y[point]:.4f} at {x[point]:g}")
             artists += axes.plot(x[point], y[point], "o", gid=gid, **marks)
     if hover:  # marks on the edge of the frame stay whole
         for artist in artists:
-            artist.set_clip_box(axes.bbox.padded(_OVERHANG))
+            artist.set_clip_box(axes.bbox.padded(OVERHANG))
 
 
 def _check_images(images: np.ndarray, titles: Sequence[str]) -> np.ndarray:
@@ -404,13 +405,13 @@ def _sweep_panel(axes, grid, name):
         val = style | {"marker": ".", "label": label}
         train = style | {"linestyle": "--", "alpha": 0.7}
         x, spread = grid.axes[name], grid.val_spread[where]
-        _draw(axes, Line(label, x, grid.val[where], val, spread=spread))
-        _draw(axes, Line(label, x, grid.train[where], train))
+        draw_line(axes, Line(label, x, grid.val[where], val, spread=spread))
+        draw_line(axes, Line(label, x, grid.train[where], train))
     star = {"marker": "*", "markersize": 14, "color": "crimson", "linestyle": "none", "zorder": 5}
     x, y = grid.axes[name][grid.winner[position]], grid.val[grid.winner]
     axes.plot(x, y, label="selected", **star)
-    _scale_swept(axes, name, grid.axes[name])
-    _scale_loss(axes, grid.metric, np.concatenate([grid.val, grid.train], None), y)
+    scale_swept(axes, name, grid.axes[name])
+    scale_loss(axes, grid.metric, np.concatenate([grid.val, grid.train], None), y)
     axes.set_ylabel(grid.metric.removeprefix("val_") + " (val solid, train dashed)")
     handles, labels = axes.get_legend_handles_labels()
     named = {label: handle for handle, label in zip(handles, labels, strict=True) if label != "val"}
@@ -429,7 +430,7 @@ def _line_colours(combinations, winner):
     return dict(zip(combinations, map(tuple, shades), strict=True))
 
 
-def _scale_swept(axes, name, values):
+def scale_swept(axes, name, values):
     """Logarithmic where the values span a decade; with a zero among them, linear up to the rest."""
     positive = values[values > 0]
     if values[0] >= 0 and len(positive) > 1 and positive[-1] >= 10 * positive[0]:
@@ -437,18 +438,18 @@ def _scale_swept(axes, name, values):
             axes.set_xscale("log", base=2 if name == "batch_size" else 10)
         else:
             axes.set_xscale("symlog", linthresh=positive[0])
-    axes.set_xlabel(_plain(name))
+    axes.set_xlabel(plain_text(name))
 
 
-def _scale_loss(axes, metric, values, best):
+def scale_loss(axes, metric, values, best):
     """A loss that blows up within the sweep is shown on a logarithmic scale, up to a limit."""
     finite = values[np.isfinite(values)]
     if metric.endswith("loss") and finite.size and finite.max() > 5 * best > 0:
         axes.set_ylim(min(finite.min(), best) * 0.8, min(finite.max() * 1.2, 100 * best))
-        _make_logarithmic(axes)
+        make_logarithmic(axes)
 
 
-def _make_logarithmic(axes):
+def make_logarithmic(axes):
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log")
@@ -508,201 +509,6 @@ def _range_over_seeds(axes, rows, sizes, value, label):
     axes.fill_between(sizes, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-# Charts of the report: inline SVG in the colours of its style sheet.
-
-LOOKS = 8  # colours of lines in the style sheet: c0 to c7
-_WIDTH, _HEIGHT = 460, 280  # units of the SVG; an SVG of Matplotlib has 72 of them in an inch
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 12, 44
-_OVERHANG = 8  # units outside the frame at which lines are cut off
-_MAX_POINTS = 300  # of a line
-_MAX_HOVER_MARKS = 60
-_LARGEST = 1e100  # no value beyond it, or nearer to zero than 1 / it: ratios and squares are finite
-# Matplotlib draws in colours that nothing else has; the properties of the style sheet replace them.
-_PROPERTIES = ("muted", "rule", "ink", "star", *(f"c{k}" for k in range(LOOKS)))
-_PAGE = {name: f"#0102{number:02x}" for number, name in enumerate(_PROPERTIES)}
-
-
-def curve_chart(lines: list[Line], focus: list[Line], what: str, prefix: str) -> str | None:
-    """A metric by epoch as SVG; None without a finite value in `focus`, the lines to be seen.
-
-    `prefix` sets the ids of this chart apart from those of the others on the page.
-    """
-    lines, focus = [_bounded(line) for line in lines], [_bounded(line) for line in focus]
-    own, everything = _finite(focus), _finite(lines)
-    if not own.size:
-        return None
-    room = (own.max() - own.min()) or abs(own.max()) or 1.0
-    low = max(everything.min(), own.min() - room)
-    high = min(everything.max(), own.max() + room)
-    figure, axes = _chart("epoch", what)
-    for line in lines:
-        _draw(axes, line, hover=True)
-    if what == "loss" and 0 < 30 * low < high:
-        axes.set_ylim(low, high)
-        _make_logarithmic(axes)
-    elif high > low:
-        pad = 0.03 * (high - low)
-        axes.set_ylim(low - pad, high + pad)
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    return _svg(figure, f"{what} against epoch", prefix)
-
-
-def sweep_chart(
-    lines: list[Line], name: str, values: Sequence[float], metric: str, winner, prefix: str
-) -> str:
-    """A metric against a swept hyperparameter as SVG.
-
-    Args:
-      lines: the first at the bottom.
-      name: the hyperparameter; `values`: all that it takes in the sweep.
-      metric: such as 'val_loss'.
-      winner: the point (x, y) of the selected setting, or None.
-      prefix: sets the ids of this chart apart from those of the others on the page.
-    """
-    what = metric.removeprefix("val_").replace("_", " ")
-    figure, axes = _chart(name, what)
-    lines = [_bounded(line) for line in lines]
-    for line in lines:
-        _draw(axes, line, hover=True)
-    finite = _finite(lines)
-    if winner:
-        x, y = _bound(winner)
-        gid = _gid("star", f"selected: {name} {winner[0]:g}, {what} {winner[1]:.4f}")
-        ring = {"markersize": 14, "markeredgewidth": 2.5, "markeredgecolor": _PAGE["star"]}
-        axes.plot(x, y, "o", fillstyle="none", clip_on=False, gid=gid, **ring)
-    _scale_swept(axes, name, values := np.unique(_bound(values)))
-    _scale_loss(axes, metric, finite, y if winner else finite.min(initial=np.inf))
-    _mark_swept(axes, values)
-    return _svg(figure, f"{what} against {name}", prefix)
-
-
-def page_look(number: int) -> str:
-    """The classes of run `number` in every chart and legend of a page."""
-    return f"c{number % LOOKS}" + (" dashed" if number >= LOOKS else "")
-
-
-def _bound(values):
-    values = np.clip(np.asarray(values, float), -_LARGEST, _LARGEST)
-    return np.where(np.abs(values) < 1 / _LARGEST, 0.0, values)
-
-
-def _bounded(line):
-    """The line with fewer points, without values too large to draw, in the style of its look."""
-    stride = -(-len(line.x) // _MAX_POINTS) or 1
-    keep = np.unique([*range(0, len(line.x), stride), len(line.x) - 1]) if len(line.x) else []
-    x, y, spread = (
-        None if values is None else _bound(values)[keep] for values in (line.x, line.y, line.spread)
-    )
-    y = np.where(np.isfinite(np.asarray(line.y, float)[keep]), y, np.nan)
-    first = line.look.split()[0]
-    style = {"color": _PAGE["muted"], "linewidth": 1, "alpha": 0.28}
-    if first != "faint":
-        style = {"color": _PAGE[first], "linewidth": 2, "solid_capstyle": "round"}
-    if "dashed" in line.look:
-        style["linestyle"] = (0, (2.5, 2))
-    return line._replace(x=x, y=y, spread=spread, style=style)
-
-
-def _finite(lines):
-    values = np.concatenate([np.empty(0), *(line.y for line in lines)])
-    return values[np.isfinite(values)]
-
-
-def _chart(x_label, y_label):
-    """An empty figure of the page and its axes: a frame at the bottom, rules across."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72), dpi=72)
-    width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-    box = _LEFT / _WIDTH, _BOTTOM / _HEIGHT, width / _WIDTH, height / _HEIGHT
-    axes = figure.add_axes(box, axisbelow=True)
-    axes.margins(x=0)
-    axes.set_xlabel(_plain(x_label), color=_PAGE["ink"], fontsize=12.5)
-    axes.set_ylabel(_plain(y_label), color=_PAGE["ink"], fontsize=12.5)
-    centre = 0.5 + (_LEFT - _RIGHT) / 2 / _WIDTH, 0.5 + (_BOTTOM - _TOP) / 2 / _HEIGHT
-    axes.xaxis.set_label_coords(centre[0], 18 / _HEIGHT, transform=figure.transFigure)
-    axes.yaxis.set_label_coords(16 / _WIDTH, centre[1], transform=figure.transFigure)
-    axes.spines[["left", "top", "right"]].set_visible(False)
-    axes.spines["bottom"].set_color(_PAGE["muted"])
-    axes.tick_params(color=_PAGE["muted"], labelcolor=_PAGE["muted"], labelsize=12)
-    axes.tick_params(axis="y", length=0, pad=8)
-    axes.grid(axis="y", color=_PAGE["rule"], linewidth=1)
-    for axis in axes.xaxis, axes.yaxis:
-        axis.set_major_locator(MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
-        axis.set_major_formatter(FuncFormatter(_tick_text))
-    return figure, axes
-
-
-def _tick_text(value, _position):
-    return f"{value + 0.0:.6g}"  # a zero without a sign
-
-
-def _mark_swept(axes, values):
-    """Ticks at the values of the sweep, as many as have room for their texts."""
-    from matplotlib.ticker import NullLocator
-
-    along = axes.xaxis.get_transform().transform
-    low, high = along(np.array(axes.get_xlim()))
-    ticks, free = [], -np.inf  # where the next text may begin, in widths of the frame
-    for value, place in zip(values, (along(values) - low) / (high - low), strict=True):
-        if place >= free:
-            ticks.append(value)
-            free = place + 0.03 + 0.018 * len(f"{value:g}")
-    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
-
-
-def _gid(look, title=None):
-    """What `_svg` makes a class and a title of. As JSON in ASCII it survives the way there."""
+def group_id(look, title=None):
+    """What `charts` makes a class and a title of. As JSON in ASCII it survives the way there."""
     return json.dumps([look.strip(), title])
-
-
-def _svg(figure, label, prefix):
-    """The figure as an SVG element for an HTML page: no colours, fonts or names of its own."""
-    import matplotlib
-
-    content = io.StringIO()
-    options = {"svg.fonttype": "none", "svg.hashsalt": "softmax_jax"}  # text stays; ids repeat
-    with matplotlib.rc_context(options), np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of glyphs that Matplotlib's font lacks
-        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
-    root = ElementTree.fromstring(content.getvalue())
-    for parent in list(root.iter()):
-        parent.tag = parent.tag.partition("}")[2]
-        for child in list(parent):
-            if child.tag.endswith(("}metadata", "}style")):
-                parent.remove(child)
-    for element in root.iter():
-        _adapt(element, prefix)
-    root.attrib = {"viewBox": root.get("viewBox"), "class": "chart", "role": "img"}
-    root.set("aria-label", label)
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _adapt(element, prefix):
-    """Makes an element of Matplotlib's SVG one of the page."""
-    given, element.attrib = element.attrib, {}
-    element.text, element.tail = (element.text or "").strip(), None
-    for name, value in given.items():
-        name = name.partition("}")[2] or name  # href without its namespace
-        if name == "id" and element.tag == "g":
-            if value.startswith("["):
-                look, title = json.loads(value)
-                element.set("class", look)
-                if title:
-                    element.insert(0, ElementTree.Element("title"))
-                    element[0].text = title
-            continue
-        if name == "style" and element.tag == "path" and "id" in given:
-            continue  # a symbol: it takes the style of where it is used
-        if name == "style":
-            value = re.sub(r"#0102(..)", lambda m: f"var(--{_PROPERTIES[int(m[1], 16)]})", value)
-            value = re.sub(r"font-family: [^;]*(; )?", "", value)
-        if name == "id":
-            value = prefix + value
-        elif name in ("href", "clip-path"):
-            value = value.replace("#", f"#{prefix}")
-        elif name == "d":
-            value = " ".join(value.split())
-        element.set(name, value)

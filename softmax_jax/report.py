@@ -5,10 +5,8 @@ end turn that into the blocks that `templates/report.html` knows: dictionaries w
 """
 
 import base64
-import csv
 import functools
 import hashlib
-import json
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +14,25 @@ from typing import NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from softmax_jax import plots
-from softmax_jax.classifier import load
-from softmax_jax.host import WORKDIR, DataError, JobError, reading, replacing
+from softmax_jax import charts
+from softmax_jax.host import WORKDIR, JobError, replacing
 from softmax_jax.plots import Line
+from softmax_jax.runs import (
+    ROLES,
+    Run,
+    chosen_trial,
+    configuration,
+    final_metrics,
+    finite,
+    flat_fields,
+    notices,
+    number,
+    read,
+    section,
+    select_metric,
+    status,
+)
 
-ROLES = ("train", "val", "test")
 _LARGER_IS_BETTER = ("accuracy", "top5")
 _ROUNDED = ("train_", "val_", "test_", "best_")  # so begin the columns that are rounded
 _LONG = 8  # characters: columns with longer numbers are rounded, too
@@ -53,7 +64,7 @@ def report(folders: list[Path], target: Path) -> None:
         raise JobError(message, WORKDIR) from error
 
 
-def render(runs: list["Run"]) -> str:
+def render(runs: list[Run]) -> str:
     """The page about one run, or about several side by side. It loads nothing from anywhere."""
     environment = _environment()
     style, script = (
@@ -84,248 +95,6 @@ def _environment():
     return environment
 
 
-# The folder of a run.
-
-
-class Run(NamedTuple):
-    """What a run has left in its folder so far.
-
-    name: the folder's. config, summary: config.json and summary.json ({} while there is none).
-    metrics: {trial: {epoch: {metric: value}}}, NaN for a value that was not finite. trials,
-    settings: the rows of the tables, as text. label_names: () before there is a model.
-    figures: {file name: PNG}.
-    """
-
-    name: str
-    config: dict
-    summary: dict
-    metrics: dict
-    trials: list
-    settings: list
-    label_names: tuple
-    figures: dict
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run came to its end: summary.json is the last file that it writes."""
-        return bool(self.summary)
-
-
-def read(folder: Path) -> Run:
-    """Reads the folder of a run. Only config.json must be there: a run writes it first.
-
-    Raises:
-      DataError: it is not the folder of a run, or a file in it is damaged.
-    """
-    if not (folder / "config.json").is_file():
-        raise DataError(
-            f"{folder} holds no run: there is no config.json in it. Give the folder that main.py "
-            "wrote to (--workdir, or one under runs/)."
-        )
-    has_model = (folder / "params.npz").is_file()
-    return Run(
-        name=folder.resolve().name,
-        config=_read_object(folder / "config.json"),
-        summary=_read_object(folder / "summary.json"),
-        metrics=_read_metrics(folder / "metrics.jsonl"),
-        trials=_read_rows(folder / "trials.csv"),
-        settings=_read_rows(folder / "settings.csv"),
-        label_names=load(folder).label_names if has_model else (),
-        figures={path.name: _read_png(path) for path in sorted(folder.glob("*.png"))},
-    )
-
-
-def _read_object(path):
-    """A JSON object; {} if there is no such file."""
-    if not path.exists():
-        return {}
-    with reading(path):
-        value = json.loads(path.read_text("utf-8"))
-        if not isinstance(value, dict):
-            raise ValueError("it is not an object")
-        _check_depth(value)
-        return value
-
-
-def _check_depth(value, room=20):
-    if isinstance(value, dict | list):
-        if room == 0:
-            raise ValueError("it is nested too deeply")
-        for item in value.values() if isinstance(value, dict) else value:
-            _check_depth(item, room - 1)
-
-
-def _read_metrics(path):
-    """The lines of metrics.jsonl by trial and epoch. A torn last line has not been written yet."""
-    metrics = {}
-    if not path.exists():
-        return metrics
-    with reading(path):
-        lines = path.read_bytes().split(b"\n")
-        for number, line in enumerate(lines[:-1], 1):
-            try:
-                trial, epoch, values = _parse_line(json.loads(line))
-            except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-                raise ValueError(f"line {number} does not hold the metrics of a trial") from error
-            metrics.setdefault(trial, {})[epoch] = values
-    return metrics
-
-
-def _parse_line(line):
-    trial, epoch = line["trial"], line["epoch"]
-    if not all(type(value) is int and 0 <= value < 2**53 for value in (trial, epoch)):
-        raise ValueError
-    values = {
-        name: math.nan if value is None else float(value)
-        for name, value in line.items()
-        if name not in ("trial", "epoch") and (value is None or isinstance(value, int | float))
-    }
-    return trial, epoch, values
-
-
-def _read_rows(path):
-    """The rows of a table; [] if there is no such file."""
-    if not path.exists():
-        return []
-    with reading(path), open(path, newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file, strict=True)
-        for number, row in enumerate(rows, 2):
-            if len(row) != len(header):
-                raise ValueError(f"line {number} has {len(row)} fields instead of {len(header)}")
-        return [dict(zip(header, row, strict=True)) for row in rows]
-
-
-def _read_png(path):
-    with reading(path):
-        content = path.read_bytes()
-        if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-            raise ValueError("it is not a PNG")
-        return content
-
-
-# What a run says of itself, whatever its JSON holds: unfinished, older or newer than this code.
-
-
-def section(values, *names) -> dict:
-    """A dictionary inside another; {} where there is none."""
-    for name in names:
-        values = values.get(name) if isinstance(values, dict) else None
-    return values if isinstance(values, dict) else {}
-
-
-def finite(value) -> float | None:
-    """The value as a float, or None if it is no finite number."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def number(value) -> str:
-    """A number for reading: four decimals, or three digits where it is very large or small.
-
-    >>> number(0.48321), number(0.00001234), number(1437), number(None)
-    ('0.4832', '1.23e-05', '1,437', '–')
-    """
-    if isinstance(value, bool | str):
-        return str(value)
-    exact = finite(value)
-    if exact is None:
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,}" if abs(exact) < 1e15 else f"{exact:.3g}"
-    return f"{exact:.4f}" if 1e-3 <= abs(exact) < 1e5 else f"{exact:.3g}"
-
-
-def status(run: Run) -> tuple[str, str]:
-    """How the run stands, and its class in the style sheet."""
-    if section(run.summary, "selected"):
-        return "finished", "good"
-    return ("every trial diverged", "bad") if run.finished else ("unfinished", "warning")
-
-
-def select_metric(run: Run) -> str:
-    """The metric that the settings are compared by, such as 'val_loss'."""
-    return str(section(run.config, "config").get("select_metric", "val_loss"))
-
-
-def chosen_trial(run: Run) -> int | None:
-    """The selected trial; of an unfinished run the best by its last loss; None without metrics."""
-
-    def last_loss(trial):
-        last = run.metrics[trial][max(run.metrics[trial])]
-        loss = finite(last.get("val_loss", last.get("train_loss")))
-        return math.inf if loss is None else loss
-
-    trial = section(run.summary, "selected").get("trial")
-    if isinstance(trial, int) and trial in run.metrics:
-        return trial
-    return min(run.metrics, key=last_loss, default=None)
-
-
-def final_metrics(run: Run) -> dict[str, dict]:
-    """{'val_loss': a metric block, ...} of the selected trial, or of the best one so far."""
-    selected, test = section(run.summary, "selected"), section(run.summary, "test")
-    trial = chosen_trial(run)
-    if not selected and trial is not None:
-        selected = run.metrics[trial][max(run.metrics[trial])]
-    given = selected | {f"test_{name}": value for name, value in test.items()}
-    found = {}
-    for role in ROLES:
-        for name, value in given.items():
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if name.startswith(f"{role}_") and is_number and finite(value) is not None:
-                ends = given.get(f"{name}_interval")
-                ends = [finite(end) for end in ends] if isinstance(ends, list) else []
-                interval = ends if len(ends) == 2 and None not in ends else None
-                found[name] = _metric(value, interval)
-    return found
-
-
-def notices(run: Run) -> list[str]:
-    """What a reader must know before believing the metrics."""
-    found = []
-    config, used = section(run.config, "config"), str(run.config.get("dataset", "unknown"))
-    asked = config.get("dataset")
-    if used == config.get("dataset_fallback") != asked:
-        found.append(f"Trained on {used}: {asked} was not found, and the download failed.")
-    selected = section(run.summary, "selected")
-    if run.summary.get("val_is_test") and run.summary.get("test") and not selected.get("refit"):
-        found.append("Validation and test share examples: the test metrics are optimistic.")
-    if finite(run.summary.get("diverged")):
-        diverged, trials = run.summary["diverged"], run.summary.get("trials")
-        found.append(f"{diverged} of {trials} trials diverged.")
-    hints = selected.get("hints")
-    return found + [str(hint) for hint in hints if hint] if isinstance(hints, list) else found
-
-
-def flat_fields(values: dict, prefix="") -> dict[str, str]:
-    """A nested dictionary as {'sweep.l2': text}; what is empty stays out."""
-    flat = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and prefix.count(".") < 4:
-            flat |= flat_fields(value, f"{prefix}{name}.")
-        elif value not in ([], {}, "", None):
-            is_list = isinstance(value, list)
-            flat[f"{prefix}{name}"] = ", ".join(map(str, value)) if is_list else str(value)
-    return flat
-
-
-def configuration(runs: list[Run]) -> dict[str, list[str]]:
-    """{field: a text per run} of all in config.json."""
-    by_run = []
-    for run in runs:
-        used = {"dataset used": str(run.config.get("dataset", "–"))}
-        rest = {name: v for name, v in run.config.items() if name not in ("config", "dataset")}
-        by_run.append(flat_fields(section(run.config, "config")) | used | flat_fields(rest))
-    names = dict.fromkeys(name for found in by_run for name in found)
-    return {name: [found.get(name, "–") for found in by_run] for name in names}
-
-
-# The blocks of the page.
-
-
 def _card(place, run, several):
     """A run's state, its data and its headline metrics: of test, else of val, else of train."""
     found, word_and_look = final_metrics(run), status(run)
@@ -334,7 +103,7 @@ def _card(place, run, several):
     return {
         "word": word_and_look[0],
         "badge": word_and_look[1],
-        "look": plots.page_look(place) if several else None,
+        "look": charts.page_look(place) if several else None,
         "name": run.name if several else "",  # the title of the page says it already
         "headlines": [(_words(n), found[n]) for n in next(filter(None, names), [])],
         "lines": list(_card_lines(run)),
@@ -390,7 +159,7 @@ def _by_run(runs, make):
     blocks = []
     for place, run in enumerate(runs):
         if made := make(run, place):
-            title = {"kind": "title", "text": run.name, "look": plots.page_look(place)}
+            title = {"kind": "title", "text": run.name, "look": charts.page_look(place)}
             blocks.append({"kind": "part", "blocks": [title] * (len(runs) > 1) + made})
     return blocks
 
@@ -459,10 +228,10 @@ def _curves_overlaid(runs):
         for place, run in enumerate(runs):
             if (trial := chosen_trial(run)) is not None:
                 role = "val" if _has(run, trial, f"val_{what}") else "train"
-                label, look = f"{run.name}, {role} {what}", plots.page_look(place)
+                label, look = f"{run.name}, {role} {what}", charts.page_look(place)
                 lines.append(_curve(run, trial, f"{role}_{what}", label, look))
         charts.append(_curve_chart(lines, lines, what, f"compared-{what}-"))
-    entries = [(plots.page_look(place), run.name) for place, run in enumerate(runs)]
+    entries = [(charts.page_look(place), run.name) for place, run in enumerate(runs)]
     text = "The selected trial of each run on validation data, or without any on train."
     return [_legend(entries), _note(text), _charts(charts)]
 
@@ -478,7 +247,7 @@ def _curve(run, trial, name, label, look):
 
 
 def _curve_chart(lines, focus, what, prefix):
-    drawn = plots.curve_chart(lines, focus, what, prefix)
+    drawn = charts.curve_chart(lines, focus, what, prefix)
     return Markup(drawn) if drawn else _note(f"There is no finite {what} to draw.")
 
 
@@ -553,7 +322,7 @@ def _sweep_panel(sweep, axis, prefix):
         lines += [Line("val", x, val, look="c1", spread=spread)]
     y = sweep.settings[winner][0] if winner else math.nan
     star = (winner[axis], y) if math.isfinite(y) else None
-    return Markup(plots.sweep_chart(lines, name, sweep.axes[name], sweep.metric, star, prefix))
+    return Markup(charts.sweep_chart(lines, name, sweep.axes[name], sweep.metric, star, prefix))
 
 
 def _sweep_heat(sweep):
@@ -688,7 +457,7 @@ def _times(runs):
     if not 0 < longest < math.inf:
         return None
     names = dict.fromkeys(name for phases in spent for name in phases)
-    looks = {name: f"c{place % plots.LOOKS}" for place, name in enumerate(names)}
+    looks = {name: f"c{place % charts.LOOKS}" for place, name in enumerate(names)}
     blocks = []
     for run, phases in zip(runs, spent, strict=True):
         bar = [(looks[name], 100 * value / longest, name) for name, value in phases.items()]
@@ -753,11 +522,6 @@ def _heat(row_names, column_names, values, shades, corner="", chosen=None):
 def _table(heads, rows, differing=frozenset()):
     """A row per key of `rows` and a column per run; the rows in `differing` are marked."""
     return {"kind": "table", "heads": heads, "lines": rows, "differing": differing}
-
-
-def _metric(value, interval=None):
-    text = interval and f"[{number(interval[0])}, {number(interval[1])}]"
-    return {"kind": "metric", "value": value, "interval": text, "best": False}
 
 
 def _note(text, look="note"):

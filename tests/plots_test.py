@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as checked
 from hypothesis import strategies as st
 
-from softmax_jax import data, plots, sweep
+from softmax_jax import charts, data, plots, sweep
 from softmax_jax.data import DataError
 from softmax_jax.plots import Line
 from softmax_jax.sweep.settings import trial_table
@@ -304,12 +304,12 @@ class Chart:
 
 def curve_chart(x, y, what="accuracy", **options):
     line = Line("val", x, y, look="c1", **options)
-    return Chart(plots.curve_chart([line], [line], what, "a-"))
+    return Chart(charts.curve_chart([line], [line], what, "a-"))
 
 
 def sweep_chart(values, y, metric="val_loss", winner=None):
     line = Line("val", values, y, look="c1")
-    return Chart(plots.sweep_chart([line], "l2", values, metric, winner, "a-"))
+    return Chart(charts.sweep_chart([line], "l2", values, metric, winner, "a-"))
 
 
 NUMBERS = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
@@ -388,7 +388,7 @@ def test_charts_leave_a_gap_where_a_value_is_not_finite(missing):
 
 def test_charts_without_a_finite_value_are_none():
     line = Line("a", [1], [math.nan], look="c0")
-    assert plots.curve_chart([line], [line], "loss", "") is None
+    assert charts.curve_chart([line], [line], "loss", "") is None
 
 
 def test_charts_tell_values_on_hovering():
@@ -418,19 +418,19 @@ def test_charts_draw_a_band_above_and_below():
 
 
 def test_charts_take_all_colours_and_fonts_from_the_style_sheet():
-    lines = [Line("a", [1, 2], [1, 2], look=plots.page_look(k), spread=[1, 1]) for k in range(16)]
-    svg = plots.curve_chart([*lines, Line("f", [1, 2], [2, 3], look="faint")], lines, "loss", "")
+    lines = [Line("a", [1, 2], [1, 2], look=charts.page_look(k), spread=[1, 1]) for k in range(16)]
+    svg = charts.curve_chart([*lines, Line("f", [1, 2], [2, 3], look="faint")], lines, "loss", "")
     assert set(re.findall(r"var\(--(\w+)\)", svg)) == {
         *("muted", "rule", "ink", *(f"c{k}" for k in range(8)))
     }
     assert not re.findall(r"#[0-9a-f]{6}|font-family|<style|<metadata|<\?xml|DOCTYPE|xmlns", svg)
-    assert len({plots.page_look(k) for k in range(16)}) == 16
+    assert len({charts.page_look(k) for k in range(16)}) == 16
 
 
 def test_charts_repeat_and_share_no_ids():
     line = Line("a", [1, 2], [1, 2], look="c0")
-    first, again = (plots.curve_chart([line], [line], "loss", "x-") for _ in range(2))
-    other = plots.curve_chart([line], [line], "loss", "y-")
+    first, again = (charts.curve_chart([line], [line], "loss", "x-") for _ in range(2))
+    other = charts.curve_chart([line], [line], "loss", "y-")
     assert first == again
     ids = [set(re.findall(r' id="([^"]*)"', svg)) for svg in (first, other)]
     assert ids[0] and not ids[0] & ids[1]
@@ -445,7 +445,7 @@ ANY = st.floats() | st.sampled_from([1e308, -1e308, 5e-324, 1e-300, 0.0, 1.0])
 def test_charts_of_curves_survive_any_values(points, is_loss):
     x, y = zip(*sorted(points), strict=True)
     lines = [Line("a\ud800<$x$", x, y, look="c0"), Line("b", [1, 2], [y[0], 0.5], look="faint")]
-    svg = plots.curve_chart(lines, lines[:1], "loss" if is_loss else "accuracy", "")
+    svg = charts.curve_chart(lines, lines[:1], "loss" if is_loss else "accuracy", "")
     assert (svg is None) == (not np.isfinite(y).any())
 
 
@@ -460,4 +460,4 @@ def test_charts_of_sweeps_survive_any_values(points, metric):
     x, y = zip(*sorted(points), strict=True)
     line = Line("a", x, y, look="c1", spread=np.abs(y))
     winner = (x[0], y[0]) if math.isfinite(y[0]) else None
-    Chart(plots.sweep_chart([line], "<$x$\ud800", x, metric, winner, ""))
+    Chart(charts.sweep_chart([line], "<$x$\ud800", x, metric, winner, ""))

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from softmax_jax import plots, report
+from softmax_jax import plots, report, runs
 from softmax_jax.data import DataError
 from softmax_jax.host import WORKDIR, JobError
-from softmax_jax.report import read, render
+from softmax_jax.report import render
+from softmax_jax.runs import read
 
 _VOID = ("meta", "img", "wbr")
 
@@ -338,15 +339,15 @@ def test_card_leads_with_the_test_metrics_and_their_intervals(run):
 
 
 def test_card_of_an_unfinished_run_tells_its_best_trial_so_far(unfinished):
-    best = report.chosen_trial(unfinished)
+    best = runs.chosen_trial(unfinished)
     losses = {trial: epochs[3]["val_loss"] for trial, epochs in unfinished.metrics.items()}
     assert losses[best] == min(losses.values())
-    assert report.final_metrics(unfinished)["val_loss"]["value"] == losses[best]
+    assert runs.final_metrics(unfinished)["val_loss"]["value"] == losses[best]
     assert {"unfinished", "epoch 3 of 4 of 8 trials", f"trial {best}"} <= set(
         parse(render([unfinished])).texts
     )
     unfinished.metrics[best][3]["val_loss"] = math.nan
-    assert report.chosen_trial(unfinished) != best
+    assert runs.chosen_trial(unfinished) != best
 
 
 @pytest.mark.usefixtures("no_charts")
@@ -354,14 +355,14 @@ def test_notices_say_what_makes_the_metrics_doubtful(run):
     run.config["config"]["dataset"] = "fashion_mnist"
     run.summary.update(val_is_test=True, diverged=3)
     optimistic = "Validation and test share examples: the test metrics are optimistic."
-    assert report.notices(run) == [
+    assert runs.notices(run) == [
         "Trained on digits: fashion_mnist was not found, and the download failed.",
         optimistic,
         "3 of 8 trials diverged.",
         "extend l2 downwards",
     ]
     run.summary["selected"]["refit"] = True
-    assert optimistic not in report.notices(run)
+    assert optimistic not in runs.notices(run)
     run.summary["selected"] = run.summary["test"] = None
     assert "every trial diverged" in parse(render([run])).texts
 
@@ -383,11 +384,11 @@ def test_metrics_have_a_column_per_split_or_per_run(run, unfinished):
 
 
 def test_configuration_is_listed_and_what_differs_leads(run):
-    fields = report.configuration([run])
+    fields = runs.configuration([run])
     assert fields["sweep.l2"] == ["0.0, 0.01"] and fields["versions.jax"] == ["0.10.2"]
     config = run.config["config"] | {"learning_rate": 0.5, "note": "x", "dataset": "other"}
     changed = run._replace(config=run.config | {"config": config, "backend": "gpu"})
-    assert report.configuration([changed])["dataset used"] == ["digits"]
+    assert runs.configuration([changed])["dataset used"] == ["digits"]
     html = render([run, changed])
     assert parse(html).attributes("id")[0] == "what-differs"
     assert topic("what-differs", run, changed).texts[3:] == [
@@ -399,7 +400,7 @@ def test_configuration_is_listed_and_what_differs_leads(run):
 
 def test_curves_show_the_chosen_trial_as_it_was_recorded(run):
     parsed = topic("curves", run)
-    for epoch, values in run.metrics[report.chosen_trial(run)].items():
+    for epoch, values in run.metrics[runs.chosen_trial(run)].items():
         for name, value in values.items():
             assert f"{name.replace('_', ' ')}: {value:.4f} at {epoch}" in parsed.texts
     assert len(parsed.with_class("mark")) == 4 * 4
@@ -415,7 +416,7 @@ def test_curves_of_many_trials_are_a_sample(run):
 
 def test_curves_are_not_flattened_by_a_trial_that_blew_up(run):
     """The chosen trial still takes a quarter of the height, whatever the others do."""
-    trial = report.chosen_trial(run)
+    trial = runs.chosen_trial(run)
     run.metrics[5 if trial != 5 else 6][2]["val_loss"] = 1e6
     html = render([run])
     svg = re.search(r'aria-label="loss against epoch".*?</svg>', html, re.DOTALL)[0]
@@ -569,7 +570,7 @@ def test_more_metrics_are_shown_by_their_shape(run, value, texts, shades):
 
 def test_numbers_have_four_decimals_or_three_digits():
     values = [0.5, 0.12345, 12.5, 1e-5, 2e7, 0.0, 3, 1_234_567, True, "text", None, math.nan]
-    assert [report.number(value) for value in values] == [
+    assert [runs.number(value) for value in values] == [
         *("0.5000", "0.1235", "12.5000", "1e-05", "2e+07", "0", "3", "1,234,567"),
         *("True", "text", "–", "–"),
     ]
@@ -577,7 +578,7 @@ def test_numbers_have_four_decimals_or_three_digits():
 
 @pytest.mark.parametrize("value", [None, "x", "nan", math.inf, 10**400, [], {}])
 def test_what_is_no_finite_number_is_none(value):
-    assert report.finite(value) is None
+    assert runs.finite(value) is None
 
 
 @pytest.mark.usefixtures("no_charts")

@@ -14,7 +14,7 @@ from softmax_jax import data, host, losses, model, sweep
 from softmax_jax.data import bigram
 from softmax_jax.host import DIVERGED, DONE, LOST, USAGE, WORKDIR, JobError
 from softmax_jax.hyperparameters import TRACED
-from softmax_jax.job import checkpoint, console, outputs, processes, tensorboard, workdir
+from softmax_jax.job import checkpoint, console, outputs, processes, workdir
 from softmax_jax.job.config import (
     WITHOUT_LOGITS,
     axis_values,
@@ -286,7 +286,7 @@ def train(config, epochs, progress, workdir, num_examples, stop):
     workdir.write_metrics(collection.lines())
     shown = console.watch(epochs, num_examples)
     if config.tensorboard and processes.is_first():
-        shown = tensorboard.recorded(shown, workdir.path)
+        shown = console.record_events(shown, workdir.path)
     try:
         with stop.deferred():
             _train_steps(shown, collection, progress, workdir, stop)

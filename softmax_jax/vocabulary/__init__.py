@@ -16,12 +16,15 @@ from softmax_jax.vocabulary.inference import (
     log_prob_and_rank,
     top_k,
 )
-from softmax_jax.vocabulary.objectives import EXACT, OBJECTIVES, criterion, objective
 from softmax_jax.vocabulary.sampled import (
+    EXACT,
+    OBJECTIVES,
     Proposal,
+    criterion,
     log_uniform,
     negative_sampling,
     noise_contrastive,
+    objective,
     sampled_softmax,
     uniform,
 )

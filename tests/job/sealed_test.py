@@ -10,8 +10,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from softmax_jax.job import checkpoint
 from softmax_jax.host import WORKDIR, JobError
+from softmax_jax.job import checkpoint
 from softmax_jax.job.checkpoint import Checkpoint, DamagedError
 
 ARRAYS = {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from softmax_jax import sweep
-from softmax_jax.job import tensorboard
 from softmax_jax.host import WORKDIR, JobError
+from softmax_jax.job import console
 
 INSTALLED = pytest.importorskip("tensorboardX.proto.event_pb2", reason="needs tensorboardX")
 RATES = (0.05, 0.1)
@@ -43,7 +43,7 @@ def scalars(folder):
 
 
 def test_what_is_read_back_is_what_was_passed_on(splits, tmp_path):
-    epochs = list(tensorboard.recorded(start(splits), tmp_path))
+    epochs = list(console.record_events(start(splits), tmp_path))
     folder = tmp_path / "tensorboard"
     assert sorted(path.name for path in folder.iterdir()) == ["trial_0", "trial_1"]
     for trial in (0, 1):
@@ -56,7 +56,7 @@ def test_what_is_read_back_is_what_was_passed_on(splits, tmp_path):
 
 
 def test_a_file_says_first_that_it_is_one(splits, tmp_path):
-    list(tensorboard.recorded(start(splits, 1), tmp_path))
+    list(console.record_events(start(splits, 1), tmp_path))
     (path,) = (tmp_path / "tensorboard" / "trial_1").iterdir()
     assert path.name.startswith("events.out.tfevents.")
     version, begin, *_ = events_of(path)
@@ -65,7 +65,7 @@ def test_a_file_says_first_that_it_is_one(splits, tmp_path):
 
 
 def test_an_epoch_is_on_disk_before_it_is_passed_on(splits, tmp_path):
-    for epoch in tensorboard.recorded(start(splits), tmp_path):
+    for epoch in console.record_events(start(splits), tmp_path):
         steps = scalars(tmp_path / "tensorboard" / "trial_0")["loss/train"]
         assert list(steps) == list(range(1, epoch.epoch + 1))
 
@@ -79,7 +79,7 @@ def one_epoch(number, loss):
 def test_a_job_that_goes_on_replaces_the_epochs_that_come_again(tmp_path):
     for losses in ({1: 0.5, 2: 0.25, 3: 0.125}, {2: 0.5, 3: 0.75}):
         epochs = [one_epoch(number, loss) for number, loss in losses.items()]
-        assert list(tensorboard.recorded(epochs, tmp_path)) == epochs
+        assert list(console.record_events(epochs, tmp_path)) == epochs
     found = scalars(tmp_path / "tensorboard" / "trial_7")
     assert found["loss/train"] == {1: 0.5, 2: 0.5, 3: 0.75}
     assert all(np.isnan(list(found["bound"].values())))
@@ -88,7 +88,7 @@ def test_a_job_that_goes_on_replaces_the_epochs_that_come_again(tmp_path):
 def test_without_the_library_the_job_goes_on_with_a_warning(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tensorboardX.record_writer", None)
     epochs = [one_epoch(1, 0.5)]
-    assert list(tensorboard.recorded(epochs, tmp_path)) == epochs
+    assert list(console.record_events(epochs, tmp_path)) == epochs
     assert capsys.readouterr().err.count("tensorboardX is not installed") == 1
     assert not any(tmp_path.iterdir())
 
@@ -96,12 +96,12 @@ def test_without_the_library_the_job_goes_on_with_a_warning(tmp_path, monkeypatc
 def test_a_folder_that_cannot_be_written_is_a_job_error(tmp_path):
     (tmp_path / "tensorboard").write_text("in the way")
     with pytest.raises(JobError, match="cannot be written") as caught:
-        list(tensorboard.recorded([one_epoch(1, 0.5)], tmp_path))
+        list(console.record_events([one_epoch(1, 0.5)], tmp_path))
     assert caught.value.exit_code == WORKDIR
 
 
 def test_a_full_disk_is_a_job_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorboard._Appending, "open", lambda _: open("/dev/full", "ab"))
+    monkeypatch.setattr(console._Appending, "open", lambda _: open("/dev/full", "ab"))
     with pytest.raises(JobError, match="No space left") as caught:
-        list(tensorboard.recorded([one_epoch(1, 0.5)], tmp_path))
+        list(console.record_events([one_epoch(1, 0.5)], tmp_path))
     assert caught.value.exit_code == WORKDIR

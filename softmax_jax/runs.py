@@ -1,0 +1,253 @@
+"""The folder of a run, read whole or not at all, and what it says of itself.
+
+Whatever its JSON holds is shown: an unfinished run, an older or a newer one than this program's.
+"""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from softmax_jax.classifier import load
+from softmax_jax.host import DataError, reading
+
+ROLES = ("train", "val", "test")
+
+
+class Run(NamedTuple):
+    """What a run has left in its folder so far.
+
+    name: the folder's. config, summary: config.json and summary.json ({} while there is none).
+    metrics: {trial: {epoch: {metric: value}}}, NaN for a value that was not finite. trials,
+    settings: the rows of the tables, as text. label_names: () before there is a model.
+    figures: {file name: PNG}.
+    """
+
+    name: str
+    config: dict
+    summary: dict
+    metrics: dict
+    trials: list
+    settings: list
+    label_names: tuple
+    figures: dict
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end: summary.json is the last file that it writes."""
+        return bool(self.summary)
+
+
+def read(folder: Path) -> Run:
+    """Reads the folder of a run. Only config.json must be there: a run writes it first.
+
+    Raises:
+      DataError: it is not the folder of a run, or a file in it is damaged.
+    """
+    if not (folder / "config.json").is_file():
+        raise DataError(
+            f"{folder} holds no run: there is no config.json in it. Give the folder that main.py "
+            "wrote to (--workdir, or one under runs/)."
+        )
+    has_model = (folder / "params.npz").is_file()
+    return Run(
+        name=folder.resolve().name,
+        config=_read_object(folder / "config.json"),
+        summary=_read_object(folder / "summary.json"),
+        metrics=_read_metrics(folder / "metrics.jsonl"),
+        trials=_read_rows(folder / "trials.csv"),
+        settings=_read_rows(folder / "settings.csv"),
+        label_names=load(folder).label_names if has_model else (),
+        figures={path.name: _read_png(path) for path in sorted(folder.glob("*.png"))},
+    )
+
+
+def _read_object(path):
+    """A JSON object; {} if there is no such file."""
+    if not path.exists():
+        return {}
+    with reading(path):
+        value = json.loads(path.read_text("utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it is not an object")
+        _check_depth(value)
+        return value
+
+
+def _check_depth(value, room=20):
+    if isinstance(value, dict | list):
+        if room == 0:
+            raise ValueError("it is nested too deeply")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, room - 1)
+
+
+def _read_metrics(path):
+    """The lines of metrics.jsonl by trial and epoch. A torn last line has not been written yet."""
+    metrics = {}
+    if not path.exists():
+        return metrics
+    with reading(path):
+        lines = path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines[:-1], 1):
+            try:
+                trial, epoch, values = _parse_line(json.loads(line))
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+                raise ValueError(f"line {number} does not hold the metrics of a trial") from error
+            metrics.setdefault(trial, {})[epoch] = values
+    return metrics
+
+
+def _parse_line(line):
+    trial, epoch = line["trial"], line["epoch"]
+    if not all(type(value) is int and 0 <= value < 2**53 for value in (trial, epoch)):
+        raise ValueError
+    values = {
+        name: math.nan if value is None else float(value)
+        for name, value in line.items()
+        if name not in ("trial", "epoch") and (value is None or isinstance(value, int | float))
+    }
+    return trial, epoch, values
+
+
+def _read_rows(path):
+    """The rows of a table; [] if there is no such file."""
+    if not path.exists():
+        return []
+    with reading(path), open(path, newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file, strict=True)
+        for number, row in enumerate(rows, 2):
+            if len(row) != len(header):
+                raise ValueError(f"line {number} has {len(row)} fields instead of {len(header)}")
+        return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def _read_png(path):
+    with reading(path):
+        content = path.read_bytes()
+        if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+            raise ValueError("it is not a PNG")
+        return content
+
+
+def section(values, *names) -> dict:
+    """A dictionary inside another; {} where there is none."""
+    for name in names:
+        values = values.get(name) if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else {}
+
+
+def finite(value) -> float | None:
+    """The value as a float, or None if it is no finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def number(value) -> str:
+    """A number for reading: four decimals, or three digits where it is very large or small.
+
+    >>> number(0.48321), number(0.00001234), number(1437), number(None)
+    ('0.4832', '1.23e-05', '1,437', '–')
+    """
+    if isinstance(value, bool | str):
+        return str(value)
+    exact = finite(value)
+    if exact is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(exact) < 1e15 else f"{exact:.3g}"
+    return f"{exact:.4f}" if 1e-3 <= abs(exact) < 1e5 else f"{exact:.3g}"
+
+
+def status(run: Run) -> tuple[str, str]:
+    """How the run stands, and its class in the style sheet."""
+    if section(run.summary, "selected"):
+        return "finished", "good"
+    return ("every trial diverged", "bad") if run.finished else ("unfinished", "warning")
+
+
+def select_metric(run: Run) -> str:
+    """The metric that the settings are compared by, such as 'val_loss'."""
+    return str(section(run.config, "config").get("select_metric", "val_loss"))
+
+
+def chosen_trial(run: Run) -> int | None:
+    """The selected trial; of an unfinished run the best by its last loss; None without metrics."""
+
+    def last_loss(trial):
+        last = run.metrics[trial][max(run.metrics[trial])]
+        loss = finite(last.get("val_loss", last.get("train_loss")))
+        return math.inf if loss is None else loss
+
+    trial = section(run.summary, "selected").get("trial")
+    if isinstance(trial, int) and trial in run.metrics:
+        return trial
+    return min(run.metrics, key=last_loss, default=None)
+
+
+def final_metrics(run: Run) -> dict[str, dict]:
+    """{'val_loss': a metric block, ...} of the selected trial, or of the best one so far."""
+    selected, test = section(run.summary, "selected"), section(run.summary, "test")
+    trial = chosen_trial(run)
+    if not selected and trial is not None:
+        selected = run.metrics[trial][max(run.metrics[trial])]
+    given = selected | {f"test_{name}": value for name, value in test.items()}
+    found = {}
+    for role in ROLES:
+        for name, value in given.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if name.startswith(f"{role}_") and is_number and finite(value) is not None:
+                ends = given.get(f"{name}_interval")
+                ends = [finite(end) for end in ends] if isinstance(ends, list) else []
+                interval = ends if len(ends) == 2 and None not in ends else None
+                found[name] = metric_cell(value, interval)
+    return found
+
+
+def notices(run: Run) -> list[str]:
+    """What a reader must know before believing the metrics."""
+    found = []
+    config, used = section(run.config, "config"), str(run.config.get("dataset", "unknown"))
+    asked = config.get("dataset")
+    if used == config.get("dataset_fallback") != asked:
+        found.append(f"Trained on {used}: {asked} was not found, and the download failed.")
+    selected = section(run.summary, "selected")
+    if run.summary.get("val_is_test") and run.summary.get("test") and not selected.get("refit"):
+        found.append("Validation and test share examples: the test metrics are optimistic.")
+    if finite(run.summary.get("diverged")):
+        diverged, trials = run.summary["diverged"], run.summary.get("trials")
+        found.append(f"{diverged} of {trials} trials diverged.")
+    hints = selected.get("hints")
+    return found + [str(hint) for hint in hints if hint] if isinstance(hints, list) else found
+
+
+def flat_fields(values: dict, prefix="") -> dict[str, str]:
+    """A nested dictionary as {'sweep.l2': text}; what is empty stays out."""
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and prefix.count(".") < 4:
+            flat |= flat_fields(value, f"{prefix}{name}.")
+        elif value not in ([], {}, "", None):
+            is_list = isinstance(value, list)
+            flat[f"{prefix}{name}"] = ", ".join(map(str, value)) if is_list else str(value)
+    return flat
+
+
+def configuration(runs: list[Run]) -> dict[str, list[str]]:
+    """{field: a text per run} of all in config.json."""
+    by_run = []
+    for run in runs:
+        used = {"dataset used": str(run.config.get("dataset", "–"))}
+        rest = {name: v for name, v in run.config.items() if name not in ("config", "dataset")}
+        by_run.append(flat_fields(section(run.config, "config")) | used | flat_fields(rest))
+    names = dict.fromkeys(name for found in by_run for name in found)
+    return {name: [found.get(name, "–") for found in by_run] for name in names}
+
+
+def metric_cell(value, interval=None):
+    text = interval and f"[{number(interval[0])}, {number(interval[1])}]"
+    return {"kind": "metric", "value": value, "interval": text, "best": False}
