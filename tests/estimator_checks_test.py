@@ -83,7 +83,7 @@ def test_scikit_learn_check_of_linear_classifiers_passes(kind):
 )
 def test_invalid_parameter_is_named(kind, name, value, three):
     with pytest.raises(ValueError, match=name):
-        kind(**{name: value}).fit(*three)
+        kind().set_params(**{name: value}).fit(*three)
 
 
 PENALTIES = {
@@ -97,7 +97,7 @@ def test_invalid_penalties_are_named(kind, three):
     for name, values in PENALTIES[kind].items():
         for value in values:
             with pytest.raises(ValueError, match=f"{name.removesuffix('s')}s? must be .* got"):
-                kind(**{name: value}).fit(*three)
+                kind().set_params(**{name: value}).fit(*three)
 
 
 def test_two_names_for_one_penalty_are_refused(three):
@@ -107,9 +107,9 @@ def test_two_names_for_one_penalty_are_refused(three):
 
 
 def test_grids_are_given_or_made_from_their_size():
-    Cs, none = estimator.check_penalties(3, None)
+    Cs, none = estimator._check_penalties(3, None)
     np.testing.assert_allclose(Cs, [1e-4, 1, 1e4])
     assert none is None
-    assert estimator.check_penalties([np.inf, 2], None)[0].tolist() == [np.inf, 2]
-    none, l2s = estimator.check_penalties(10, (0, 0.5))
+    assert estimator._check_penalties([np.inf, 2], None)[0].tolist() == [np.inf, 2]
+    none, l2s = estimator._check_penalties(10, (0, 0.5))
     assert none is None and l2s.tolist() == [0, 0.5]

@@ -267,7 +267,6 @@ def test_wrong_label_is_an_error_and_under_jit_nan(label):
         ({"logit_softcap": 0.0}, "logit_softcap .* above 0"),
         ({"row_block": 0}, "row_block must be a whole number of at least 1; it is 0"),
         ({"vocabulary_block": -4}, "vocabulary_block"),
-        ({"vocabulary_block": 2.0}, "vocabulary_block"),
     ],
 )
 def test_invalid_arguments_are_refused(change, words):
