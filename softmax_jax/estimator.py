@@ -241,7 +241,8 @@ class SoftmaxRegressionCV(_LinearClassifier):
         initial = [leaf[best :: l2.shape[1]].mean(0, keepdims=True) for leaf in (path.W, path.b)]
         found = _solve_trials(self, problem, l2[-1:, best], [len(folds)], initial)
         self.l2s_ = l2[-1]
-        self.Cs_ = swap_C_and_l2(l2s, totals[-1], num_classes) if Cs is None else Cs
+        Cs = swap_C_and_l2(l2s, totals[-1], num_classes) if Cs is None else Cs
+        self.Cs_ = np.asarray(Cs)
         self.C_ = float(self.Cs_[best])
         return self._adopt(examples.classes, found, 0, self.l2s_[best])
 
@@ -314,7 +315,7 @@ class _Examples(NamedTuple):
     weights [N]: the sample weights times those of the classes.
     """
 
-    x: np.ndarray
+    x: Any
     labels: np.ndarray
     classes: np.ndarray
     sample_weight: np.ndarray

@@ -116,7 +116,8 @@ def polish_bias(
         return wanted & far & (point.steps < _MOST_STEPS) & (point.scale > 1e-3)
 
     zero = jnp.zeros_like(logits[:, 0])
-    first = _Point(zero, *at(zero), jnp.ones_like(zero[0]), jnp.int32(0))
+    loss, p, gradient = at(zero)
+    first = _Point(zero, loss, p, gradient, jnp.ones_like(zero[0]), jnp.int32(0))
     last = lax.while_loop(unfinished, step, first)
     return last.shift, last.loss, last.p, abs(last.gradient).max() <= jnp.sqrt(eps) / 10
 

@@ -151,7 +151,7 @@ def statistics(
     """The statistics of every row of logits."""
     local = labels - first_word(options.axis_name, W)
     rows = in_rows(options.tiles, x), in_rows(options.tiles, local)
-    found = lax.map(lambda rows: _row_statistics(options, *rows, W, bias), rows)
+    found = lax.map(lambda rows: _row_statistics(options, rows, W, bias), rows)
     found = jax.tree.map(lambda leaf: out_of_rows(leaf, len(x)), found)
     return _over_axis(options, found) if options.axis_name else found
 
@@ -173,7 +173,9 @@ def varying(options: Options, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: lax.pcast(leaf, options.axis_name, to="varying"), tree)
 
 
-def _row_statistics(options, x, labels, W, bias):
+def _row_statistics(options, rows, W, bias):
+    x, labels = rows
+
     def add(found, k):
         columns = columns_of(options.tiles, W, bias, k)
         scores = logits(x, columns, options.softcap)
@@ -387,7 +389,7 @@ def linear_cross_entropy(
     _check_options(label_smoothing, z_loss, logit_softcap)
 
     weights = _row_weights(labels, example_weights, ignore_index, num_words, sum_dtype(x, W))
-    tiles = cut(*x.shape[:1], *W.shape[1:], row_block, vocabulary_block)
+    tiles = cut(len(x), W.shape[1], row_block, vocabulary_block)
     options = Options(tiles, num_words, label_smoothing, z_loss, logit_softcap, axis_name)
     counts = weights != 0  # NaN counts
     x, labels, weights = (
@@ -454,7 +456,7 @@ def sharded_linear_cross_entropy(
     """
     if axis_name is None and len(mesh.axis_names) == 1:
         (axis_name,) = mesh.axis_names
-    if axis_name not in mesh.axis_names:
+    if axis_name is None or axis_name not in mesh.axis_names:
         raise ValueError(f"axis_name must be one of {mesh.axis_names}; it is {axis_name!r}.")
     x, W, labels, bias, example_weights = checks.as_arrays(x, W, labels, bias, example_weights)
     checks.check_layer(x, W, None)

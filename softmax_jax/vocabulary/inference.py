@@ -1,6 +1,6 @@
 """What a layer with a huge vocabulary predicts: probabilities of labels, its best words. Pure."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def log_prob_and_rank(
     there = (labels >= 0) & (labels < options.vocabulary_size)
     local = labels - first_word(axis_name, W)
     rows = [exact.in_rows(options.tiles, leaf) for leaf in (x, local, found.picked)]
-    ranks = lax.map(lambda rows: _ranks_of_rows(options, *rows, W, bias), rows)
+    ranks = lax.map(lambda rows: _ranks_of_rows(options, rows, W, bias), rows)
     ranks = exact.out_of_rows(ranks, len(x))
     ranks = lax.psum(ranks, axis_name) if axis_name else ranks
     return jnp.where(there, log_p, jnp.nan), ranks
@@ -114,7 +114,8 @@ def top_k(
     columns = max(k, grid.columns)
     grid = grid._replace(columns=columns, num_columns=-(-W.shape[1] // columns))
     best = lax.map(lambda rows: _best_of_rows(grid, rows, W, bias, k), exact.in_rows(grid, x))
-    return tuple(exact.out_of_rows(leaf, len(x)) for leaf in best)
+    scores, words = (exact.out_of_rows(leaf, len(x)) for leaf in best)
+    return scores, words
 
 
 def _checked(x, W, labels, bias, row_block, vocabulary_block, axis_name=None):
@@ -127,8 +128,9 @@ def _checked(x, W, labels, bias, row_block, vocabulary_block, axis_name=None):
     return Options(grid, num_words, axis_name=axis_name), (x, W, labels, bias)
 
 
-def _ranks_of_rows(options, x, labels, own, W, bias):
+def _ranks_of_rows(options, rows, W, bias):
     """The number of words on this device that beat the label, whose logit is `own` [rows]."""
+    x, labels, own = rows
 
     def add(count, number):
         columns = exact.columns_of(options.tiles, W, bias, number)
@@ -163,9 +165,9 @@ def _best_of_rows(grid, x, W, bias, k):
 class Layer(NamedTuple):
     """A linear layer and its inputs: logits = xW + b, with x [N, D], W [D, V], bias [V] or None."""
 
-    x: ArrayLike
-    W: ArrayLike
-    bias: ArrayLike | None = None
+    x: Any
+    W: Any
+    bias: Any = None
 
 
 def kl_divergence(true: Layer, model: Layer, *, row_block: int | None = None) -> Float[Array, " N"]:
