@@ -4,7 +4,6 @@ Apart from the embedded datasets, this is the only module that imports scikit-le
 """
 
 import warnings
-from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -32,7 +31,8 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
     """A classifier with classes_, coef_ and intercept_, in scikit-learn's shapes.
 
     coef_ is [C, D] and intercept_ [C]; with two classes they are [1, D] and [1], the second class
-    minus the first.
+    minus the first. Arguments of `__init__` and arrays of the user have no annotations: both may be
+    anything that scikit-learn takes, and are validated in `fit`.
     """
 
     def decision_function(self, X) -> Float[np.ndarray, "N ..."]:
@@ -108,17 +108,17 @@ class SoftmaxRegression(_LinearClassifier):
 
     def __init__(
         self,
-        C: float | int = 1.0,
+        C=1.0,
         *,
-        l2: float | int | None = None,
-        fit_intercept: bool = True,
-        class_weight: dict | str | None = None,
-        tol: float | None = None,
-        max_iter: int = 1000,
-        solver: str = "lbfgs",
-        warm_start: bool = False,
-        random_state: Any = None,
-        dtype: str = "float64",
+        l2=None,
+        fit_intercept=True,
+        class_weight=None,
+        tol=None,
+        max_iter=1000,
+        solver="lbfgs",
+        warm_start=False,
+        random_state=None,
+        dtype="float64",
     ) -> None:
         self.C = C
         self.l2 = l2
@@ -191,18 +191,18 @@ class SoftmaxRegressionCV(_LinearClassifier):
 
     def __init__(
         self,
-        Cs: int | Sequence | np.ndarray = 10,
+        Cs=10,
         *,
-        l2s: Sequence | np.ndarray | None = None,
-        cv: Any = None,
-        scoring: str | Callable | None = "neg_log_loss",
-        fit_intercept: bool = True,
-        class_weight: dict | str | None = None,
-        tol: float | None = None,
-        max_iter: int = 1000,
-        solver: str = "lbfgs",
-        random_state: Any = None,
-        dtype: str = "float64",
+        l2s=None,
+        cv=None,
+        scoring="neg_log_loss",
+        fit_intercept=True,
+        class_weight=None,
+        tol=None,
+        max_iter=1000,
+        solver="lbfgs",
+        random_state=None,
+        dtype="float64",
     ) -> None:
         self.Cs = Cs
         self.l2s = l2s

@@ -113,13 +113,6 @@ def test_columns_follow_leaders_of_their_own(prepared):
     assert found.converged.all()
 
 
-def test_start_lower_than_its_leader_is_kept(prepared):
-    path = np.array([1e-1, 1e-3])
-    first = minimise(prepared, path, tolerance=1e-5)
-    again = minimise(prepared, path, tolerance=1e-4, initial=(first.W, first.b))
-    assert again.iterations.max() <= 1 and again.converged.all()
-
-
 def test_equal_and_zero_penalties_converge_to_equal_optima():
     rng = np.random.default_rng(0)
     problem = Problem(rng.normal(size=(60, 2)), rng.integers(0, 3, 60))

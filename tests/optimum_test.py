@@ -149,6 +149,7 @@ def test_trial_out_of_iterations_is_not_converged():
 
 
 def test_start_at_the_optimum_takes_at_most_one_iteration():
+    """A start that is lower than what the leader's optimum leads to is kept."""
     problem = random_problem(1)
     first = minimise(problem, L2, tolerance=1e-5)
     again = minimise(problem, L2, tolerance=1e-4, initial=(first.W, first.b))
