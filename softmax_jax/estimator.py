@@ -1,14 +1,15 @@
-"""Softmax regression as scikit-learn has its classifiers, fitted by the certified optimum.
+"""Softmax regression with the interface of scikit-learn's classifiers, fitted to the optimum.
 
-Besides the embedded datasets, the only module that imports scikit-learn.
+Apart from the embedded datasets, this is the only module that imports scikit-learn.
 """
 
 import warnings
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float, Shaped
 from scipy import sparse, special
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -21,247 +22,38 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from softmax_jax.optimum import Optimum, Prepared, Problem, minimise, prepare
 
-
-def swap_C_and_l2(value, total_weight, num_classes):
-    """l2 = 1 / (C · Σ weights), and as well C = 1 / (l2 · Σ weights); with two classes 2 / (…).
-
-    scikit-learn minimises C · Σ weights · loss + ‖coef‖²/2: a sum, where the objective here has a
-    mean. With two classes its coef is W₁ - W₀. At the optimum W₁ = -W₀, so that ‖W‖² is half of
-    ‖coef‖², and l2 has to be twice as large.
-
-    >>> float(swap_C_and_l2(1.0, 100, num_classes=3)), float(swap_C_and_l2(1.0, 100, num_classes=2))
-    (0.01, 0.02)
-    """
-    factor = 2 if num_classes == 2 else 1
-    with np.errstate(divide="ignore"):  # no penalty is C = inf
-        return np.divide(factor, np.multiply(value, total_weight))
+# Relative gaps that the arithmetic reaches easily, even for features on different scales.
+_TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
+_SPARSE_ROWS = 4096  # rows of a sparse matrix that are made dense at a time
 
 
-def to_scikit_learn(W, b):
-    """W [D, C], b [C] -> coef_ [C, D], intercept_ [C]; with two classes [1, D], [1]: W₁ - W₀.
-
-    Adding a constant to all logits of an example changes no probability: of all W and b that mean
-    the same, those whose mean over the classes is zero.
-    """
-    if len(b) == 2:
-        return W.T[1:] - W.T[:1], b[1:] - b[:1]
-    return W.T - W.T.mean(0), b - b.mean()
-
-
-def from_scikit_learn(coef, intercept):
-    """The other way round."""
-    if len(intercept) == 1:
-        coef, intercept = np.append(-coef, coef, 0) / 2, np.append(-intercept, intercept) / 2
-    return coef.T, intercept
-
-
-# What the arithmetic reaches without effort: of features that nobody standardised, too.
-TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
-_SPARSE_ROWS = 4096  # rows of a sparse matrix at a time
-
-
-class Examples(NamedTuple):
-    """Training data: x [N, D] dense or CSR, labels [N] in 0..C-1, classes [C], sample_weight [N].
-
-    weights [N]: the sample weights times those of the classes.
-    """
-
-    x: np.ndarray
-    labels: np.ndarray
-    classes: np.ndarray
-    sample_weight: np.ndarray
-    weights: np.ndarray
-
-
-def read_examples(estimator, X, y, sample_weight) -> Examples:
-    """The arguments of `fit`, checked; n_features_in_ and the like are set on the estimator."""
-    X, y = validate_data(estimator, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
-    check_classification_targets(y)
-    classes, labels = np.unique(y, return_inverse=True)
-    own = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    weights = own * _class_weights(estimator.class_weight, classes, labels, own)[labels]
-    present = np.unique(labels[weights > 0])
-    if len(present) < 2:
-        raise ValueError(
-            "A classifier needs 2 classes or more with examples whose weight is not zero; "
-            f"got {len(present)} class{'es' * (len(present) != 1)}."
-        )
-    return Examples(X, labels, classes, own, weights)
-
-
-def prepare_problem(estimator, examples: Examples, resamples=None) -> Prepared:
-    """The examples for the solver: dense, in shapes of which there are few.
-
-    Each shape is compiled for itself, which takes seconds. So N and D are rounded up, by at most
-    a 16th (to 256 and 32 at least): with copies of the first example, of weight zero, and features
-    that are zero. They change no optimum, and the folds of a cross-validation compile once.
-    """
-    num_examples, num_features = examples.x.shape
-    more = _rounded_up(num_examples, 256) - num_examples
-    x = np.zeros((num_examples + more, _rounded_up(num_features, 32)), estimator.dtype)
-    for start in range(0, num_examples, _SPARSE_ROWS):
-        block = examples.x[start : start + _SPARSE_ROWS]
-        dense = block.toarray() if sparse.issparse(block) else block
-        x[start : start + len(dense), :num_features] = dense
-    x[num_examples:] = x[0]
-    problem = Problem(
-        x=x,
-        y=np.pad(examples.labels, (0, more)),
-        weights=np.pad(examples.weights, (0, more)),
-        resamples=None if resamples is None else np.pad(resamples, ((0, more), (0, 0))),
-        num_classes=len(examples.classes),
-        fit_bias=bool(estimator.fit_intercept),
-    )
-    with jax.enable_x64(estimator.dtype == "float64"):
-        return prepare(problem)
-
-
-def solve_trials(estimator, problem: Prepared, l2, columns=None, initial=None) -> Optimum:
-    """The optima for l2 [T] as `minimise` finds them, and a warning where it does not reach them.
-
-    initial and the result are those of the D features without what `prepared` added.
-    """
-    tol = TOLERANCES[estimator.dtype] if estimator.tol is None else estimator.tol
-    num_features = estimator.n_features_in_
-    if initial is not None:
-        more = len(problem.mean) - num_features
-        initial = np.pad(initial[0], ((0, 0), (0, more), (0, 0))), initial[1]
-    with jax.enable_x64(estimator.dtype == "float64"):
-        found = minimise(
-            problem,
-            l2,
-            columns=columns,
-            tolerance=tol,
-            max_iterations=estimator.max_iter,
-            initial=initial,
-        )
-    _report(estimator, found, tol)
-    return found._replace(W=found.W[:, :num_features])
-
-
-def _report(estimator, found, tol):
-    if found.separable.any():
-        _warn(
-            "The classes are separable and nothing is penalised (C=inf or l2=0): the optimum is at "
-            "infinity. These weights classify every example right, and larger ones would only be "
-            "surer of it. With a finite C there is an optimum."
-        )
-    failed = ~(found.converged | found.separable)
-    if failed.any():
-        _warn(_why_not(estimator, found, failed, tol))
-
-
-def _why_not(estimator, found, failed, tol):
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gap = (found.gap_bound / found.objective)[failed].max()
-    reached = f"a relative gap of at most {gap:.1e}" if np.isfinite(gap) else "no proof of a gap"
-    if (found.iterations[failed] >= estimator.max_iter).any():
-        end, remedy = f"max_iter={estimator.max_iter} iterations", "a larger max_iter"
-    else:
-        end = f"the end of {estimator.dtype} arithmetic"
-        remedy = "dtype='float64'" if estimator.dtype == "float32" else "a larger tol"
-    return (
-        f"{failed.sum()} of {len(failed)} fits came to {end} with {reached}, where tol={tol} was "
-        f"asked for. Features on one scale (StandardScaler), more penalty, or {remedy} would help."
-    )
-
-
-def _warn(message):
-    warnings.warn(message, ConvergenceWarning, stacklevel=5)
-
-
-def _class_weights(class_weight, classes, labels, weights):
-    """One weight for each class; 'balanced': Σ weights / (C · Σ weights of the class)."""
-    if isinstance(class_weight, str) and class_weight == "balanced":
-        sums = np.bincount(labels, weights)
-        return weights.sum() / (len(classes) * np.where(sums > 0, sums, 1))
-    return compute_class_weight(class_weight, classes=classes, y=classes[labels])
-
-
-def _rounded_up(size, least):
-    step = 1 << max(0, int(size).bit_length() - 5)
-    return max(least, -(-size // step) * step)
-
-
-def check_parameters(estimator):
-    """Raises ValueError for a parameter that both estimators have, and that cannot be."""
-    tol, max_iter = estimator.tol, estimator.max_iter
-    dtypes = " or ".join(repr(name) for name in TOLERANCES)
-    _require("solver", estimator.solver, "'lbfgs'", estimator.solver == "lbfgs")
-    _require("dtype", estimator.dtype, dtypes, estimator.dtype in TOLERANCES)
-    _require("tol", tol, "None or a number above 0", tol is None or (_is_number(tol) and tol > 0))
-    whole = isinstance(max_iter, Integral) and max_iter > 0
-    _require("max_iter", max_iter, "a whole number above 0", whole)
-
-
-def check_penalty(C, l2):
-    """Raises ValueError for a C or an l2 that cannot be, and where both are given."""
-    _require("C", C, "a number above 0 (inf for no penalty)", _is_number(C) and C > 0)
-    possible = l2 is None or (_is_number(l2) and 0 <= l2 < np.inf)
-    _require("l2", l2, "None or a finite number of 0 or greater", possible)
-    if l2 is not None and C != 1.0:
-        raise ValueError(f"C={C} and l2={l2} are two names for one penalty: give one of them.")
-
-
-def check_penalties(Cs, l2s):
-    """The grid to be tried: (Cs [n], None) or (None, l2s [n]), float64; Cs may be how many.
-
-    Raises ValueError for penalties that cannot be, and where both are given.
-    """
-    number = isinstance(Cs, Integral)
-    if l2s is not None:
-        if not number or Cs != 10:
-            raise ValueError("Cs and l2s are two names for the same penalties: give one of them.")
-        return None, _grid("l2s", l2s, lambda l2: check_penalty(1.0, l2))
-    if number:
-        _require("Cs", Cs, "numbers above 0, or how many of them", Cs > 0)
-        return np.logspace(-4, 4, Cs), None
-    return _grid("Cs", Cs, lambda C: check_penalty(C, None)), None
-
-
-def _grid(name, values, check_one):
-    grid = np.asarray(values, np.float64)
-    _require(name, values, "a list of numbers", grid.ndim == 1 and grid.size > 0)
-    for value in grid:
-        check_one(value)
-    return grid
-
-
-def _is_number(value):
-    return isinstance(value, Real) and not np.isnan(value)
-
-
-def _require(name, value, rule, holds):
-    if not holds:
-        raise ValueError(f"{name} must be {rule}; got {value!r}.")
-
-
-class LinearClassifier(ClassifierMixin, BaseEstimator):
+class _LinearClassifier(ClassifierMixin, BaseEstimator):
     """A classifier with classes_, coef_ and intercept_, in scikit-learn's shapes.
 
-    coef_ is [C, D] and intercept_ [C]; with two classes [1, D] and [1], which is the difference of
-    the second class to the first.
+    coef_ is [C, D] and intercept_ [C]; with two classes they are [1, D] and [1], the second class
+    minus the first. Arguments of `__init__` and arrays of the user have no annotations: both may be
+    anything that scikit-learn takes, and are validated in `fit`.
     """
 
-    def decision_function(self, X):
+    def decision_function(self, X) -> Float[np.ndarray, "N ..."]:
         """The logits [N, C]; with two classes the log odds [N] of the second one."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", reset=False)
         scores = safe_sparse_dot(X, self.coef_.T, dense_output=True) + self.intercept_
         return scores[:, 0] if len(self.classes_) == 2 else scores
 
-    def predict(self, X):
-        """The most probable class of each example: [N]."""
+    def predict(self, X) -> Shaped[np.ndarray, " N"]:
+        """The most probable class of each example."""
         scores = self.decision_function(X)
         best = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)
         return self.classes_[best]
 
-    def predict_proba(self, X):
-        """Probabilities [N, C], the classes in the order of `classes_`."""
+    def predict_proba(self, X) -> Float[np.ndarray, "N C"]:
+        """Probabilities, the classes in the order of `classes_`."""
         return special.softmax(self._logits(X), axis=1)
 
-    def predict_log_proba(self, X):
-        """Log-probabilities [N, C], finite where the probability itself would round to zero."""
+    def predict_log_proba(self, X) -> Float[np.ndarray, "N C"]:
+        """Log-probabilities, finite even where the probability rounds to zero."""
         return special.log_softmax(self._logits(X), axis=1)
 
     def _logits(self, X):
@@ -269,7 +61,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         return np.stack([0 * scores, scores], 1) if scores.ndim == 1 else scores
 
     def _adopt(self, classes, found, trial, l2):
-        """Sets what the fit of one trial leaves; returns the estimator."""
+        """Sets the fitted attributes from one trial; returns the estimator."""
         self.classes_, self.l2_ = classes, float(l2)
         self.coef_, self.intercept_ = to_scikit_learn(found.W[trial], found.b[trial])
         self.objective_ = float(found.objective[trial])
@@ -282,27 +74,30 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
-class SoftmaxRegression(LinearClassifier):
+class SoftmaxRegression(_LinearClassifier):
     """Softmax regression (multinomial logistic regression), at its certified optimum.
 
     Minimises C · Σᵢ wᵢ CE(coef xᵢ + intercept, yᵢ) + ‖coef‖²/2, as scikit-learn's
-    `LogisticRegression` does, by `softmax_jax.optimum`. docs/conventions.md says what differs.
+    `LogisticRegression` does, by `softmax_jax.optimum`. docs/conventions.md lists the differences.
+    Sparse input is made dense for `fit` and used as it is by the other methods.
 
-    C: the inverse of the penalty; inf for none. l2: instead of C, this project's penalty of the
-    mean loss, l2/2 · ‖W‖². fit_intercept: False keeps the intercept at zero. class_weight: None,
-    'balanced', or {class: weight}. tol: the relative gap to the optimum that the certificate must
-    prove; None: 1e-6 in float64, 1e-4 in float32. max_iter: iterations of L-BFGS at most; if they
-    do not suffice there is a ConvergenceWarning. warm_start: start from the weights of the last
-    `fit`. dtype: 'float64', or 'float32', which takes half the memory and whose rounding ends at a
-    gap of 1e-5 or so. solver: 'lbfgs' is the one there is, and random_state has no effect: both are
-    there because LogisticRegression has them.
+    Args:
+      C: the inverse of the penalty; inf for none.
+      l2: instead of C, this project's penalty of the mean loss, l2/2 · ‖W‖².
+      fit_intercept: False keeps the intercept at zero.
+      class_weight: None, 'balanced', or {class: weight}.
+      tol: the relative gap to the optimum that the certificate must prove; None: 1e-6 in float64,
+        1e-4 in float32.
+      max_iter: the most iterations of L-BFGS; if they do not suffice there is a ConvergenceWarning.
+      solver: 'lbfgs', the only one; here because `LogisticRegression` has it.
+      warm_start: start from the weights of the last `fit`.
+      random_state: no effect; here because `LogisticRegression` has it.
+      dtype: 'float64', or 'float32', which takes half the memory and reaches gaps of about 1e-5.
 
     After `fit`: classes_ [C] · coef_ [C, D], intercept_ [C], with two classes [1, D] and [1] ·
     n_iter_ [1] · n_features_in_, feature_names_in_ · l2_: the penalty of the mean loss ·
     objective_: mean loss + l2_/2 · ‖W‖² · gap_bound_: the objective is at most this far above its
     minimum (inf without a penalty: there is no bound).
-
-    Sparse input is made dense for `fit`, by blocks of rows, and used as it is by the rest.
 
     >>> import numpy as np
     >>> x, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array(["low", "low", "high", "high"])
@@ -324,7 +119,7 @@ class SoftmaxRegression(LinearClassifier):
         warm_start=False,
         random_state=None,
         dtype="float64",
-    ):
+    ) -> None:
         self.C = C
         self.l2 = l2
         self.fit_intercept = fit_intercept
@@ -336,24 +131,25 @@ class SoftmaxRegression(LinearClassifier):
         self.random_state = random_state
         self.dtype = dtype
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> "SoftmaxRegression":
         """Fits to X [N, D], dense or sparse, y [N] and sample_weight [N]; returns the estimator.
 
-        Raises ValueError for what scikit-learn's classifiers refuse: NaN, sizes that do not fit,
-        one class only, negative weights, parameters that cannot be.
+        Raises:
+          ValueError: for what scikit-learn's classifiers refuse: NaN, shapes that do not fit, a
+            single class, negative weights, invalid parameters.
         """
-        check_parameters(self)
-        check_penalty(self.C, self.l2)
-        examples = read_examples(self, X, y, sample_weight)
+        _check_parameters(self)
+        _check_penalty(self.C, self.l2)
+        examples = _read_examples(self, X, y, sample_weight)
         total, num_classes = examples.weights.sum(), len(examples.classes)
         l2 = swap_C_and_l2(self.C, total, num_classes) if self.l2 is None else self.l2
-        problem = prepare_problem(self, examples)
-        found = solve_trials(self, problem, [l2], initial=self._initial(num_classes))
+        problem = _prepare_problem(self, examples)
+        found = _solve_trials(self, problem, [l2], initial=self._initial(num_classes))
         self.n_iter_ = found.iterations
         return self._adopt(examples.classes, found, 0, l2)
 
     def _initial(self, num_classes):
-        """(W [1, D, C], b [1, C]) of the last fit, where it is to be the start."""
+        """(W [1, D, C], b [1, C]) of the last fit, for a warm start; else None."""
         if not self.warm_start or not hasattr(self, "coef_"):
             return None
         W, b = from_scikit_learn(self.coef_, self.intercept_)
@@ -366,21 +162,25 @@ class SoftmaxRegression(LinearClassifier):
         return W[None], b[None] * self.fit_intercept
 
 
-class SoftmaxRegressionCV(LinearClassifier):
-    """Softmax regression with the penalty that does best in cross-validation.
+class SoftmaxRegressionCV(_LinearClassifier):
+    """Softmax regression with the penalty that scores best in cross-validation.
 
-    All penalties × folds are fitted as one program by `softmax_jax.optimum`; the one with the best
-    mean score over the folds (of equals the strongest) is fitted again on all examples.
+    All penalties × folds are fitted as one program by `softmax_jax.optimum`. The penalty with the
+    best mean score over the folds (the strongest of equals) is then fitted on all examples. Memory:
+    about 8 arrays [folds · n, C, N] beside a dense copy of X.
 
-    Cs: inverse penalties as in `SoftmaxRegression`, or how many from 1e-4 to 1e4. l2s: instead of
-    Cs, penalties of the mean loss. cv: None for 5 folds, a number, a splitter of scikit-learn, or
-    an iterable of (train, test); numbers mean stratified folds in the order of the data. scoring:
-    as scikit-learn's, a name or a callable (estimator, X, y); None means accuracy. `score` uses it,
-    too. The others as in `SoftmaxRegression`; tol and max_iter hold for every fit.
+    Args:
+      Cs: inverse penalties as in `SoftmaxRegression`, or how many of them from 1e-4 to 1e4.
+      l2s: instead of Cs, penalties of the mean loss.
+      cv: None for 5 folds, a number of stratified folds in the order of the data, a splitter of
+        scikit-learn, or an iterable of (train, test).
+      scoring: a name or a callable (estimator, X, y), as in scikit-learn; None means accuracy.
+        `score` uses it, too.
+      fit_intercept, class_weight, tol, max_iter, solver, random_state, dtype: as in
+        `SoftmaxRegression`; tol and max_iter apply to every fit.
 
-    After `fit`, beside what `SoftmaxRegression` has: scores_ [folds, n] · Cs_, l2s_ [n]: the
-    penalties of all examples · C_, l2_: the chosen one · n_iter_ [folds, n]. Memory: about 8 arrays
-    [folds · n, C, N] beside a dense copy of X.
+    After `fit`, beside the attributes of `SoftmaxRegression`: scores_ [folds, n] · Cs_, l2s_ [n]:
+    the penalties for all examples · C_, l2_: the chosen one · n_iter_ [folds, n].
 
     >>> import numpy as np
     >>> x = np.random.default_rng(0).normal(size=(60, 3))
@@ -403,7 +203,7 @@ class SoftmaxRegressionCV(LinearClassifier):
         solver="lbfgs",
         random_state=None,
         dtype="float64",
-    ):
+    ) -> None:
         self.Cs = Cs
         self.l2s = l2s
         self.cv = cv
@@ -416,40 +216,43 @@ class SoftmaxRegressionCV(LinearClassifier):
         self.random_state = random_state
         self.dtype = dtype
 
-    def fit(self, X, y, sample_weight=None, *, groups=None):
+    def fit(self, X, y, sample_weight=None, *, groups=None) -> "SoftmaxRegressionCV":
         """Fits to X [N, D], y [N] and sample_weight [N]; groups [N] are for the splitter.
 
-        sample_weight counts in the fits and in the scores, class_weight in the fits alone. Raises
-        ValueError as `SoftmaxRegression.fit` does, and for folds that the splitter cannot make.
+        sample_weight counts in the fits and in the scores, class_weight in the fits only.
+
+        Raises:
+          ValueError: as `SoftmaxRegression.fit` does, and for folds that the splitter cannot make.
         """
-        check_parameters(self)
-        Cs, l2s = check_penalties(self.Cs, self.l2s)
-        examples = read_examples(self, X, y, sample_weight)
+        _check_parameters(self)
+        Cs, l2s = _check_penalties(self.Cs, self.l2s)
+        examples = _read_examples(self, X, y, sample_weight)
         labels = examples.classes[examples.labels]
         folds = list(check_cv(self.cv, labels, classifier=True).split(examples.x, labels, groups))
         counts = _counts(folds, len(labels))
         totals, num_classes = examples.weights @ counts, len(examples.classes)
         l2 = _penalties(Cs, l2s, totals, num_classes)
-        problem = prepare_problem(self, examples, counts)
+        problem = _prepare_problem(self, examples, counts)
         columns = np.repeat(np.arange(len(folds)), l2.shape[1])
-        path = solve_trials(self, problem, l2[:-1].ravel(), columns)
+        path = _solve_trials(self, problem, l2[:-1].ravel(), columns)
         self.n_iter_ = path.iterations.reshape(len(folds), -1)
         self.scores_ = self._scores(path, examples, folds, sample_weight is not None)
         best = self._best(l2[-1])
         initial = [leaf[best :: l2.shape[1]].mean(0, keepdims=True) for leaf in (path.W, path.b)]
-        found = solve_trials(self, problem, l2[-1:, best], [len(folds)], initial)
+        found = _solve_trials(self, problem, l2[-1:, best], [len(folds)], initial)
         self.l2s_ = l2[-1]
-        self.Cs_ = swap_C_and_l2(l2s, totals[-1], num_classes) if Cs is None else Cs
+        Cs = swap_C_and_l2(l2s, totals[-1], num_classes) if Cs is None else Cs
+        self.Cs_ = np.asarray(Cs)
         self.C_ = float(self.Cs_[best])
         return self._adopt(examples.classes, found, 0, self.l2s_[best])
 
-    def score(self, X, y, sample_weight=None):
-        """The `scoring` on X [N, D] and y [N], not the accuracy unless that is the scoring."""
+    def score(self, X, y, sample_weight=None) -> float:
+        """The score by `scoring` on X [N, D] and y [N]; it is the accuracy only if that says so."""
         given = {} if sample_weight is None else {"sample_weight": sample_weight}
         return _scorer(self.scoring)(self, X, y, **given)
 
     def _scores(self, path, examples, folds, weighted):
-        """Of every trial, on the examples that its fold leaves out: [folds, n]."""
+        """The score of every trial on the examples that its fold leaves out: [folds, n]."""
         scorer = _scorer(self.scoring)
         scores = np.empty((len(folds), len(path.b) // len(folds)))
         for trial, (fold, _) in enumerate(np.ndindex(scores.shape)):
@@ -462,27 +265,190 @@ class SoftmaxRegressionCV(LinearClassifier):
         return scores
 
     def _best(self, l2):
-        """The penalty with the best mean score, of equals the strongest; NaN is the worst."""
+        """The index of the best mean score, of equals the strongest penalty; NaN is the worst."""
         means = np.nan_to_num(self.scores_.mean(0), nan=-np.inf)
         return max(range(len(l2)), key=lambda j: (means[j], l2[j]))
 
 
+def swap_C_and_l2(
+    value: float | int | np.ndarray, total_weight: float | int | np.ndarray, num_classes: int
+) -> np.floating | np.ndarray:
+    """l2 = 1 / (C · Σ weights), and likewise C = 1 / (l2 · Σ weights); with two classes 2 / (…).
+
+    scikit-learn minimises C · Σ weights · loss + ‖coef‖²/2: a sum, where the objective here has a
+    mean. With two classes its coef is W₁ - W₀. At the optimum W₁ = -W₀, so that ‖W‖² is half of
+    ‖coef‖², and l2 must be twice as large.
+
+    >>> float(swap_C_and_l2(1.0, 100, num_classes=3)), float(swap_C_and_l2(1.0, 100, num_classes=2))
+    (0.01, 0.02)
+    """
+    factor = 2 if num_classes == 2 else 1
+    with np.errstate(divide="ignore"):  # no penalty is C = inf
+        return np.divide(factor, np.multiply(value, total_weight))
+
+
+def to_scikit_learn(
+    W: Float[np.ndarray, "D C"], b: Float[np.ndarray, " C"]
+) -> tuple[Float[np.ndarray, "rows D"], Float[np.ndarray, " rows"]]:
+    """W [D, C], b [C] -> coef_ [C, D], intercept_ [C]; with two classes [1, D], [1]: W₁ - W₀.
+
+    Adding a constant to all logits of an example changes no probability. Of all equivalent W and b,
+    these have a mean of zero over the classes.
+    """
+    if len(b) == 2:
+        return W.T[1:] - W.T[:1], b[1:] - b[:1]
+    return W.T - W.T.mean(0), b - b.mean()
+
+
+def from_scikit_learn(
+    coef: Float[np.ndarray, "rows D"], intercept: Float[np.ndarray, " rows"]
+) -> tuple[Float[np.ndarray, "D C"], Float[np.ndarray, " C"]]:
+    """The inverse of `to_scikit_learn`."""
+    if len(intercept) == 1:
+        coef, intercept = np.append(-coef, coef, 0) / 2, np.append(-intercept, intercept) / 2
+    return coef.T, intercept
+
+
+class _Examples(NamedTuple):
+    """Training data: x [N, D] dense or CSR, labels [N] in 0..C-1, classes [C], sample_weight [N].
+
+    weights [N]: the sample weights times those of the classes.
+    """
+
+    x: Any
+    labels: np.ndarray
+    classes: np.ndarray
+    sample_weight: np.ndarray
+    weights: np.ndarray
+
+
+def _read_examples(estimator, X, y, sample_weight) -> _Examples:
+    """Validates the arguments of `fit`; sets n_features_in_ and the like on the estimator."""
+    X, y = validate_data(estimator, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
+    check_classification_targets(y)
+    classes, labels = np.unique(y, return_inverse=True)
+    own = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    weights = own * _class_weights(estimator.class_weight, classes, labels, own)[labels]
+    present = np.unique(labels[weights > 0])
+    if len(present) < 2:
+        raise ValueError(
+            "A classifier needs 2 classes or more with examples whose weight is not zero; "
+            f"got {len(present)} class{'es' * (len(present) != 1)}."
+        )
+    return _Examples(X, labels, classes, own, weights)
+
+
+def _prepare_problem(estimator, examples: _Examples, resamples=None) -> Prepared:
+    """The examples for the solver: dense, and padded to one of a few shapes.
+
+    Each shape is compiled separately, which takes seconds. So N and D are rounded up by at most
+    a 16th (and to at least 256 and 32), with copies of the first example of weight zero and with
+    features that are zero. They change no optimum, and the folds of a cross-validation compile
+    once.
+    """
+    num_examples, num_features = examples.x.shape
+    more = _rounded_up(num_examples, 256) - num_examples
+    x = np.zeros((num_examples + more, _rounded_up(num_features, 32)), estimator.dtype)
+    for start in range(0, num_examples, _SPARSE_ROWS):
+        rows = examples.x[start : start + _SPARSE_ROWS]
+        dense = rows.toarray() if sparse.issparse(rows) else rows
+        x[start : start + len(dense), :num_features] = dense
+    x[num_examples:] = x[0]
+    problem = Problem(
+        x=x,
+        y=np.pad(examples.labels, (0, more)),
+        weights=np.pad(examples.weights, (0, more)),
+        resamples=None if resamples is None else np.pad(resamples, ((0, more), (0, 0))),
+        num_classes=len(examples.classes),
+        fit_bias=bool(estimator.fit_intercept),
+    )
+    with jax.enable_x64(estimator.dtype == "float64"):
+        return prepare(problem)
+
+
+def _solve_trials(estimator, problem: Prepared, l2, columns=None, initial=None) -> Optimum:
+    """The optima for l2 [T] by `minimise`, with a warning where it does not reach them.
+
+    initial and the result have the D features of the data, without padding.
+    """
+    tol = _TOLERANCES[estimator.dtype] if estimator.tol is None else estimator.tol
+    num_features = estimator.n_features_in_
+    if initial is not None:
+        more = len(problem.mean) - num_features
+        initial = np.pad(initial[0], ((0, 0), (0, more), (0, 0))), initial[1]
+    with jax.enable_x64(estimator.dtype == "float64"):
+        found = minimise(
+            problem,
+            l2,
+            columns=columns,
+            tolerance=tol,
+            max_iterations=estimator.max_iter,
+            initial=initial,
+        )
+    _report(estimator, found, tol)
+    return found._replace(W=found.W[:, :num_features])
+
+
+def _report(estimator, found, tol):
+    if found.separable.any():
+        _warn(
+            "The classes are separable and nothing is penalised (C=inf or l2=0): the optimum is at "
+            "infinity. These weights classify every example right, and larger ones would only make "
+            "the probabilities more extreme. With a finite C there is an optimum."
+        )
+    failed = ~(found.converged | found.separable)
+    if failed.any():
+        _warn(_why_not(estimator, found, failed, tol))
+
+
+def _why_not(estimator, found, failed, tol):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = (found.gap_bound / found.objective)[failed].max()
+    reached = f"a relative gap of at most {gap:.1e}" if np.isfinite(gap) else "no proof of a gap"
+    if (found.iterations[failed] >= estimator.max_iter).any():
+        end, remedy = f"max_iter={estimator.max_iter} iterations", "a larger max_iter"
+    else:
+        end = f"the limit of {estimator.dtype} arithmetic"
+        remedy = "dtype='float64'" if estimator.dtype == "float32" else "a larger tol"
+    return (
+        f"{failed.sum()} of {len(failed)} fits reached {end} with {reached}, not tol={tol}. "
+        f"Features on one scale (StandardScaler), more penalty, or {remedy} would help."
+    )
+
+
+def _warn(message):
+    warnings.warn(message, ConvergenceWarning, stacklevel=5)
+
+
+def _class_weights(class_weight, classes, labels, weights):
+    """One weight for each class; 'balanced': Σ weights / (C · Σ weights of the class)."""
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        sums = np.bincount(labels, weights)
+        return weights.sum() / (len(classes) * np.where(sums > 0, sums, 1))
+    return compute_class_weight(class_weight, classes=classes, y=classes[labels])
+
+
+def _rounded_up(size, least):
+    step = 1 << max(0, int(size).bit_length() - 5)
+    return max(least, -(-size // step) * step)
+
+
 def _counts(folds, num_examples):
-    """How often each example counts in each fold, and at last once: [N, folds + 1]."""
+    """How often each example counts in each fold and, last, once for all: [N, folds + 1]."""
     everything = np.arange(num_examples)
     trains = [np.bincount(everything[train], minlength=num_examples) for train, _ in folds]
     return np.stack([*trains, np.ones(num_examples)], 1).astype(np.int32)
 
 
 def _penalties(Cs, l2s, totals, num_classes):
-    """l2 of each fold and, last, of all examples, whose weights sum to totals: [folds + 1, n]."""
+    """l2 for each fold and, last, for all examples: [folds + 1, n]. totals: sums of weights."""
     if l2s is not None:
         return np.tile(l2s, (len(totals), 1))
     return swap_C_and_l2(Cs, totals[:, None], num_classes)
 
 
 def _scorer(scoring):
-    if scoring == "neg_log_loss":  # scikit-learn's fails where a fold lacks a class
+    if scoring == "neg_log_loss":  # scikit-learn's own fails where a fold lacks a class
         return _neg_log_loss
     return get_scorer("accuracy" if scoring is None else scoring)
 
@@ -490,3 +456,56 @@ def _scorer(scoring):
 def _neg_log_loss(estimator, X, y, sample_weight=None):
     p, classes = estimator.predict_proba(X), estimator.classes_
     return -log_loss(y, p, labels=classes, sample_weight=sample_weight)
+
+
+def _check_parameters(estimator):
+    """Raises ValueError for an invalid parameter of those that both estimators have."""
+    tol, max_iter = estimator.tol, estimator.max_iter
+    dtypes = " or ".join(repr(name) for name in _TOLERANCES)
+    _require("solver", estimator.solver, "'lbfgs'", estimator.solver == "lbfgs")
+    _require("dtype", estimator.dtype, dtypes, estimator.dtype in _TOLERANCES)
+    _require("tol", tol, "None or a number above 0", tol is None or (_is_number(tol) and tol > 0))
+    whole = isinstance(max_iter, Integral) and max_iter > 0
+    _require("max_iter", max_iter, "a whole number above 0", whole)
+
+
+def _check_penalty(C, l2):
+    """Raises ValueError for an invalid C or l2, and where both are given."""
+    _require("C", C, "a number above 0 (inf for no penalty)", _is_number(C) and C > 0)
+    possible = l2 is None or (_is_number(l2) and 0 <= l2 < np.inf)
+    _require("l2", l2, "None or a finite number of 0 or greater", possible)
+    if l2 is not None and C != 1.0:
+        raise ValueError(f"C={C} and l2={l2} are two names for one penalty: give one of them.")
+
+
+def _check_penalties(Cs, l2s):
+    """The penalties to try: (Cs [n], None) or (None, l2s [n]), float64; Cs may be their number.
+
+    Raises ValueError for invalid penalties, and where both are given.
+    """
+    number = isinstance(Cs, Integral)
+    if l2s is not None:
+        if not number or Cs != 10:
+            raise ValueError("Cs and l2s are two names for the same penalties: give one of them.")
+        return None, _grid("l2s", l2s, lambda l2: _check_penalty(1.0, l2))
+    if number:
+        _require("Cs", Cs, "numbers above 0, or how many of them", Cs > 0)
+        return np.logspace(-4, 4, Cs), None
+    return _grid("Cs", Cs, lambda C: _check_penalty(C, None)), None
+
+
+def _grid(name, values, check_one):
+    grid = np.asarray(values, np.float64)
+    _require(name, values, "a list of numbers", grid.ndim == 1 and grid.size > 0)
+    for value in grid:
+        check_one(value)
+    return grid
+
+
+def _is_number(value):
+    return isinstance(value, Real) and not np.isnan(value)
+
+
+def _require(name, value, rule, holds):
+    if not holds:
+        raise ValueError(f"{name} must be {rule}; got {value!r}.")

@@ -1,17 +1,16 @@
-"""The certified optimum: against other solvers, against itself, and its certificate."""
+"""The certified optimum against SciPy's, its certificate, and what is refused.
 
-import doctest
-import importlib
+`estimator_agreement_test` compares it with scikit-learn's on datasets.
+"""
 
 import jax
 import numpy as np
 import pytest
 from scipy import optimize, special
-from sklearn import datasets
-from sklearn.linear_model import LogisticRegression
 
 from softmax_jax import optimum
 from softmax_jax.optimum import Problem, minimise
+from tests.optimum_problems import random_problem
 
 pytestmark = pytest.mark.numerical
 
@@ -26,95 +25,16 @@ def objective(W, b, x, y, weights, l2):
     return (weights * loss).sum() / weights.sum() + l2 / 2 * (W**2).sum()
 
 
-def random_problem(seed=0, num_examples=40, num_features=3, num_classes=3, weighted=True):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(num_examples, num_features)) * rng.uniform(0.1, 10) + rng.normal()
-    scores = x @ rng.normal(size=(num_features, num_classes)) * rng.uniform(0.1, 3)
-    y = (scores + rng.gumbel(size=scores.shape)).argmax(1)
-    y[:num_classes] = np.arange(num_classes)
-    weights = rng.uniform(0.1, 3, num_examples) if weighted else np.ones(num_examples)
-    counts = rng.multinomial(num_examples, np.full(num_examples, 1 / num_examples), 2).T
-    counts[:, 0] = 1
-    return Problem(x, y, weights, counts.astype(np.uint8), num_classes)
-
-
-def standardised(load):
-    x, y = load(return_X_y=True)
-    deviation = x.std(0)
-    return (x - x.mean(0)) / np.where(deviation > 0, deviation, 1), y
-
-
-def ill_conditioned():
-    problem = random_problem(3, 150, 12, 4)
-    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0]
-    return problem.x / problem.x.std() * np.logspace(-2, 2, 12) @ turn + 3, problem.y
-
-
-DATA = {
-    "digits": lambda: standardised(datasets.load_digits),
-    "iris": lambda: standardised(datasets.load_iris),
-    "wine": lambda: standardised(datasets.load_wine),
-    "ill-conditioned": ill_conditioned,
-}
-
-
 @pytest.fixture
 def float64():
     with jax.enable_x64(True):
         yield
 
 
-def padded(x, y, counts, rows=180, columns=13):
-    """With examples that count nothing and features that are zero: one shape, one compilation."""
-    if len(y) < rows:
-        x = np.pad(x, ((0, rows - len(y)), (0, columns - x.shape[1])))
-        counts = np.pad(counts, ((0, rows - len(y)), (0, 0)))
-        y = np.pad(y, (0, rows - len(y)))
-    return x, y, counts
-
-
-@pytest.fixture(scope="module", params=DATA)
-def reference(request):
-    """A dataset, example weights as two resamples (ones, and others), scikit-learn's optima."""
-    x, y = DATA[request.param]()
-    counts = np.random.default_rng(1).integers(0, 4, (len(y), 2)).astype(np.uint8)
-    counts[:, 0] = 1
-    values = []
-    for l2, column in ((1e-3, 0), (1e-1, 0), (1e-3, 1)):
-        weights = counts[:, column].astype(float)
-        C = 1 / (l2 * weights.sum())
-        model = LogisticRegression(C=C, solver="newton-cg", tol=1e-9, max_iter=10_000)
-        model.fit(x, y, weights)
-        values.append(objective(model.coef_.T, model.intercept_, x, y, weights, l2))
-    return *padded(x, y, counts), np.array(values)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("x64, tolerance, error", [(True, 1e-9, 1e-8), (False, 5e-6, 1e-5)])
-def test_agrees_with_scikit_learn(reference, x64, tolerance, error):
-    x, y, counts, expected = reference
-    num_classes = max(4, y.max() + 1)  # of iris and wine one is missing
-    l2, columns = [1e-3, 1e-1, 1e-3], [0, 0, 1]
-    with jax.enable_x64(x64):
-        problem = Problem(x, y, None, counts, num_classes)
-        found = minimise(problem, l2, columns=columns, tolerance=tolerance)
-    assert found.W.dtype == (np.float64 if x64 else np.float32)
-    assert found.converged.all() and not found.separable.any()
-    proved = found.gap_bound <= tolerance * found.objective
-    np.testing.assert_array_equal(found.converged, proved)
-    for t in range(3):
-        weights = counts[:, columns[t]]
-        value = objective(found.W[t], found.b[t].astype(float), x, y, weights, l2[t])
-        assert value == pytest.approx(expected[t], rel=error)
-        assert found.objective[t] == pytest.approx(expected[t], rel=error)
-        penalty = l2[t] / 2 * (found.W[t] ** 2).sum()
-        assert found.loss[t] + penalty == pytest.approx(found.objective[t], rel=1e-5)
-
-
 def minimum(problem, l2):
     """The minimum by SciPy's trust-exact, with derivatives from their definition, to ~1e-15."""
     x = np.append(problem.x, np.full((len(problem.y), 1), float(problem.fit_bias)), 1)
-    share = problem.weights / problem.weights.sum()
+    fractions = problem.weights / problem.weights.sum()
     labels = np.eye(problem.num_classes)[problem.y]
     penalty = np.full((x.shape[1], problem.num_classes), l2)
     penalty[-1] = 0
@@ -125,12 +45,12 @@ def minimum(problem, l2):
 
     def gradient(v):
         p = special.softmax(x @ v.reshape(penalty.shape), 1)
-        return (x.T @ ((p - labels) * share[:, None])).ravel() + penalty.ravel() * v
+        return (x.T @ ((p - labels) * fractions[:, None])).ravel() + penalty.ravel() * v
 
     def hessian(v):
         p = special.softmax(x @ v.reshape(penalty.shape), 1)
         inner = np.einsum("nc,cd->ncd", p, np.eye(p.shape[1])) - p[:, :, None] * p[:, None]
-        full = np.einsum("n,nj,nk,ncd->jckd", share, x, x, inner, optimize=True)
+        full = np.einsum("n,nj,nk,ncd->jckd", fractions, x, x, inner, optimize=True)
         return full.reshape(v.size, v.size) + np.diag(penalty.ravel())
 
     options = {"gtol": 1e-11, "maxiter": 500}
@@ -146,7 +66,7 @@ def minimum(problem, l2):
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_bound_is_never_below_the_true_gap():
+def test_gap_bound_is_never_below_the_true_gap():
     for seed in range(12):
         problem = random_problem(seed)
         best = np.array([minimum(problem, l2) for l2 in L2])
@@ -162,13 +82,15 @@ def test_the_bound_is_never_below_the_true_gap():
             np.testing.assert_allclose(found.objective, values, rtol=1e-12)
             assert (found.gap_bound >= values - best - 1e-14).all()
             assert np.isfinite(found.gap_bound).all()
+            proved = found.gap_bound <= 1e-11 * found.objective
+            np.testing.assert_array_equal(found.converged, proved)
             bounds.append(found.gap_bound)
         assert found.converged.all() and len(bounds) > 3
         np.testing.assert_allclose(found.objective, best, rtol=1e-10)
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_bound_is_not_far_above_the_true_gap():
+def test_gap_bound_is_within_a_thousand_true_gaps():
     problem = random_problem(0)
     found = minimise(problem, L2, tolerance=1e-2)
     best = [minimum(problem, l2) for l2 in L2]
@@ -176,7 +98,7 @@ def test_the_bound_is_not_far_above_the_true_gap():
 
 
 @pytest.mark.slow
-def test_many_trials_at_once_equal_single_ones():
+def test_trials_together_match_single_trials():
     prepared = optimum.prepare(random_problem(1))
     l2, columns = np.array([1e-3, 1e-1]), np.array([1, 0])
     together = minimise(prepared, l2, columns=columns, tolerance=1e-5)
@@ -187,23 +109,8 @@ def test_many_trials_at_once_equal_single_ones():
     assert together.iterations[1] < together.iterations[0]
 
 
-def test_compacted_trials_end_as_they_would_have(monkeypatch):
-    problem, l2 = random_problem(1), np.array([1e-4, 100.0])
-    whole = minimise(problem, l2, tolerance=1e-4)
-    module = importlib.import_module("softmax_jax.optimum.minimise")
-    monkeypatch.setattr(module, "_WORTH_COMPILING", 0)
-    assert module.rows(np.array([True, False, False, True, True]), 1).tolist() == [0, 1, 3, 4]
-    assert module.rows(np.array([False, False, False, True, False]), 1).tolist() == [3]
-    prepared = optimum.prepare(problem)
-    state = optimum.start(prepared, *optimum.check_trials(prepared, l2))
-    for reached in optimum.iterate(prepared, state, tolerance=1e-4, segment=4):
-        compacted = optimum.report(prepared, reached)
-    assert compacted.converged.all() and compacted.iterations[1] <= 4 < compacted.iterations[0]
-    np.testing.assert_allclose(compacted.objective, whole.objective, rtol=1e-4)
-
-
 @pytest.mark.usefixtures("float64")
-def test_weights_count_examples():
+def test_weight_k_matches_k_copies():
     problem = random_problem(2, weighted=False)
     counts = problem.resamples[:, 1]
     assert counts.min() == 0 and counts.max() > 1
@@ -218,20 +125,22 @@ def test_weights_count_examples():
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_gradient_vanishes_at_the_optimum():
+def test_gradient_at_the_optimum_is_zero():
     problem = random_problem(4)
     found = minimise(problem, L2, tolerance=1e-11)
-    share = problem.weights / problem.weights.sum()
+    fractions = problem.weights / problem.weights.sum()
     for t, l2 in enumerate(L2):
         p = special.softmax(problem.x @ found.W[t] + found.b[t], 1)
-        residual = (p - np.eye(3)[problem.y]) * share[:, None]
+        residual = (p - np.eye(3)[problem.y]) * fractions[:, None]
         np.testing.assert_allclose(residual.sum(0), 0, atol=1e-13)
         gradient = problem.x.T @ residual + l2 * found.W[t]
         np.testing.assert_allclose(np.linalg.norm(gradient), found.gradient_norm[t], rtol=1e-4)
         assert found.gap_bound[t] == pytest.approx(found.gradient_norm[t] ** 2 / (2 * l2))
+        penalty = l2 / 2 * (found.W[t] ** 2).sum()
+        assert found.loss[t] + penalty == pytest.approx(found.objective[t], rel=1e-12)
 
 
-def test_a_trial_without_enough_iterations_says_so():
+def test_trial_out_of_iterations_is_not_converged():
     problem = random_problem(1)
     found = minimise(problem, [1e-4, 100.0], tolerance=1e-5, max_iterations=3)
     assert found.converged.tolist() == [False, True]
@@ -239,7 +148,8 @@ def test_a_trial_without_enough_iterations_says_so():
     assert found.gap_bound[0] > 1e-5 * found.objective[0]
 
 
-def test_starting_at_the_optimum_takes_one_iteration_at_most():
+def test_start_at_the_optimum_takes_at_most_one_iteration():
+    """A start that is lower than what the leader's optimum leads to is kept."""
     problem = random_problem(1)
     first = minimise(problem, L2, tolerance=1e-5)
     again = minimise(problem, L2, tolerance=1e-4, initial=(first.W, first.b))
@@ -247,7 +157,7 @@ def test_starting_at_the_optimum_takes_one_iteration_at_most():
     np.testing.assert_allclose(again.W, first.W, atol=1e-2)
 
 
-def test_separable_data_without_penalty_are_reported():
+def test_separable_data_without_penalty_is_reported():
     problem = random_problem(0)
     apart = problem._replace(x=problem.x / problem.x.std() + 20 * np.eye(3)[problem.y])
     found = minimise(apart, [0.0, 0.1])
@@ -257,7 +167,7 @@ def test_separable_data_without_penalty_are_reported():
 
 
 @pytest.mark.usefixtures("float64")
-def test_without_penalty_the_gradient_decides():
+def test_convergence_without_penalty_is_judged_by_the_gradient():
     problem = random_problem(5)
     found = minimise(problem, [0.0, 1.0], tolerance=1e-7)
     assert found.converged[0] and not found.separable[0] and found.gap_bound[0] == np.inf
@@ -266,7 +176,7 @@ def test_without_penalty_the_gradient_decides():
 
 
 @pytest.mark.usefixtures("float64")
-def test_without_a_bias_the_optimum_and_its_bound_are_those_of_the_weights_alone():
+def test_optimum_without_bias_minimises_over_the_weights_alone():
     problem = random_problem(9)._replace(fit_bias=False)
     best = np.array([minimum(problem, l2) for l2 in L2])
     rough = minimise(problem, L2, tolerance=1e-2)
@@ -282,7 +192,7 @@ def test_without_a_bias_the_optimum_and_its_bound_are_those_of_the_weights_alone
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_class_that_is_missing_is_left_out():
+def test_missing_class_gets_no_weights():
     problem = random_problem(1)
     two = problem._replace(y=np.minimum(problem.y, 1), num_classes=2)
     found = minimise(two._replace(num_classes=3), L2, tolerance=1e-10)
@@ -292,7 +202,7 @@ def test_a_class_that_is_missing_is_left_out():
 
 
 @pytest.mark.parametrize("value", [0.0, 1234.567])
-def test_a_constant_column_is_harmless(value):
+def test_constant_column_gets_no_weights(value):
     problem = random_problem(1)
     problem.x[:, 1] = value
     found = minimise(problem, L2)
@@ -301,7 +211,7 @@ def test_a_constant_column_is_harmless(value):
 
 
 @pytest.mark.parametrize("x64", [True, False])
-def test_constant_columns_are_harmless_without_a_penalty(x64):
+def test_constant_columns_get_no_weights_without_penalty(x64):
     problem = random_problem(1)
     problem.x[:, [0, 2]] = 0
     with jax.enable_x64(x64):
@@ -311,14 +221,14 @@ def test_constant_columns_are_harmless_without_a_penalty(x64):
 
 
 @pytest.mark.parametrize("order", range(4))
-def test_float32_ends_far_below_the_tolerances_asked_for(order):
-    """Whatever the order of the sums: as other machines round, or in other rows."""
+def test_float32_reaches_the_optimum_in_any_order_of_examples(order):
+    """Sums in another order round as on another machine."""
     problem = random_problem(1)
     rows = np.random.default_rng(order).permutation(40)
     problem = problem._replace(x=problem.x[rows], y=problem.y[rows], weights=problem.weights[rows])
     problem = problem._replace(resamples=problem.resamples[rows])
     found = minimise(problem, L2, tolerance=1e-7)
-    assert found.converged.all()
+    assert found.W.dtype == np.float32 and found.converged.all()
     best = [minimum(problem, l2) for l2 in L2]
     values = [objective(found.W[t], found.b[t], *problem[:3], l2) for t, l2 in enumerate(L2)]
     np.testing.assert_allclose(values, best, rtol=2e-7)
@@ -326,8 +236,8 @@ def test_float32_ends_far_below_the_tolerances_asked_for(order):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("float64")
-def test_rounding_does_not_grow_where_the_features_say_nothing():
-    """The same sums in two orders, with more features than examples and little penalty."""
+def test_rounding_is_not_amplified_with_more_features_than_examples():
+    """The same sums in two orders, under little penalty."""
     rng = np.random.default_rng(0)
     x, y, order = rng.uniform(size=(20, 30)), rng.integers(0, 3, 20), rng.permutation(20)
     one = minimise(Problem(x, y), [1e-3], tolerance=1e-6)
@@ -338,46 +248,18 @@ def test_rounding_does_not_grow_where_the_features_say_nothing():
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.slow
-def test_more_features_than_examples():
+def test_optimum_with_more_features_than_examples_is_exact():
     problem = random_problem(6, num_examples=20, num_features=30)
     found = minimise(problem, L2, tolerance=1e-10)
     expected = [minimum(problem, l2) for l2 in L2]
     np.testing.assert_allclose(found.objective, expected, rtol=1e-9)
 
 
-def test_the_path_goes_from_zero_weights_to_a_penalty_that_hardly_matters():
-    problem = random_problem(1, weighted=False)
-    prepared = optimum.prepare(problem)
-    path = optimum.l2_path(prepared, 8)
-    np.testing.assert_allclose(path[1:] / path[:-1], path[1] / path[0])
-    assert len(path) == 8 and path[0] > 1000 * path[-1] > 0
-    largest = minimise(prepared, path[[0, -1]])
-    logits = (problem.x - problem.x.mean(0)) @ largest.W[0]
-    assert 0.001 < np.sqrt((logits**2).sum(1).mean()) < 0.1
-    shares = np.bincount(problem.y) / 40
-    assert largest.loss[0] == pytest.approx(-(shares * np.log(shares)).sum(), rel=0.05)
-
-
-def test_a_second_problem_of_equal_shape_compiles_nothing():
+def test_second_problem_of_equal_shape_compiles_nothing():
     minimise(random_problem(7), L2)
     traces = optimum.start._cache_size(), optimum.advance._cache_size()
     minimise(random_problem(8), 2 * L2, tolerance=1e-3, max_iterations=50)
     assert (optimum.start._cache_size(), optimum.advance._cache_size()) == traces
-
-
-def test_an_interrupted_run_goes_on_bit_for_bit():
-    prepared = optimum.prepare(random_problem(1))
-
-    def drain(state):
-        return [
-            jax.tree.map(np.array, reached)
-            for reached in optimum.iterate(prepared, state, tolerance=1e-5, segment=4)
-        ]
-
-    whole = drain(optimum.start(prepared, *optimum.check_trials(prepared, L2)))
-    resumed = drain(jax.tree.map(jax.numpy.asarray, whole[0]))
-    assert len(resumed) == len(whole) - 1 > 0
-    jax.tree.map(np.testing.assert_array_equal, resumed[-1], whole[-1])
 
 
 @pytest.mark.parametrize(
@@ -394,7 +276,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit():
         ({"resamples": np.zeros((40, 1))}, "resample"),
     ],
 )
-def test_a_problem_that_cannot_be_is_refused(change, words):
+def test_invalid_problem_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         optimum.prepare(random_problem()._replace(**change))
 
@@ -410,13 +292,7 @@ def test_a_problem_that_cannot_be_is_refused(change, words):
         ([1.0], {"initial": (np.zeros((1, 3, 3)), np.ones((1, 3)))}, "fit_bias"),
     ],
 )
-def test_trials_that_cannot_be_are_refused(l2, more, words):
+def test_invalid_trials_are_refused(l2, more, words):
     problem = random_problem()._replace(fit_bias=words != "fit_bias")
     with pytest.raises(ValueError, match=words):
         minimise(problem, l2, **more)
-
-
-def test_examples():
-    module = importlib.import_module("softmax_jax.optimum.minimise")
-    results = doctest.testmod(module)
-    assert results.attempted and not results.failed

@@ -3,10 +3,10 @@
 optimum = minimise(Problem(x, y), l2=[1e-4, 1e-2])
 """
 
+from softmax_jax.optimum.certificate import State
 from softmax_jax.optimum.minimise import (
     SEGMENT,
     Optimum,
-    State,
     advance,
     check_trials,
     iterate,

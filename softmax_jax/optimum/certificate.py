@@ -1,6 +1,6 @@
-"""What is known of a trial at a point, and what it proves: the best bias, the gap bound.
+"""The metrics of a trial at a point, and what they prove: the best bias and the gap bound.
 
-The best bias for given weights comes from Newton's method on C numbers, without a product with x.
+The best bias for given weights is found by Newton's method on C numbers, without a product with x.
 """
 
 import functools
@@ -8,31 +8,76 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
 from softmax_jax import losses
-from softmax_jax.optimum import problem
-from softmax_jax.optimum.problem import product, residual
+from softmax_jax.optimum import lbfgs, problem
+from softmax_jax.optimum.problem import Prepared, product, residual
 
 _MOST_STEPS = 20
 
 
+class State(NamedTuple):
+    """Trials in progress; the first axis of every leaf is the trials [T].
+
+    params [T, C, D + 1]: the weights, and the bias in the last column, for the centred features ·
+    gradient: the same shape · memory: of L-BFGS · l2 [T] · column [T]: of the resamples ·
+    reference [T]: the gradient's norm at zero weights · objective, loss, gradient_norm, gap_bound
+    [T]: metrics, as in `Optimum` · iterations [T] · converged, separable, stalled [T]: why a trial
+    is done, if it is.
+    """
+
+    params: Float[Array, "*T C D+1"]
+    gradient: Float[Array, "*T C D+1"]
+    memory: lbfgs.Memory
+    l2: Float[Array, "*T"]
+    column: Int[Array, "*T"]
+    reference: Float[Array, "*T"]
+    objective: Float[Array, "*T"]
+    loss: Float[Array, "*T"]
+    gradient_norm: Float[Array, "*T"]
+    gap_bound: Float[Array, "*T"]
+    iterations: Int[Array, "*T"]
+    converged: Bool[Array, "*T"]
+    separable: Bool[Array, "*T"]
+    stalled: Bool[Array, "*T"]
+
+    @property
+    def done(self) -> Bool[Array | np.ndarray, "*T"]:
+        """Whether more iterations would change nothing."""
+        return self.converged | self.separable | self.stalled
+
+
 class _Point(NamedTuple):
-    shift: jax.Array  # [C]
-    loss: jax.Array  # [N]
-    p: jax.Array | None  # [C, N]; None where examples are taken in tiles
-    gradient: jax.Array  # [C]
-    scale: jax.Array  # of the next step: 1, or less after a step that was too long
-    steps: jax.Array
+    shift: Float[Array, " C"]
+    loss: Float[Array, " N"]
+    p: Float[Array, "C N"] | None  # None with several tiles of examples
+    gradient: Float[Array, " C"]
+    scale: Float[Array, ""]  # of the next step: 1, or less after a step that was too long
+    steps: Int[Array, ""]
 
 
-def polish_bias(logits, y, fractions, wanted):
-    """The shift of the bias that minimises the loss at logits [C, N] + shift [C].
+def polish_bias(
+    logits: Float[Array, "C N"],
+    y: Int[Array, " N"],
+    fractions: Float[Array, " N"],
+    wanted: Bool[Array, ""],
+) -> tuple[Float[Array, " C"], Float[Array, " N"], Float[Array, "C N"] | None, Bool[Array, ""]]:
+    """The shift of the bias that minimises the loss at logits + shift.
 
-    fractions [N]: weights of sum 1. Returns (shift, loss [N], probabilities [C, N], exact): exact
-    says whether the gradient in the bias (the mean residual of each class) is zero up to rounding.
-    A step multiplies a C × C Hessian out of the probabilities; where not `wanted`, nothing is done.
-    Where examples are taken in `tiles`, the probabilities are None.
+    Each step computes a C × C Hessian from the probabilities.
+
+    Args:
+      logits, y: of the examples, and their labels.
+      fractions: example weights of sum 1.
+      wanted: where False, no step is taken and the shift is zero.
+
+    Returns:
+      (shift, loss, probabilities, exact). The probabilities are None with several tiles of
+      examples. `exact` says whether the gradient in the bias, the mean residual of each class, is
+      zero up to rounding.
     """
     eps, cut = jnp.finfo(logits.dtype).eps, problem.num_tiles(*logits.shape) > 1
 
@@ -59,7 +104,7 @@ def polish_bias(logits, y, fractions, wanted):
     def step(point):
         shift = point.shift - point.scale * _newton_step(*moments(point), point.gradient)
         loss, p, gradient = at(shift)
-        # Downhill, or so near the optimum that only the gradient can tell.
+        # Downhill, or so near the optimum that only the gradient shows progress.
         better = jnp.sum(fractions * (loss - point.loss)) <= 0
         better |= abs(gradient).max() < abs(point.gradient).max() / 2
         new = _Point(shift, loss, p, gradient, jnp.ones_like(point.scale), point.steps + 1)
@@ -71,13 +116,14 @@ def polish_bias(logits, y, fractions, wanted):
         return wanted & far & (point.steps < _MOST_STEPS) & (point.scale > 1e-3)
 
     zero = jnp.zeros_like(logits[:, 0])
-    first = _Point(zero, *at(zero), jnp.ones_like(zero[0]), jnp.int32(0))
+    loss, p, gradient = at(zero)
+    first = _Point(zero, loss, p, gradient, jnp.ones_like(zero[0]), jnp.int32(0))
     last = lax.while_loop(unfinished, step, first)
     return last.shift, last.loss, last.p, abs(last.gradient).max() <= jnp.sqrt(eps) / 10
 
 
 def _bias_point(shift, logits, y, fractions):
-    """The loss [B] of examples at a shift, their probabilities, the gradient in the shift [C]."""
+    """The loss [B] of examples at a shift, their probabilities, the gradient [C] in the shift."""
     scores = logits + shift[:, None]
     p = losses.softmax(scores, axis=0)
     return losses.cross_entropy(scores, y, axis=0), p, (residual(p, y) * fractions).sum(1)
@@ -94,7 +140,7 @@ def _newton_step(means, products, gradient):
 
     H = diag(m) - Σ w p pᵀ, with m the mean probabilities, is singular along the vector of ones,
     which changes no probability. Scaled to a unit diagonal by √m, that direction is √m, of length
-    1: adding its outer product makes its eigenvalue 1 and leaves the others.
+    1: adding its outer product makes its eigenvalue 1 and leaves the others unchanged.
     """
     root = jnp.sqrt(jnp.maximum(means, jnp.finfo(means.dtype).tiny))
     scaled = products / root[:, None] / root
@@ -104,15 +150,24 @@ def _newton_step(means, products, gradient):
     return step * jnp.minimum(1, 2 / jnp.maximum(abs(step).max(), 1e-30))
 
 
-def each_loss(logits, y):
-    """The loss [N] of every example at logits [C, N]."""
+def each_loss(logits: Float[Array, "C N"], y: Int[Array, " N"]) -> Float[Array, " N"]:
+    """The loss of every example."""
     return problem.map_tiles(functools.partial(losses.cross_entropy, axis=0), logits, y)
 
 
-def measure(prepared, fractions, trial, params, loss, logits, p=None):
-    """The trial at new parameters, with its gradient and figures; the bound is not yet one.
+def measure(
+    prepared: Prepared,
+    fractions: Float[Array, " N"],
+    trial: State,
+    params: Float[Array, "C D1"],
+    loss: Float[Array, " N"],
+    logits: Float[Array, "C N"],
+    p: Float[Array, "C N"] | None = None,
+) -> State:
+    """The trial at new parameters, with its gradient and metrics.
 
-    p: the probabilities, where they are at hand.
+    Its gap_bound holds only where the bias is the best one: see `certify`. p: the probabilities, if
+    they are known already.
     """
     examples = prepared.y, fractions, prepared.features
     if p is None:
@@ -133,8 +188,13 @@ def measure(prepared, fractions, trial, params, loss, logits, p=None):
     )
 
 
-def promising(trial, loss, fractions, tolerance):
-    """Whether the certificate is worth its price now."""
+def promising(
+    trial: State,
+    loss: Float[Array, " N"],
+    fractions: Float[Array, " N"],
+    tolerance: Float[Array, ""] | float,
+) -> Bool[Array, ""]:
+    """Whether the trial looks done, so that it pays to compute its certificate."""
     return _close(trial, tolerance) | _separates(trial, loss, fractions)
 
 
@@ -144,17 +204,23 @@ def _close(trial, tolerance):
 
 
 def _separates(trial, loss, fractions):
-    # A loss below log 2 is a probability above 1/2: every example on its right side, strictly.
+    # A loss below log 2 is a probability above 1/2: every example is classified right, strictly.
     return (trial.l2 == 0) & (jnp.where(fractions > 0, loss, 0).max() < jnp.log(2.0))
 
 
-def certify(prepared, trial, logits, fractions, tolerance):
-    """The trial with its bias made optimal for its weights, and what can then be said of it.
+def certify(
+    prepared: Prepared,
+    trial: State,
+    logits: Float[Array, "C N"],
+    fractions: Float[Array, " N"],
+    tolerance: Float[Array, ""] | float,
+) -> State:
+    """The trial with the best bias for its weights, its gap bound, and whether it has converged.
 
     min over b of F(W, b) is l2-strongly convex in W, since F - l2/2 ‖W‖² is jointly convex, and
     its gradient is ∂F/∂W at the best b: so F(W, best b) - min F ≤ ‖∂F/∂W‖² / (2 · l2). This is
     also the duality gap at the dual point y - p, which the best bias makes feasible. Without a bias
-    F(W) itself is l2-strongly convex: there is none to find.
+    F(W) itself is l2-strongly convex, and no bias is computed.
     """
     loss = each_loss(logits, prepared.y)
     separable = _separates(trial, loss, fractions)
@@ -172,5 +238,5 @@ def _gradient_at(logits, y, fractions, features):
 
 
 def _gradient(p, y, fractions, features):
-    """That of the loss: [C, D + 1]."""
+    """The gradient of the loss: [C, D + 1]."""
     return product(residual(p, y) * fractions, features.T)

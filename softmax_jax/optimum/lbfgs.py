@@ -1,23 +1,25 @@
 """L-BFGS for one trial: the preconditioner, the memory, the direction, the line search on logits.
 
-The preconditioner is the Hessian's diagonal, in a basis in which little else is left of it.
+The preconditioner is the Hessian's diagonal in a basis in which the Hessian is nearly diagonal.
 
 Source: Nocedal and Wright, *Numerical Optimization*, 2nd ed.: algorithm 7.4 (two-loop recursion),
 section 3.1 (Wolfe conditions); Hager and Zhang, *A new conjugate gradient method with guaranteed
 descent and an efficient line search*, SIAM J. Optim. 16 (2005), section 4.1 (near the optimum).
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
 from softmax_jax import losses
 from softmax_jax.optimum import problem
-from softmax_jax.optimum.problem import product, residual
+from softmax_jax.optimum.problem import Prepared, product, residual
 
-# Above this many classes the eigenvectors would cost more than the iterations that they save.
+# With more classes than this, the eigenvectors would cost more than the iterations they save.
 _MOST_CLASSES = 256
 
 
@@ -25,22 +27,25 @@ class Curvature(NamedTuple):
     """The diagonal of the loss's Hessian in the basis mixtures ⊗ directions.
 
     values [C, K + 1]: the curvature for each mixture of classes along each of the directions
-    [D, K], and for its bias · mixtures [C, C]: the mixtures as columns, orthonormal; None: each
-    class by itself, as it is for more than 256 classes.
+    [D, K], and for its bias · mixtures [C, C]: the mixtures as orthonormal columns; None: each
+    class by itself, for more than 256 classes.
     """
 
-    values: jax.Array
-    mixtures: jax.Array | None
+    values: Float[Array, "C K+1"]
+    mixtures: Float[Array, "C C"] | None
 
 
-def estimate_curvature(prepared, fractions, logits) -> Curvature:
-    """The curvature at logits [C, N], from the sample of `Prepared`.
+def estimate_curvature(
+    prepared: Prepared, fractions: Float[Array, " N"], logits: Float[Array, "C N"]
+) -> Curvature:
+    """The curvature at the logits, from the sample of `Prepared`.
 
-    The Hessian is Σ w (diag(p) - p pᵀ) ⊗ x xᵀ. The mixtures u are the eigenvectors of its first
-    factor's mean: where two classes are taken for each other their difference has a high curvature
-    and their sum has none, which the classes by themselves do not show. Along u and a direction it
-    is Σ w Var(u) (x · direction)², where Var(u) = Σ p u² - (Σ p u)²; for the bias, Σ w Var(u). Kept
-    from zero, which a mixture of confident probabilities comes to, and that of all classes is.
+    The Hessian is Σ w (diag(p) - p pᵀ) ⊗ x xᵀ. The mixtures u are the eigenvectors of the mean of
+    its first factor: where two classes are confused, their difference has a high curvature and
+    their sum has none, which single classes do not show. Along u and a direction the curvature is
+    Σ w Var(u) (x · direction)², where Var(u) = Σ p u² - (Σ p u)²; for the bias, Σ w Var(u). It is
+    kept above zero, which it approaches where probabilities are confident, and is for the mixture
+    of all classes.
     """
     p = losses.softmax(logits[:, prepared.sample], axis=0)
     w = fractions[prepared.sample]
@@ -62,12 +67,19 @@ def _variances(p, mixtures):
     return jnp.maximum(product(mixtures.T**2, p) - product(mixtures.T, p) ** 2, 0)
 
 
-def precondition(gradient, gamma=1.0, *, curvature: Curvature, l2, directions):
-    """γ · (Λ + l2)⁻¹ · gradient in the basis of the curvature Λ: [C, D + 1] -> the same.
+def precondition(
+    gradient: Float[Array, "C D1"],
+    gamma: Float[Array, ""] | float = 1.0,
+    *,
+    curvature: Curvature,
+    l2: Float[Array, ""] | float,
+    directions: Float[Array, "D K"],
+) -> Float[Array, "C D1"]:
+    """γ · (Λ + l2)⁻¹ · gradient in the basis of the curvature Λ.
 
-    Whatever lies outside the directions [D, K] counts as the first, which has the smallest
-    eigenvalue. No curvature of the objective is below l2, so no factor goes above 1 / l2, whatever
-    γ.
+    What lies outside the directions gets the curvature of the first direction, which has the
+    smallest eigenvalue. No curvature of the objective is below l2, so no factor exceeds 1 / l2,
+    whatever γ is.
     """
     values, mixtures = curvature
     mixed = gradient if mixtures is None else product(mixtures.T, gradient)
@@ -81,7 +93,7 @@ def precondition(gradient, gamma=1.0, *, curvature: Curvature, l2, directions):
 
 MEMORY = 20
 _SUFFICIENT, _CURVATURE, _MOST_TRIES = 1e-4, 0.9, 30
-_ROUNDING = 4  # what a mean loss can be wrong by, in units of eps · loss
+_ROUNDING = 4  # the error of a mean loss, in units of eps · loss
 
 
 class Memory(NamedTuple):
@@ -90,46 +102,46 @@ class Memory(NamedTuple):
     rho [M]: 1 / sᵀy, or 0 for a pair that does not count.
     """
 
-    s: jax.Array
-    y: jax.Array
-    rho: jax.Array
+    s: Float[Array, "M C D+1"]
+    y: Float[Array, "M C D+1"]
+    rho: Float[Array, " M"]
 
 
 class Point(NamedTuple):
-    """Where a line search stands: step t, and there the loss [N] and probabilities [C, N].
+    """The state of a line search: step t, and the loss [N] and probabilities [C, N] at it.
 
-    Where examples are taken in `tiles`, the probabilities are None: nobody holds all of them.
+    With several tiles of examples the probabilities are None, as they are never held together.
 
-    slope: the derivative of the objective along the line; low, high: the ends of the bracket, with
-    their slopes; good: whether t is accepted; tries: how many points were looked at.
+    slope: the derivative of the objective along the line · low, high: (t, slope) at the ends of the
+    bracket · good: whether t is accepted · tries: the number of steps evaluated.
     """
 
-    t: jax.Array
-    loss: jax.Array
-    probabilities: jax.Array | None
-    slope: jax.Array
-    low: tuple
-    high: tuple
-    good: jax.Array
-    tries: jax.Array
+    t: Float[Array, ""]
+    loss: Float[Array, " N"]
+    probabilities: Float[Array, "C N"] | None
+    slope: Float[Array, ""]
+    low: tuple[Any, Any]
+    high: tuple[Any, Any]
+    good: Bool[Array, ""]
+    tries: Int[Array, ""]
 
 
-def empty_memory(like) -> Memory:
-    """No pairs yet, for parameters of the given shape."""
+def empty_memory(like: Float[Array, "C D1"]) -> Memory:
+    """A memory without pairs, for parameters of the given shape and type."""
     pairs = jnp.zeros((MEMORY, *like.shape), like.dtype)
     return Memory(pairs, pairs, jnp.zeros(MEMORY, like.dtype))
 
 
-def remember(memory: Memory, s, y) -> Memory:
-    """The newest pair in, the oldest one out; a pair without positive curvature counts nothing."""
+def remember(memory: Memory, s: Float[Array, "C D1"], y: Float[Array, "C D1"]) -> Memory:
+    """Replaces the oldest pair by a new one; a pair without positive curvature does not count."""
     newest = Memory(s, y, _rho(s, y))
     return jax.tree.map(lambda old, new: jnp.append(old[1:], new[None], 0), memory, newest)
 
 
-def transfer(memory: Memory, change) -> Memory:
+def transfer(memory: Memory, change: Float[Array, ""] | float) -> Memory:
     """The memory of the same loss under a penalty that is greater by `change`.
 
-    Exact: the penalty's share of y is l2 · s, but for the bias, which is not penalised.
+    Exact: the penalty contributes l2 · s to y, except for the bias, which is not penalised.
     """
     y = memory.y + change * memory.s.at[:, :, -1].set(0)
     return Memory(memory.s, y, jnp.where(memory.rho > 0, jax.vmap(_rho)(memory.s, y), 0))
@@ -141,10 +153,12 @@ def _rho(s, y):
     return jnp.where(good, 1 / jnp.where(good, curvature, 1), 0)
 
 
-def direction(gradient, memory: Memory, precondition) -> jax.Array:
+def direction(
+    gradient: Float[Array, "C D1"], memory: Memory, precondition: Callable
+) -> Float[Array, "C D1"]:
     """-H · gradient by the two-loop recursion, from H₀ = `precondition` at the scale γ.
 
-    γ = sᵀy / yᵀ(precondition y) of the newest pair: with it t = 1 nearly always suffices.
+    γ = sᵀy / yᵀ(precondition y) for the newest pair; with it, t = 1 is nearly always accepted.
     """
 
     def down(q, pair):
@@ -162,15 +176,32 @@ def direction(gradient, memory: Memory, precondition) -> jax.Array:
     return -lax.scan(up, precondition(q, gamma), (memory, alphas))[0]
 
 
-def line_search(logits, along, y, fractions, loss, slope, penalty) -> Point:
+def line_search(
+    logits: Float[Array, "C N"],
+    along: Float[Array, "C N"],
+    y: Int[Array, " N"],
+    fractions: Float[Array, " N"],
+    loss: Float[Array, " N"],
+    slope: Float[Array, ""],
+    penalty: tuple[Float[Array, ""], Float[Array, ""]],
+) -> Point:
     """A step t that meets the strong Wolfe conditions (c₁ = 1e-4, c₂ = 0.9); t = 1 is tried first.
 
-    Along a direction the logits are Z + t · dZ, so a try costs no matrix product. logits, along
-    [C, N] · fractions [N]: weights of sum 1 · loss [N], slope: at t = 0 · penalty: (first, second)
-    derivative of the penalty at t = 0. The decrease is summed from the differences of each example,
-    whose rounding errors are far below those of two means. Where the decrease asked for is less
-    than rounding, a rise of no more than rounding is accepted, and the slopes decide. `good` is
-    False where 30 tries found nothing: float precision is exhausted.
+    Along a direction the logits are logits + t · along, so a try costs no matrix product. The
+    decrease is summed over the differences of each example, whose rounding errors are far below
+    those of two means. Where the required decrease is smaller than rounding, a rise within rounding
+    is accepted, and the slopes decide.
+
+    Args:
+      logits, along: at t = 0, and their change per unit of t.
+      y: labels.
+      fractions: example weights of sum 1.
+      loss, slope: of each example, and the objective's derivative along the line, at t = 0.
+      penalty: its first and second derivative along the line at t = 0.
+
+    Returns:
+      The last point tried. `good` is False where 30 tries found no step: float precision is
+      exhausted.
     """
     noise = _ROUNDING * jnp.finfo(loss.dtype).eps * jnp.sum(fractions * loss)
 
@@ -205,7 +236,7 @@ def line_search(logits, along, y, fractions, loss, slope, penalty) -> Point:
 
 
 def _at_step(t, logits, along, y, fractions):
-    """The loss [B] of examples at a step, the sum's derivative along the line, probabilities."""
+    """The loss [B] of examples at a step, its sum's derivative along the line, probabilities."""
     new = logits + t * along
     p = losses.softmax(new, axis=0)
     change = jnp.sum(residual(p, y) * fractions * along)
@@ -213,7 +244,7 @@ def _at_step(t, logits, along, y, fractions):
 
 
 def _next(low, high, slope):
-    """Where a straight line through the slopes is zero, kept well inside the bracket."""
+    """The zero of the straight line through the slopes, kept well inside the bracket."""
     (a, slope_a), (b, slope_b) = low, high
     farther = jnp.clip(a * slope / jnp.minimum(slope - slope_a, -1e-30), 2 * a, 10 * a)
     width = b - a

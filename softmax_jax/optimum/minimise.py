@@ -1,4 +1,4 @@
-"""From a problem to its optima: a segment of iterations for one trial, under `jax.vmap`; the host.
+"""From a problem to its optima: segments of iterations under `jax.vmap`, and the loop on the host.
 
 Along a path of penalties each trial starts from the optima of those before it (warm starts).
 
@@ -7,65 +7,54 @@ Models via Coordinate Descent" (2010), section 2.6.
 """
 
 import functools
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from softmax_jax.optimum import certificate, lbfgs
+from softmax_jax.optimum.certificate import State
 from softmax_jax.optimum.problem import Prepared, Problem, prepare, product
 
-
-class State(NamedTuple):
-    """Trials on their way; every leaf has the trials [T] first.
-
-    params [T, C, D + 1]: the weights, and the bias in the last column, of the centred features ·
-    gradient: the same shape · memory: of L-BFGS · l2 [T] · column [T]: of the resamples ·
-    reference [T]: the gradient's norm at zero weights · objective, loss, gradient_norm, gap_bound
-    [T]: figures, as in `Optimum` · iterations [T] · converged, separable, stalled [T]: why a trial
-    stands still, if it does.
-    """
-
-    params: jax.Array
-    gradient: jax.Array
-    memory: lbfgs.Memory
-    l2: jax.Array
-    column: jax.Array
-    reference: jax.Array
-    objective: jax.Array
-    loss: jax.Array
-    gradient_norm: jax.Array
-    gap_bound: jax.Array
-    iterations: jax.Array
-    converged: jax.Array
-    separable: jax.Array
-    stalled: jax.Array
-
-    @property
-    def done(self):
-        """Whether more iterations would change nothing: [T]."""
-        return self.converged | self.separable | self.stalled
+_Tree = TypeVar("_Tree")
 
 
 @jax.jit
-def start(prepared: Prepared, l2, columns, params=None) -> State:
-    """Trials at their first point, for l2 [T] and columns [T] of the resamples.
+def start(
+    prepared: Prepared,
+    l2: Num[Array | np.ndarray, " T"],
+    columns: Int[Array | np.ndarray, " T"],
+    params: Float[Array | np.ndarray, "T C D1"] | None = None,
+) -> State:
+    """The trials at their first point.
 
-    params [T, C, D + 1] in centred coordinates; None: zero weights and the bias that is best there.
-    Without a bias the last column must be zero, and stays so.
+    Args:
+      prepared: the problem.
+      l2, columns: of each trial, its penalty and its column of the resamples.
+      params: [T, C, D + 1] in centred coordinates; None: zero weights and the best bias for them.
+        Without a bias the last column must be zero, and stays so.
     """
     return jax.vmap(_start, in_axes=(None, 0, 0, 0))(prepared, l2, columns, params)
 
 
 @functools.partial(jax.jit, donate_argnames="state")
-def advance(prepared: Prepared, state: State, rows, tolerance, max_iterations, segment) -> State:
-    """At most `segment` iterations of the trials in `rows` [K], then their certificates.
+def advance(
+    prepared: Prepared,
+    state: State,
+    rows: Int[Array | np.ndarray, " K"],
+    tolerance: ArrayLike,
+    max_iterations: ArrayLike,
+    segment: ArrayLike,
+) -> State:
+    """At most `segment` iterations of the trials in `rows`, then their certificates.
 
-    A segment ends early once every trial has reason to believe that it is done. Costs two matrix
-    products [K·C, D] × [D, N] an iteration and two a segment.
+    A segment ends early once every trial looks done. It costs two matrix products
+    [K·C, D] × [D, N] per iteration and two more per segment. The state given is consumed.
     """
     part = jax.tree.map(lambda leaf: leaf[rows], state)
     segment = functools.partial(_segment, prepared, tolerance, max_iterations, segment)
@@ -73,8 +62,8 @@ def advance(prepared: Prepared, state: State, rows, tolerance, max_iterations, s
     return jax.tree.map(lambda leaf, new: leaf.at[rows].set(new), state, part)
 
 
-def weight_fractions(prepared, column):
-    """The weights [N] of the examples for a column of the resamples, of sum 1."""
+def weight_fractions(prepared: Prepared, column: Int[Array, ""]) -> Float[Array, " N"]:
+    """The weights of the examples for a column of the resamples, scaled to sum 1."""
     weights = prepared.weights
     if prepared.resamples is not None:
         weights = weights * prepared.resamples[:, column]
@@ -86,11 +75,11 @@ def _start(prepared, l2, column, params):
     num_classes, dtype = len(prepared.priors), fractions.dtype
     labels = jax.nn.one_hot(y, num_classes, axis=0, dtype=dtype)
     priors = jnp.where(prepared.fit_bias, (labels * fractions).sum(1), 1 / num_classes)
-    # A class that no example has would want a bias of -inf; log 1e-35 leaves it out just as well.
+    # The best bias of a class without examples is -inf; log 1e-35 has the same effect.
     bias = jnp.where(prepared.fit_bias, jnp.log(jnp.maximum(priors, 1e-35)), 0)
     zero = jnp.zeros((num_classes, len(prepared.features)), dtype).at[:, -1].set(bias)
     at_zero = product((priors[:, None] - labels) * fractions, prepared.features.T)
-    false, figure = jnp.zeros((), bool), jnp.zeros((), dtype)
+    false, unknown = jnp.zeros((), bool), jnp.zeros((), dtype)
     state = State(
         params=zero if params is None else params.astype(dtype),
         gradient=at_zero,
@@ -98,7 +87,7 @@ def _start(prepared, l2, column, params):
         l2=l2.astype(dtype),
         column=column,
         reference=jnp.linalg.norm(at_zero[:, :-1]),
-        **dict.fromkeys(("objective", "loss", "gradient_norm", "gap_bound"), figure),
+        **dict.fromkeys(("objective", "loss", "gradient_norm", "gap_bound"), unknown),
         iterations=jnp.zeros((), jnp.int32),
         **dict.fromkeys(("converged", "separable", "stalled"), false),
     )
@@ -148,7 +137,7 @@ def _step(prepared, fractions, curvature, trial, logits, loss):
     at_point = trial.params + t * d, point.loss, logits, point.probabilities
     new = certificate.measure(prepared, fractions, trial, *at_point)
     memory = lbfgs.remember(trial.memory, t * d, new.gradient - trial.gradient)
-    # Without a good step, once more without the memory; if that was empty, rounding has the word.
+    # Without a good step, retry without the memory; if that was empty, precision is exhausted.
     no_memory = jax.tree.map(jnp.zeros_like, trial.memory)
     failed = trial._replace(memory=no_memory, stalled=~trial.memory.rho.any())
     new = choose(point.good, new._replace(memory=memory), failed)
@@ -156,15 +145,17 @@ def _step(prepared, fractions, curvature, trial, logits, loss):
     return new, logits, jnp.where(point.good, point.loss, loss)
 
 
-def choose(condition, a, b):
+def choose(condition: Bool[Array, ""], a: _Tree, b: _Tree) -> _Tree:
     """a where the condition holds, b elsewhere, leaf by leaf."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), a, b)
 
 
-def leaders(l2, columns) -> np.ndarray:
-    """[T, 2] int32: the trials of the same column with the next greater l2, the nearer one first.
+def leaders(
+    l2: Num[Array | np.ndarray, " T"], columns: Int[Array | np.ndarray, " T"]
+) -> Int[np.ndarray, "T 2"]:
+    """For each trial, the two of its column with the next greater l2, the nearer one first.
 
-    Where there is no such trial, the nearer one again, or the trial itself: it leads its column.
+    Without a second, the nearer one is repeated; a trial that leads its column follows itself.
     """
     order = np.lexsort((-np.asarray(l2), columns))
     found = np.tile(np.arange(len(order), dtype=np.int32)[:, None], 2)
@@ -174,17 +165,22 @@ def leaders(l2, columns) -> np.ndarray:
     return found
 
 
-def ready(unfinished, leaders) -> np.ndarray:
-    """Which of the trials that are `unfinished` [T] have nothing to wait for: [T] bool."""
+def ready(
+    unfinished: Bool[np.ndarray, " T"], leaders: Int[np.ndarray, "T 2"]
+) -> Bool[np.ndarray, " T"]:
+    """Which of the unfinished trials need not wait for their leader."""
     nearest = leaders[:, 0]
     return unfinished & ((nearest == np.arange(len(unfinished))) | ~unfinished[nearest])
 
 
-def next_rows(ready, leaders, small) -> np.ndarray:
-    """The trials to compute, [K] int32: all that are `ready`, and the last of them again.
+def next_rows(
+    ready: Bool[np.ndarray, " T"], leaders: Int[np.ndarray, "T 2"], small: bool
+) -> Int[np.ndarray, " K"]:
+    """The trials to compute: all that are ready, padded with repetitions of the last.
 
-    K is a power of two, because each size is compiled for itself, and at most the number of
-    columns; of a small problem, where compiling costs more than computing, always that.
+    K is a power of two, because each size is compiled separately, and at most the number of
+    columns. For a small problem, where compiling costs more than computing, it is always that
+    number.
     """
     found = np.flatnonzero(ready).astype(np.int32)
     most = int((leaders[:, 0] == np.arange(len(leaders))).sum())
@@ -193,12 +189,18 @@ def next_rows(ready, leaders, small) -> np.ndarray:
 
 
 @functools.partial(jax.jit, donate_argnames="state")
-def follow(prepared: Prepared, state: State, rows, leaders) -> State:
-    """The trials in `rows` [K] that have not begun, where their leaders [K, 2] lead them.
+def follow(
+    prepared: Prepared,
+    state: State,
+    rows: Int[Array | np.ndarray, " K"],
+    leaders: Int[Array | np.ndarray, "K 2"],
+) -> State:
+    """Starts the trials in `rows` that have not begun from the optima of their leaders.
 
-    The weights are extrapolated linearly in log l2, through both optima; the memory of L-BFGS is
-    that of the nearer one, under the new penalty. A trial that has begun, leads itself, or stands
-    lower already, stays as it is. Costs two matrix products [K·C, D] × [D, N].
+    The weights are extrapolated linearly in log l2 through both optima; the L-BFGS memory is that
+    of the nearer leader, under the new penalty. A trial that has begun, leads itself, or already
+    has a lower objective stays as it is. Costs two matrix products [K·C, D] × [D, N]. The state
+    given is consumed.
     """
     own, near, far = (
         jax.tree.map(lambda leaf, which=which: leaf[which], state)
@@ -223,7 +225,7 @@ def _follow(prepared, trial, near, far):
 
 
 SEGMENT = 20
-# Multiplications an iteration from which on it pays to compile anew for fewer trials.
+# From this many multiplications per iteration it pays to compile anew for fewer trials.
 _WORTH_COMPILING = 1e9
 
 
@@ -237,51 +239,58 @@ class Optimum(NamedTuple):
     the loss to zero: the optimum is at infinity. All [T], NumPy.
     """
 
-    W: np.ndarray
-    b: np.ndarray
-    objective: np.ndarray
-    loss: np.ndarray
-    gradient_norm: np.ndarray
-    gap_bound: np.ndarray
-    iterations: np.ndarray
-    converged: np.ndarray
-    separable: np.ndarray
+    W: Float[np.ndarray, "T D C"]
+    b: Float[np.ndarray, "T C"]
+    objective: Float[np.ndarray, " T"]
+    loss: Float[np.ndarray, " T"]
+    gradient_norm: Float[np.ndarray, " T"]
+    gap_bound: Float[np.ndarray, " T"]
+    iterations: Int[np.ndarray, " T"]
+    converged: Bool[np.ndarray, " T"]
+    separable: Bool[np.ndarray, " T"]
 
 
 def minimise(
     problem: Problem | Prepared,
-    l2,
+    l2: ArrayLike | Sequence,
     *,
-    columns=None,
-    tolerance=1e-4,
-    max_iterations=1000,
-    initial=None,
+    columns: ArrayLike | Sequence | None = None,
+    tolerance: float | int = 1e-4,
+    max_iterations: int = 1000,
+    initial: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Optimum:
     """The minimum of Σ w CE(xW + b, y) / Σ w + l2/2 · ‖W‖² for each of T trials.
 
-    problem: or what `prepare` made of it, for another run · l2 [T], of 0 or greater · columns [T]:
-    each trial's column of `problem.resamples` (None: the first) · tolerance: the relative gap ·
-    initial: (W [T, D, C], b [T, C]) to start from, instead of zero weights.
-
-    A trial with l2 > 0 stops when gap_bound ≤ tolerance · objective, which is proof; one with
-    l2 = 0, where there is none (gap_bound is inf), when its gradient is `tolerance` times that at
-    zero weights, or when the data prove to be separable (some class apart from the others, but not
-    every class, is not detected: there the gradient decides).
-    A trial that ran for max_iterations, or came to the end of its arithmetic, is not `converged`.
+    A trial with l2 > 0 stops when gap_bound ≤ tolerance · objective, which proves its gap. With
+    l2 = 0 there is no such proof (gap_bound is inf): a trial stops when the norm of its gradient is
+    `tolerance` times that at zero weights, or when the data prove to be separable. (Where some
+    classes can be separated but not all, this is not detected, and the gradient decides.)
+    A trial that ran for max_iterations, or exhausted float precision, is not `converged`.
 
     float32 has a floor, higher for smaller l2 and for worse conditioned features. Relative bounds
     reached on a Zen 4, the worst of several orders of the examples: 1e-11 on Fashion-MNIST (one
     order), 3e-10 on standardised digits and 1e-6 on wine at l2 = 1e-4, 2e-7 on features whose
     covariance has a condition of 1e8 at l2 = 1e-3; at l2 = 0 gradients of 1e-7 to 1e-5 times that
     at zero weights (AVX2 and AVX-512 round alike there; without fused multiply-add, by
-    `--xla_cpu_max_isa=AVX`, one of the latter rises from 7e-7 to 2e-6). Ask for ten times as much:
-    other machines round otherwise. What lies beyond may cost all max_iterations, and `objective`
-    itself is rounded to 5e-7 of its size. float64 (features of float64 under `jax_enable_x64`)
-    reaches 1e-10. Memory: about 8 arrays [T, C, N] and 40 [T, C, D] beside one copy of x.
+    `--xla_cpu_max_isa=AVX`, one of the latter rises from 7e-7 to 2e-6). Ask for ten times these
+    values: other machines round differently. A smaller tolerance may cost all max_iterations, and
+    `objective` itself has a relative rounding error of 5e-7. float64 (features of float64 under
+    `jax_enable_x64`) reaches 1e-10. Memory: about 8 arrays [T, C, N] and 40 [T, C, D] beside one
+    copy of x.
 
     Method: L-BFGS with 20 pairs, preconditioned by the diagonal of the Hessian in the eigenvectors
-    of the covariance (Nocedal and Wright, *Numerical Optimization*, chapter 7). Raises ValueError
-    for what `prepare` refuses, and for l2, columns or initial values that do not fit.
+    of the covariance (Nocedal and Wright, *Numerical Optimization*, chapter 7).
+
+    Args:
+      problem: a problem, or the result of `prepare`, which may be used for several runs.
+      l2: [T], of 0 or greater.
+      columns: [T], each trial's column of `problem.resamples`; None: the first.
+      tolerance: the relative gap.
+      max_iterations: of each trial.
+      initial: (W [T, D, C], b [T, C]) to start from; None: zero weights.
+
+    Raises:
+      ValueError: for what `prepare` refuses, and for l2, columns or initial values that do not fit.
 
     >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
     >>> optimum = minimise(Problem(x, np.array([0, 1, 0, 1])), [0.1])
@@ -296,13 +305,19 @@ def minimise(
 
 
 def iterate(
-    prepared: Prepared, state: State, *, tolerance=1e-4, max_iterations=1000, segment=SEGMENT
+    prepared: Prepared,
+    state: State,
+    *,
+    tolerance: float | int = 1e-4,
+    max_iterations: int = 1000,
+    segment: int = SEGMENT,
 ) -> Iterator[State]:
     """Yields the trials after every segment of at most `segment` iterations, until all are done.
 
-    The state given and each state yielded are valid until the next step (their memory is used
-    again). Saved between two segments, and given back with the same `segment`, a state resumes bit
-    for bit. Its gap_bound always holds. A segment of 1 costs about twice as much an iteration.
+    The state given and each state yielded are valid until the next step, which reuses their
+    memory. A state that is saved between two segments and passed again with the same `segment`
+    resumes bit for bit. Its gap_bound always holds. A segment of 1 costs about twice as much per
+    iteration.
     """
     dtype = state.params.dtype
     tolerance, limit = jnp.asarray(tolerance, dtype), jnp.int32(max_iterations)
@@ -320,19 +335,28 @@ def iterate(
 
 
 def report(prepared: Prepared, state: State) -> Optimum:
-    """The trials as they stand, in the coordinates of x."""
+    """The current trials, in the coordinates of x."""
     params = np.asarray(state.params)
     W = np.ascontiguousarray(params[:, :, :-1].swapaxes(1, 2))
     shift = np.asarray(prepared.mean, np.float64) @ W.astype(np.float64)
-    figures = {name: np.asarray(getattr(state, name)) for name in Optimum._fields[2:]}
-    return Optimum(W, (params[:, :, -1] - shift).astype(W.dtype), **figures)
+    metrics = {name: np.asarray(getattr(state, name)) for name in Optimum._fields[2:]}
+    return Optimum(W, (params[:, :, -1] - shift).astype(W.dtype), **metrics)
 
 
-def check_trials(prepared: Prepared, l2, columns=None, initial=None):
-    """What `start` takes after the problem: (l2 [T], columns [T], params or None), checked."""
+def check_trials(
+    prepared: Prepared,
+    l2: ArrayLike | Sequence,
+    columns: ArrayLike | Sequence | None = None,
+    initial: tuple[ArrayLike, ArrayLike] | None = None,
+) -> tuple[Float[Array, " T"], Int[Array, " T"], Float[np.ndarray, "T C D1"] | None]:
+    """Validates the arguments of `start` after the problem: (l2, columns, params).
+
+    Raises:
+      ValueError: for l2, columns or initial values that do not fit; see `minimise`.
+    """
     l2 = np.atleast_1d(np.asarray(l2, np.float64))
     if l2.ndim != 1 or not l2.size or not (np.isfinite(l2) & (l2 >= 0)).all():
-        raise ValueError(f"l2 must be finite numbers of 0 or greater, one a trial; got {l2}.")
+        raise ValueError(f"l2 must be finite numbers of 0 or greater, one per trial; got {l2}.")
     columns = np.zeros(len(l2), np.int32) if columns is None else np.asarray(columns, np.int32)
     most = 1 if prepared.resamples is None else prepared.resamples.shape[1]
     if columns.shape != l2.shape or columns.min() < 0 or columns.max() >= most:
@@ -356,16 +380,22 @@ def _centred(prepared, W, b, num_trials):
     return np.concatenate([W.swapaxes(1, 2), b[:, :, None]], 2)
 
 
-def unfinished_trials(state: State, max_iterations) -> np.ndarray:
-    """Which trials are neither done nor out of iterations: [T] bool."""
+def unfinished_trials(state: State, max_iterations: int) -> Bool[np.ndarray, "*T"]:
+    """Which trials are neither done nor out of iterations."""
     return ~np.asarray(state.done) & (np.asarray(state.iterations) < max_iterations)
 
 
-def unfinished_rows(unfinished, cost):
-    """The trials to compute, [K] int32: all `unfinished` [T]; cost: multiplications of each.
+def unfinished_rows(
+    unfinished: Bool[np.ndarray, "*batch T"], cost: float | int
+) -> Int[np.ndarray, "*batch K"]:
+    """The trials to compute: all that are unfinished.
 
-    Filled up to a power of two, because each size is compiled for itself, with finished trials,
-    because they stay as they are. Of `unfinished` [..., T] the same along the last axis.
+    They are padded to a power of two, because each size is compiled separately, with finished
+    trials, which stay as they are.
+
+    Args:
+      unfinished: whether each trial is; trials are along the last axis.
+      cost: multiplications per iteration of one trial.
     """
     num_trials = unfinished.shape[-1]
     size = min(1 << int(unfinished.sum(-1).max() - 1).bit_length(), num_trials)

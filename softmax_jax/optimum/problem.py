@@ -1,42 +1,45 @@
 """The problem of one dataset: checked, centred, with the spectrum of its features and a path of l2.
 
-Where there are many classes, the solver works on a tile of the examples at a time: elementwise work
-on [C, N] scores is many passes over them, and the caches of a processor would not hold them all.
-Measured on 2 CPU cores, 1,000 classes of 50,000 examples: by tiles a try of the line search takes a
-tenth of the time, the gradient a third, all of it a half. For few classes there is nothing to gain:
-their products would be too thin.
+With many classes the solver works on one tile of the examples at a time: elementwise work on
+[C, N] scores makes many passes over them, and a processor's caches cannot hold them all. Measured
+on 2 CPU cores with 1,000 classes and 50,000 examples: in tiles, a try of the line search takes a
+tenth of the time, the gradient a third, and the whole solution a half. With few classes there is
+nothing to gain: the matrix products of a tile would be too thin.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, Num
 
-_TILE_SCORES = 2**17  # in a tile, of one trial
+_TILE_SCORES = 2**17  # scores of one trial in a tile
 _FEWEST_EXAMPLES = 256  # examples in a tile
 _MANY_CLASSES = 256
 
 
-def num_tiles(num_classes, num_examples):
-    """Into how many equal tiles the examples are cut: a power of two that divides their number.
+def num_tiles(num_classes: int, num_examples: int) -> int:
+    """The number of equal tiles of the examples: a power of two that divides their number.
 
-    1 with several devices, which share the examples in other ways, and on accelerators.
+    It is 1 on accelerators, and with several devices, which divide the examples in other ways.
     """
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return 1
-    blocks = wanted_tiles(num_classes, num_examples)
-    while num_examples % blocks:
-        blocks //= 2
-    return blocks
+    tiles = wanted_tiles(num_classes, num_examples)
+    while num_examples % tiles:
+        tiles //= 2
+    return tiles
 
 
-def wanted_tiles(num_classes, num_examples):
-    """`count`, if the number of examples were a multiple of it.
+def wanted_tiles(num_classes: int, num_examples: int) -> int:
+    """`num_tiles`, if the number of examples were a multiple of it.
 
-    >>> wanted(10, 60_000), wanted(1000, 200), wanted(1000, 50_000)
+    >>> wanted_tiles(10, 60_000), wanted_tiles(1000, 200), wanted_tiles(1000, 50_000)
     (1, 1, 128)
     """
     if num_classes < _MANY_CLASSES:
@@ -45,51 +48,55 @@ def wanted_tiles(num_classes, num_examples):
     return 1 << max(most, 1).bit_length() - 1
 
 
-def map_tiles(function, logits, *arrays):
-    """function(logits [C, B], *arrays [..., B]) -> leaves [B] of every tile, put together: [N]."""
-    blocks = num_tiles(*logits.shape)
-    if blocks == 1:
+def map_tiles(function: Callable, logits: Float[Array, "C N"], *arrays: Num[Array, "... N"]) -> Any:
+    """Applies function(logits [C, B], *arrays [..., B]) -> leaves [B] to every tile.
+
+    Returns:
+      The leaves of all tiles, concatenated: [N].
+    """
+    tiles = num_tiles(*logits.shape)
+    if tiles == 1:
         return function(logits, *arrays)
-    found = lax.map(lambda k: function(*_tile(k, blocks, logits, *arrays)), jnp.arange(blocks))
+    found = lax.map(lambda k: function(*_tile(k, tiles, logits, *arrays)), jnp.arange(tiles))
     return jax.tree.map(jnp.ravel, found)
 
 
-def sum_tiles(function, logits, *arrays):
+def sum_tiles(function: Callable, logits: Float[Array, "C N"], *arrays: Num[Array, "... N"]) -> Any:
     """The sum of function(logits [C, B], *arrays [..., B]) over the tiles."""
-    blocks = num_tiles(*logits.shape)
-    if blocks == 1:
+    tiles = num_tiles(*logits.shape)
+    if tiles == 1:
         return function(logits, *arrays)
 
     def add(so_far, k):
-        more = function(*_tile(k, blocks, logits, *arrays))
+        more = function(*_tile(k, tiles, logits, *arrays))
         return jax.tree.map(jnp.add, so_far, more), None
 
-    first = function(*_tile(0, blocks, logits, *arrays))
-    return lax.scan(add, first, jnp.arange(1, blocks))[0]
+    first = function(*_tile(0, tiles, logits, *arrays))
+    return lax.scan(add, first, jnp.arange(1, tiles))[0]
 
 
-def _tile(k, blocks, *arrays):
-    size = arrays[0].shape[-1] // blocks
+def _tile(k, tiles, *arrays):
+    size = arrays[0].shape[-1] // tiles
     return [lax.dynamic_slice_in_dim(array, k * size, size, -1) for array in arrays]
 
 
-# Above this many features the spectrum is that of as many examples: an eigendecomposition of all of
-# it would cost more than the iterations that it saves.
+# With more features than this, the spectrum is estimated from this many examples: the full
+# eigendecomposition would cost more than the iterations that it saves.
 _MOST_DIRECTIONS = 1024
 
 
 class Problem(NamedTuple):
     """A dataset: x [N, D] float, y [N] int in 0..C-1, weights [N] (None: ones).
 
-    resamples: None, or [N, R] counts: what each example's weight is multiplied with in resample r.
-    num_classes: C, where some class may be missing from y (None: the largest label + 1).
+    resamples: None, or [N, R] counts: in resample r, each example's weight is multiplied by its
+    count. num_classes: C, where y may lack a class (None: the largest label + 1).
     fit_bias: False keeps the bias at zero.
     """
 
-    x: jax.Array
-    y: jax.Array
-    weights: jax.Array | None = None
-    resamples: jax.Array | None = None
+    x: ArrayLike
+    y: ArrayLike
+    weights: ArrayLike | None = None
+    resamples: ArrayLike | None = None
     num_classes: int | None = None
     fit_bias: bool = True
 
@@ -99,39 +106,42 @@ class Prepared(NamedTuple):
 
     features [D + 1, N]: x - mean, transposed, and a row of ones, for the bias · y [N] · weights [N]
     · resamples [N, R] or None; mean [D] · priors [C]: the probabilities at zero weights and the
-    best bias, each class's share of the weights · directions [D, K], eigenvalues [K]: eigenvectors
-    and eigenvalues of the covariance of x · sample [n]: the rows that the spectrum comes from ·
-    squares [K, n]: of their features along the directions · fit_bias: whether there is a bias.
+    best bias, which are the fractions of the weight in each class · directions [D, K],
+    eigenvalues [K]: eigenvectors and eigenvalues of the covariance of x · sample [n]: the rows that
+    the spectrum is computed from · squares [K, n]: their squared features along the directions ·
+    fit_bias: whether there is a bias.
 
-    A few examples of weight zero at the end make N a number that can be cut into equal `tiles`.
+    A few examples of weight zero at the end make N divisible into equal tiles.
 
-    Centring changes nothing but the bias, which absorbs it; it takes the mean, usually by far the
-    largest direction, out of the condition number. Without a bias nothing can absorb it: the mean
-    is zero, so is the last row of the features, and the priors are 1/C.
+    Centring changes only the bias, which absorbs it. It removes the mean, usually by far the
+    largest direction, from the condition number. Without a bias nothing can absorb it: then the
+    mean and the last row of the features are zero, and the priors are 1/C.
     """
 
-    features: jax.Array
-    y: jax.Array
-    weights: jax.Array
-    resamples: jax.Array | None
-    mean: jax.Array
-    priors: jax.Array
-    directions: jax.Array
-    eigenvalues: jax.Array
-    sample: jax.Array
-    squares: jax.Array
-    fit_bias: jax.Array
+    features: Float[Array, "D+1 N"]
+    y: Int[Array, " N"]
+    weights: Float[Array, " N"]
+    resamples: Num[Array, "N R"] | None
+    mean: Float[Array, " D"]
+    priors: Float[Array, " C"]
+    directions: Float[Array, "D K"]
+    eigenvalues: Float[Array, " K"]
+    sample: Int[Array, " n"]
+    squares: Float[Array, "K n"]
+    fit_bias: Bool[Array, ""]
 
 
 def prepare(problem: Problem) -> Prepared:
-    """The problem checked, centred and decomposed: once, for every l2 and every resample.
+    """Checks, centres and decomposes a problem: once, for every l2 and every resample.
 
-    x of float64 stays float64 where `jax_enable_x64` is set; all else becomes float32. Costs one
-    copy of x, and an eigendecomposition of at most 1024 × 1024 from at most 8 examples a feature.
-    The spectrum only preconditions: what it leaves out costs iterations, never correctness.
+    x of float64 stays float64 where `jax_enable_x64` is set; any other type becomes float32. The
+    cost is one copy of x, and an eigendecomposition of at most 1024 × 1024 from at most 8 examples
+    per feature. The spectrum serves the preconditioner alone: an inaccurate one costs iterations,
+    never correctness.
 
-    Raises ValueError for sizes that do not fit, for NaN or infinity, for labels outside 0..C-1,
-    and for weights that are negative or all zero.
+    Raises:
+      ValueError: for shapes that do not fit, NaN or infinity, labels outside 0..C-1, and weights
+        that are negative or all zero.
     """
     x = jnp.asarray(problem.x)
     x = x if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize >= 4 else x.astype("f4")
@@ -162,13 +172,13 @@ def prepare(problem: Problem) -> Prepared:
     )
 
 
-def product(a, b):
-    """ab, in the precision of its inputs on every backend."""
+def product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The matrix product ab, in the precision of its inputs on every backend."""
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
-def residual(p, y):
-    """p - Y [C, N], of probabilities p [C, N] and Y, the one-hot vectors of labels y [N]."""
+def residual(p: Float[Array, "C N"], y: Int[Array, " N"]) -> Float[Array, "C N"]:
+    """p - Y for probabilities p and the one-hot vectors Y of the labels y."""
     return p - (jnp.arange(len(p))[:, None] == y)
 
 
@@ -196,29 +206,29 @@ def _check_problem(x, y, weights, resamples, num_classes):
 
 @functools.partial(jax.jit, static_argnames="missing")
 def _centre(x, fractions, fit_bias, missing):
-    # From the first example on: a constant column becomes exactly zero, whatever the rounding.
+    # Relative to the first example, so that a constant column becomes exactly zero.
     mean = jnp.where(fit_bias, x[0] + product(fractions, x - x[0]), 0)
-    # The examples last: a product with the weights is then 1.5 times as fast, one with residuals as
-    # fast as the other way round.
+    # With the examples last, a product with the weights is 1.5 times as fast, and one with
+    # residuals equally fast.
     features = jnp.concatenate([(x - mean).T, jnp.full((1, len(x)), fit_bias, x.dtype)])
     return jnp.pad(features, ((0, 0), (0, missing))), mean
 
 
 def _sample(weights, num_features):
-    """All rows, or evenly spaced ones that weigh something; how many, the shape alone says."""
+    """All rows, or evenly spaced ones of positive weight; their number depends on the shape."""
     wanted = 8 * num_features if num_features <= _MOST_DIRECTIONS else _MOST_DIRECTIONS
     if len(weights) <= wanted:
         return np.arange(len(weights), dtype=np.int32)
-    there = np.flatnonzero(weights).astype(np.int32)
-    return there[np.linspace(0, len(there) - 1, wanted).round().astype(int)]
+    present = np.flatnonzero(weights).astype(np.int32)
+    return present[np.linspace(0, len(present) - 1, wanted).round().astype(int)]
 
 
 @jax.jit
 def _spectrum(x, roots):
     """Eigenvectors and eigenvalues, ascending, of x diag(roots²) xᵀ, and (directionsᵀ x)².
 
-    A direction whose eigenvalue is only rounding gets the figures of the first one that is sound:
-    a curvature of zero would let the preconditioner amplify rounding without bound.
+    A direction whose eigenvalue is mere rounding gets the values of the first sound direction: a
+    curvature of zero would let the preconditioner amplify rounding without bound.
     """
     scaled = x * roots
     if x.shape[1] >= len(x):
@@ -232,37 +242,38 @@ def _spectrum(x, roots):
     return directions, eigenvalues, product(directions.T, x)[place] ** 2
 
 
-def l2_path(prepared: Prepared, num: int) -> np.ndarray:
-    """`num` penalties in a geometric sequence, the largest first: float64 [num].
+def l2_path(prepared: Prepared, num: int) -> Float[np.ndarray, " num"]:
+    """Penalties in a geometric sequence, the largest first: float64.
 
     The largest gives almost zero weights. With g the gradient in W at W = 0 and the best bias there
-    (the log of each class's share), the optimum has ‖W‖ ≤ ‖g‖ / l2, so that its logits differ from
-    the bias by at most √λ₁ ‖g‖ / l2 in root mean square (λ₁: the largest eigenvalue of the
-    covariance): 0.1 there. The smallest is too small to matter: seen as a prior, l2 is a normal
-    distribution of each weight with variance 1 / (l2 · N), and the logits before any data have
-    a standard deviation of 10 (tr Cov / (l2 · N) = 100).
+    (the log of each class's fraction of the weight), the optimum has ‖W‖ ≤ ‖g‖ / l2. Its logits
+    then differ from the bias by at most √λ₁ ‖g‖ / l2 in root mean square, where λ₁ is the largest
+    eigenvalue of the covariance: 0.1 for the largest penalty. The smallest is too small to matter:
+    as a prior, l2 is a normal distribution of each weight with variance 1 / (l2 · N), under which
+    the logits have a standard deviation of 10 (tr Cov / (l2 · N) = 100).
 
-    Raises ValueError for num < 1 and for features that are all constant.
+    Raises:
+      ValueError: for num < 1, and for features that are all constant.
     """
     if num < 1:
-        raise ValueError(f"A path needs at least 1 penalty; it got {num}.")
+        raise ValueError(f"A path needs at least 1 penalty; got {num}.")
     largest_root = float(jnp.sqrt(prepared.eigenvalues[-1]))
     largest = 10 * largest_root * float(jnp.linalg.norm(_gradient_at_zero(prepared)))
     if not largest > 0:
-        raise ValueError("The features say nothing of the labels: there is no path of penalties.")
+        raise ValueError("The features do not predict the labels: there is no path of penalties.")
     smallest = float(_total_variance(prepared)) / (100 * len(prepared.y))
     return np.geomspace(largest, min(smallest, largest / 1000), num)
 
 
 @jax.jit
-def _total_variance(prepared: Prepared) -> jax.Array:
-    """tr Cov of the features, with the common weights."""
+def _total_variance(prepared: Prepared) -> Float[Array, ""]:
+    """tr Cov of the features, under the weights of the problem."""
     return prepared.weights @ (prepared.features[:-1] ** 2).sum(0) / prepared.weights.sum()
 
 
 @jax.jit
-def _gradient_at_zero(prepared: Prepared) -> jax.Array:
-    """∂loss/∂W at W = 0 and the best bias there, with the common weights: [C, D]."""
+def _gradient_at_zero(prepared: Prepared) -> Float[Array, "C D"]:
+    """∂loss/∂W at W = 0 and the best bias there, under the weights of the problem: [C, D]."""
     labels = jax.nn.one_hot(prepared.y, len(prepared.priors), axis=0, dtype=prepared.priors.dtype)
     residual = (prepared.priors[:, None] - labels) * (prepared.weights / prepared.weights.sum())
     return product(residual, prepared.features.T)[:, :-1]

@@ -1,4 +1,4 @@
-"""Softmax over very large vocabularies: a linear layer's losses without its [N, V] logits. Pure.
+"""Softmax over very large vocabularies: losses of a linear layer without its [N, V] logits. Pure.
 
 loss, gradients = jax.value_and_grad(linear_cross_entropy, (0, 1))(x, W, labels)
 """

@@ -1,29 +1,32 @@
 """The exact loss of a linear layer with a huge vocabulary, without its [N, V] logits. Pure.
 
-The logits are made a tile at a time, twice: a forward pass leaves four numbers per row, and a
-backward pass turns each tile into its share of the gradients while a cache holds it. The last part
-divides the vocabulary over the devices of a mesh.
+The logits are computed tile by tile, twice: the forward pass leaves four numbers per row, and the
+backward pass turns each tile into its contribution to the gradients while a cache holds it. The
+last part divides the vocabulary over the devices of a mesh.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float, Int, Num
 
 from softmax_jax import checks
 
-# A tile of 2048 × 1024 float32 logits is 8 MB. Measured on 2 CPU cores: a quarter or four times as
-# many make the loss slower by less than 10 %.
+# A tile of 2048 × 1024 float32 logits is 8 MB. Measured on 2 CPU cores: tiles of a quarter or four
+# times this size slow the loss by less than 10 %.
 _ROWS, _COLUMNS, _LOGITS = 2048, 1024, 2**20
 
 
 class Tiles(NamedTuple):
     """A grid of `num_rows` × `num_columns` tiles, each of `rows` × `columns` logits.
 
-    Rows beyond N are padding. The last tile of a row of tiles begins so early that it ends at V.
+    Rows beyond N are padding. The last tile of columns starts early enough to end at V.
     """
 
     rows: int
@@ -33,19 +36,24 @@ class Tiles(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """A few columns of the layer: W [D, columns], bias [columns] or None, and the first one's word.
+    """The columns of one tile: W [D, columns], bias [columns] or None, and the first one's word.
 
-    seen: how many of them belong to the tile before, too.
+    seen: how many of them belong to the previous tile, too.
     """
 
-    W: Any
-    bias: Any
-    start: Any
-    seen: Any
+    W: Float[Array, "D columns"]
+    bias: Num[Array, " columns"] | None
+    start: Int[Array, ""]
+    seen: Int[Array, ""]
 
 
-def cut(num_rows, num_columns, row_block=None, vocabulary_block=None) -> Tiles:
-    """Tiles of at most row_block × vocabulary_block logits, as even as can be.
+def cut(
+    num_rows: int,
+    num_columns: int,
+    row_block: int | None = None,
+    vocabulary_block: int | None = None,
+) -> Tiles:
+    """Tiles of at most row_block × vocabulary_block logits, as even as possible.
 
     >>> cut(5, 10, row_block=4, vocabulary_block=4)
     Tiles(rows=3, num_rows=2, columns=4, num_columns=3)
@@ -60,52 +68,60 @@ def _even(length, largest):
     return -(-length // count), count
 
 
-def in_rows(tiles: Tiles, leaf):
-    """[N, ...] -> [num_rows, rows, ...], padded with zeros."""
+def in_rows(tiles: Tiles, leaf: Num[Array, "N ..."]) -> Num[Array, "num_rows rows ..."]:
+    """Cuts the rows into tiles, padded with zeros."""
     missing = tiles.rows * tiles.num_rows - leaf.shape[0]
     padded = jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
     return padded.reshape(tiles.num_rows, tiles.rows, *leaf.shape[1:])
 
 
-def out_of_rows(leaf, num_rows):
-    """`in_rows` undone: [num_rows, rows, ...] -> [N, ...]."""
+def out_of_rows(leaf: Num[Array, "num_rows rows ..."], num_rows: int) -> Num[Array, "N ..."]:
+    """The inverse of `in_rows`: the first `num_rows` rows without the padding."""
     return leaf.reshape(-1, *leaf.shape[2:])[:num_rows]
 
 
-def columns_of(tiles: Tiles, W, bias, k) -> Columns:
-    """The columns of the k-th tile of a row of tiles."""
+def columns_of(
+    tiles: Tiles,
+    W: Float[Array, "D V"],
+    bias: Num[Array, " V"] | None,
+    k: Int[Array, ""] | int,
+) -> Columns:
+    """The columns of the k-th tile."""
     wanted = k * tiles.columns
     start = jnp.minimum(wanted, W.shape[1] - tiles.columns)
 
-    def part(leaf):
+    def in_tile(leaf):
         return lax.dynamic_slice_in_dim(leaf, start, tiles.columns, axis=-1)
 
-    return Columns(part(W), None if bias is None else part(bias), start, wanted - start)
+    return Columns(in_tile(W), None if bias is None else in_tile(bias), start, wanted - start)
 
 
-def logits(x, columns: Columns, softcap=None):
-    """o = xW + b, or softcap · tanh(o / softcap): [rows, columns]."""
+def logits(
+    x: Float[Array, "rows D"], columns: Columns, softcap: float | int | None = None
+) -> Float[Array, "rows columns"]:
+    """o = xW + b, or softcap · tanh(o / softcap)."""
     scores = product(x, columns.W)
     if columns.bias is not None:
         scores = scores + columns.bias
     return scores if softcap is None else softcap * jnp.tanh(scores / softcap)
 
 
-def product(a, b):
-    """ab with sums of float32, or wider; float32 means float32 on every backend."""
+def product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The matrix product ab, summed in float32 or wider, in full precision on every backend."""
     dtype = sum_dtype(a, b)
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST, preferred_element_type=dtype)
 
 
-def sum_dtype(x, W):
-    """What logits and sums are kept in: float32, or wider if the inputs are."""
+def sum_dtype(x: Float[Array, "..."], W: Float[Array, "..."]) -> DTypeLike:
+    """The type of logits and sums: float32, or wider if the inputs are."""
     return jnp.promote_types(jnp.promote_types(x.dtype, W.dtype), jnp.float32)
 
 
 class Options(NamedTuple):
-    """What is known when the program is compiled. axis_name: the mesh axis that divides V.
+    """What is known when the program is compiled.
 
-    vocabulary_size: V, over all devices; tiles: of one device's share.
+    tiles: of one device's part of the vocabulary · vocabulary_size: V, over all devices ·
+    axis_name: the mesh axis that divides V.
     """
 
     tiles: Tiles
@@ -119,39 +135,47 @@ class Options(NamedTuple):
 class Statistics(NamedTuple):
     """Of each row [N] of logits o: m = max o, Σ exp(o - m), o[label], and Σ o where it is used."""
 
-    largest: jax.Array
-    exponentials: jax.Array
-    picked: jax.Array
-    total: jax.Array
+    largest: Float[Array, " N"]
+    exponentials: Float[Array, " N"]
+    picked: Float[Array, " N"]
+    total: Float[Array, " N"]
 
 
-def statistics(options: Options, x, W, bias, labels) -> Statistics:
-    """The statistics of the logits of x [N, D], W [D, V] and bias [V] or None, labels [N]."""
+def statistics(
+    options: Options,
+    x: Float[Array, "N D"],
+    W: Float[Array, "D V"],
+    bias: Float[Array, " V"] | None,
+    labels: Int[Array, " N"],
+) -> Statistics:
+    """The statistics of every row of logits."""
     local = labels - first_word(options.axis_name, W)
     rows = in_rows(options.tiles, x), in_rows(options.tiles, local)
-    found = lax.map(lambda rows: _row_statistics(options, *rows, W, bias), rows)
+    found = lax.map(lambda rows: _row_statistics(options, rows, W, bias), rows)
     found = jax.tree.map(lambda leaf: out_of_rows(leaf, len(x)), found)
     return _over_axis(options, found) if options.axis_name else found
 
 
-def num_partitions(axis_name):
-    """Into how many shares the mesh axis divides V; None: one."""
+def num_partitions(axis_name: str | None) -> int:
+    """The number of parts into which the mesh axis divides V; without an axis, one."""
     return lax.axis_size(axis_name) if axis_name else 1
 
 
-def first_word(axis_name, W):
+def first_word(axis_name: str | None, W: Float[Array, "D V"]) -> Int[Array, ""] | int:
     """The word of the first column that this device holds."""
     return lax.axis_index(axis_name) * W.shape[1] if axis_name else 0
 
 
-def varying(options, tree):
-    """The same arrays, free to become different on the devices of the axis."""
+def varying(options: Options, tree: Any) -> Any:
+    """The same arrays, marked as varying over the devices of the axis."""
     if not options.axis_name:
         return tree
     return jax.tree.map(lambda leaf: lax.pcast(leaf, options.axis_name, to="varying"), tree)
 
 
-def _row_statistics(options, x, labels, W, bias):
+def _row_statistics(options, rows, W, bias):
+    x, labels = rows
+
     def add(found, k):
         columns = columns_of(options.tiles, W, bias, k)
         scores = logits(x, columns, options.softcap)
@@ -183,7 +207,7 @@ def _add_tile(options, found, scores, index, seen):
 
 
 def _over_axis(options, found):
-    """One statistic per row out of the devices' own: the only words that they exchange."""
+    """Combines the statistics of all devices: all that the forward pass communicates."""
     largest = lax.pmax(found.largest, options.axis_name)
     exponentials = found.exponentials * jnp.exp(found.largest - largest)
     sums = exponentials, found.picked, found.total
@@ -191,15 +215,21 @@ def _over_axis(options, found):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def row_losses(options: Options, x, W, bias, labels):
-    """log Z - (1 - ε) o[label] - ε mean(o) + z (log Z)², with log Z = LogSumExp(o): [N].
+def row_losses(
+    options: Options,
+    x: Float[Array, "N D"],
+    W: Float[Array, "D V"],
+    bias: Float[Array, " V"] | None,
+    labels: Int[Array, " N"],
+) -> Float[Array, " N"]:
+    """log Z - (1 - ε) o[label] - ε mean(o) + z (log Z)², with log Z = LogSumExp(o), of each row.
 
-    x [N, D], W [D, V], bias [V] or None, labels [N] in 0..V-1. On a mesh W and bias are this
-    device's share, and labels count over all of V.
+    Labels are in 0..V-1. On a mesh, W and bias are this device's part, and labels count over all of
+    V.
 
-    The logits are made twice: for the loss, and in the backward pass, tile by tile, each tile
-    being turned into its share of the gradients while a cache holds it. That is a fourth product
-    where the full form has three, and nothing is written to memory and read back for it.
+    The logits are computed twice: for the loss, and again in the backward pass, where each tile is
+    turned into its contribution to the gradients while a cache holds it. That makes four matrix
+    products where the full form has three, but no logits are written to memory and read back.
     """
     return _forward(options, x, W, bias, labels)[0]
 
@@ -207,7 +237,7 @@ def row_losses(options: Options, x, W, bias, labels):
 def _forward(options, x, W, bias, labels):
     found = statistics(options, x, W, bias, labels)
     log_sum, smoothing = jnp.log(found.exponentials), options.label_smoothing
-    # The small differences first: LogSumExp alone has the rounding error of the largest logit.
+    # Subtract the largest logit first: LogSumExp alone has the rounding error of that logit.
     losses = log_sum + (1 - smoothing) * (found.largest - found.picked)
     if smoothing:
         losses += smoothing * (found.largest - found.total / options.vocabulary_size)
@@ -217,8 +247,9 @@ def _forward(options, x, W, bias, labels):
 
 
 class _Rows(NamedTuple):
-    """A block of rows: the gradient of its tile of logits is scale · exp(o - largest) - slope · y,
-    where y is the smoothed label.
+    """A tile of rows: the gradient in its logits is scale · exp(o - largest) - slope · y.
+
+    y is the smoothed label.
     """
 
     x: jax.Array
@@ -257,9 +288,9 @@ def _backward(options, residuals, cotangents):
 
 
 def _column_gradients(options, columns, rows, dx):
-    """A column of tiles: (dx with its share added, (dW [D, columns], db [columns] or None)).
+    """A column of tiles: (dx plus its contribution, (dW [D, columns], db [columns] or None)).
 
-    Columns that the tile before has, too, get the same gradients once more, and add nothing to dx.
+    Columns that the previous tile has, too, get the same gradients again, and add nothing to dx.
     """
     new = jnp.arange(columns.W.shape[1]) >= columns.seen
     adding_W = jnp.where(new, columns.W, 0)
@@ -281,8 +312,8 @@ def _column_gradients(options, columns, rows, dx):
 def _logit_gradient(options, columns, rows: _Rows):
     scores = logits(rows.x, columns, options.softcap)
     is_label = jnp.arange(scores.shape[1]) == (rows.labels - columns.start)[:, None]
-    share = options.label_smoothing / options.vocabulary_size
-    target = (1 - options.label_smoothing) * is_label + share
+    smoothing = options.label_smoothing
+    target = (1 - smoothing) * is_label + smoothing / options.vocabulary_size
     gradient = rows.scale[:, None] * jnp.exp(scores - rows.largest[:, None])
     gradient = gradient - rows.slope[:, None] * target
     if options.softcap is not None:
@@ -294,51 +325,52 @@ row_losses.defvjp(_forward, _backward)
 
 
 def linear_cross_entropy(
-    x,
-    W,
-    labels,
+    x: ArrayLike,
+    W: ArrayLike,
+    labels: ArrayLike,
     *,
-    bias=None,
-    example_weights=None,
-    ignore_index=None,
-    label_smoothing=0.0,
-    z_loss=0.0,
-    logit_softcap=None,
-    row_block=None,
-    vocabulary_block=None,
-    axis_name=None,
-):
+    bias: ArrayLike | None = None,
+    example_weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float | int = 0.0,
+    z_loss: float | int = 0.0,
+    logit_softcap: float | int | None = None,
+    row_block: int | None = None,
+    vocabulary_block: int | None = None,
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
     """Σ w · loss / Σ w, the mean cross-entropy of logits xW + b that never exist as [N, V].
 
     With o = xW + b, or c · tanh((xW + b) / c) for a softcap c, and log Z = log Σ exp o,
 
         loss = log Z - (1 - ε) o[label] - ε mean(o) + z (log Z)².
 
-    Value and gradients are those of the full form; at any time there is one tile of the logits,
-    row_block × vocabulary_block (in the backward pass, two). Asked for the value alone, it makes
-    no gradients. Logits, sums and the result are float32 (float64 for such inputs); the gradients
-    have the types of their arguments. Works under `jit`, `vmap` and `grad`; second derivatives are
-    not supported.
+    Value and gradients are those of the full form; at any time one tile of the logits exists,
+    row_block × vocabulary_block (in the backward pass, two). No gradients are computed where only
+    the value is asked for. Logits, sums and the result are float32 (float64 for float64 inputs);
+    the gradients have the types of their arguments. Works under `jit`, `vmap` and `grad`; second
+    derivatives are not supported.
 
     Args:
       x: features [N, D], float32 or bfloat16 (then the gradient of a logit is rounded to it).
       W, bias: weights [D, V]; biases [V] or None. A layer kept as [V, D] is passed as `W.T`.
       labels: integers [N] in 0..V-1.
       example_weights: w [N], None: ones. Where all are 0, the loss and all gradients are 0.
-      ignore_index: the label of rows that do not count. What such a row holds, or one of weight 0,
-        does not matter, NaN included; it gets no gradient, and neither does its weight.
-      label_smoothing: ε, from 0 to below 1: the share of the label that all V words divide.
+      ignore_index: the label of rows that do not count. The contents of such a row, or of one of
+        weight 0, do not matter, even NaN; neither the row nor its weight gets a gradient.
+      label_smoothing: ε, at least 0 and below 1: the fraction of the label's probability that is
+        divided among all V words.
       z_loss: z, of 0 or more: keeps log Z near 0.
       logit_softcap: c above 0, or None.
-      row_block, vocabulary_block: the most rows and columns of a tile. None: what suits the caches
-        of a CPU, at most 8 MB of logits.
+      row_block, vocabulary_block: the most rows and columns of a tile. None: sizes that suit the
+        caches of a CPU, at most 8 MB of logits.
       axis_name: inside `shard_map`, the axis over which W and bias are divided by their V, while x,
         labels and weights are whole; see `sharded_linear_cross_entropy`.
 
     Raises:
-      ValueError: shapes that do not fit, no rows, a type or an option out of its range, or a label
-        outside 0..V-1 that is not the ignore index. Under `jit` labels are not known: there such a
-        label makes loss and gradients NaN. `check_labels` checks them before.
+      ValueError: for shapes that do not fit, no rows, a wrong type, an option out of its range, or
+        a label outside 0..V-1 that is not the ignore index. Under `jit` the labels are not known:
+        there such a label makes loss and gradients NaN. Check them before with `check_labels`.
 
     >>> x, W = jnp.ones((4, 2)), jnp.zeros((2, 1024))
     >>> print(linear_cross_entropy(x, W, jnp.array([1, 2, 3, 1023])) / jnp.log(2))  # log₂ 1024
@@ -357,7 +389,7 @@ def linear_cross_entropy(
     _check_options(label_smoothing, z_loss, logit_softcap)
 
     weights = _row_weights(labels, example_weights, ignore_index, num_words, sum_dtype(x, W))
-    tiles = cut(*x.shape[:1], *W.shape[1:], row_block, vocabulary_block)
+    tiles = cut(len(x), W.shape[1], row_block, vocabulary_block)
     options = Options(tiles, num_words, label_smoothing, z_loss, logit_softcap, axis_name)
     counts = weights != 0  # NaN counts
     x, labels, weights = (
@@ -370,7 +402,7 @@ def linear_cross_entropy(
 
 
 def _row_weights(labels, example_weights, ignore_index, num_words, dtype):
-    """The weights of the rows that count, 0 of those to be ignored, NaN for labels not in 0..V-1.
+    """The weight of each row: 0 where it is ignored, NaN where its label is not in 0..V-1.
 
     NaN, because a wrong label that went unnoticed would still be trained on.
     """
@@ -389,55 +421,62 @@ def _check_options(label_smoothing, z_loss, logit_softcap):
 
 
 def sharded_linear_cross_entropy(
-    mesh,
-    x,
-    W,
-    labels,
+    mesh: Mesh | AbstractMesh,
+    x: ArrayLike,
+    W: ArrayLike,
+    labels: ArrayLike,
     *,
-    bias=None,
-    example_weights=None,
-    ignore_index=None,
-    axis_name=None,
-    **options,
-):
-    """`linear_cross_entropy` with W [D, V] and bias [V] divided by their V over an axis of a mesh.
+    bias: ArrayLike | None = None,
+    example_weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    axis_name: str | None = None,
+    **options: Any,
+) -> Float[Array, ""]:
+    """`linear_cross_entropy` with W [D, V] and bias [V] divided along V over an axis of a mesh.
 
-    Every device makes the tiles of its own share of V. For the value they exchange a maximum and
-    three sums per row; for the gradients the sum of dx [N, D]. dW and the gradient of the bias stay
-    divided as W is. x, labels and weights are whole on every device. axis_name: which axis (None:
-    the only one); over the others the compiler divides what there is to divide.
+    Each device computes the tiles of its own part of V. For the value the devices exchange a
+    maximum and three sums per row; for the gradients, the sum of dx [N, D]. dW and the gradient of
+    the bias stay divided as W is. x, labels and weights are whole on every device.
 
         mesh = jax.make_mesh((8,), ("vocabulary",), axis_types=(AxisType.Auto,))
         W = jax.device_put(W, NamedSharding(mesh, PartitionSpec(None, "vocabulary")))
         loss = functools.partial(sharded_linear_cross_entropy, mesh)
         jax.jit(jax.value_and_grad(loss, (0, 1)))(x, W, labels)
 
-    Raises ValueError as `linear_cross_entropy` does, for an axis that the mesh does not have, and
-    for a V that the devices do not divide: pad W with zeros and the bias with -inf (not with label
-    smoothing).
+    Args:
+      mesh: the devices.
+      x, W, labels, bias, example_weights, ignore_index, options: as in `linear_cross_entropy`.
+      axis_name: the axis that divides V; None: the only one. Over the other axes the compiler
+        divides the computation.
+
+    Raises:
+      ValueError: as `linear_cross_entropy` does, for an axis that the mesh does not have, and for a
+        V that is not a multiple of the number of devices: pad W with zeros and the bias with -inf
+        (not with label smoothing).
     """
     if axis_name is None and len(mesh.axis_names) == 1:
         (axis_name,) = mesh.axis_names
-    if axis_name not in mesh.axis_names:
+    if axis_name is None or axis_name not in mesh.axis_names:
         raise ValueError(f"axis_name must be one of {mesh.axis_names}; it is {axis_name!r}.")
-    checks.check_layer(*map(jnp.asarray, (x, W)), None)
+    x, W, labels, bias, example_weights = checks.as_arrays(x, W, labels, bias, example_weights)
+    checks.check_layer(x, W, None)
     devices = mesh.shape[axis_name]
     if W.shape[1] % devices:
         raise ValueError(f"V must be a multiple of the {devices} devices; it is {W.shape[1]}.")
-    checks.check_labels(jnp.asarray(labels), len(x), W.shape[1], ignore_index)
+    checks.check_labels(labels, len(x), W.shape[1], ignore_index)
     options |= {"ignore_index": ignore_index, "axis_name": axis_name}
 
-    def of_share(W, bias, x, labels, weights):
+    def on_device(W, bias, x, labels, weights):
         return linear_cross_entropy(x, W, labels, bias=bias, example_weights=weights, **options)
 
-    divided = over_vocabulary(of_share, mesh, axis_name)
+    divided = over_vocabulary(on_device, mesh, axis_name)
     return divided(W, bias, x, labels, example_weights)
 
 
-def over_vocabulary(function, mesh, axis_name):
-    """function(W, bias, *arrays) on W [D, V] and bias [V], or None, divided over an axis of a mesh.
+def over_vocabulary(function: Callable, mesh: Mesh | AbstractMesh, axis_name: str) -> Callable:
+    """function(W, bias, *arrays) with W [D, V] and bias [V] or None divided over an axis of a mesh.
 
-    Inside, W and bias are a device's share; the arrays are whole, and so must be what it returns.
+    The function gets a device's part of W and bias and whole arrays, and must return whole arrays.
     """
     whole, last = PartitionSpec(), PartitionSpec(axis_name)
 

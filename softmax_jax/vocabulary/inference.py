@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
 
 from softmax_jax import checks
 from softmax_jax.checks import as_arrays
@@ -19,11 +21,23 @@ from softmax_jax.vocabulary.exact import (
 )
 
 
-def log_prob(x, W, labels, *, bias=None, row_block=None, vocabulary_block=None):
-    """log softmax(xW + b)[label], a row at a time: x [N, D], W [D, V], labels [N] -> [N].
+def log_prob(
+    x: ArrayLike,
+    W: ArrayLike,
+    labels: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    row_block: int | None = None,
+    vocabulary_block: int | None = None,
+) -> Float[Array, " N"]:
+    """log softmax(xW + b)[label] of each row: x [N, D], W [D, V], labels [N] -> [N].
 
-    Never holds the [N, V] logits, and can be differentiated: it is what `linear_cross_entropy`
-    averages, negated. Labels outside 0..V-1 raise ValueError; under `jit` they give NaN.
+    It never holds the [N, V] logits and can be differentiated: `linear_cross_entropy` averages its
+    negative.
+
+    Raises:
+      ValueError: for shapes that do not fit, and for labels outside 0..V-1, which under `jit` give
+        NaN.
 
     >>> print(log_prob(jnp.ones((1, 2)), jnp.zeros((2, 1024)), jnp.array([7])) / jnp.log(2))
     [-10.]
@@ -34,15 +48,23 @@ def log_prob(x, W, labels, *, bias=None, row_block=None, vocabulary_block=None):
 
 
 def log_prob_and_rank(
-    x, W, labels, *, bias=None, row_block=None, vocabulary_block=None, axis_name=None
-):
-    """`log_prob` [N], and how many words beat the label: int32 [N], as `metrics.rank` has it.
+    x: ArrayLike,
+    W: ArrayLike,
+    labels: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    row_block: int | None = None,
+    vocabulary_block: int | None = None,
+    axis_name: str | None = None,
+) -> tuple[Float[Array, " N"], Int[Array, " N"]]:
+    """`log_prob`, and the number of words that beat the label: int32, as `metrics.rank`.
 
-    A word beats the label if its logit is larger, or equal with a smaller index: rank 0 is what
-    argmax calls correct, and below k the label is among the `top_k`. Two passes over the tiles of
-    the logits. axis_name: inside `shard_map`, the axis over which V is divided.
+    A word beats the label if its logit is larger, or equal with a smaller index: at rank 0 argmax
+    picks the label, and at a rank below k the label is among the `top_k`. Makes two passes over the
+    tiles of the logits. axis_name: inside `shard_map`, the axis over which V is divided.
 
-    Raises ValueError as `log_prob` does; under `jit` a wrong label makes the log-probability NaN.
+    Raises:
+      ValueError: as `log_prob` does; under `jit` a wrong label makes the log-probability NaN.
 
     >>> x, W, labels = jnp.ones((1, 1)), jnp.array([[3.0, 9.0, 5.0, 9.0]]), jnp.array([3])
     >>> int(log_prob_and_rank(x, W, labels)[1][0])
@@ -55,21 +77,30 @@ def log_prob_and_rank(
     there = (labels >= 0) & (labels < options.vocabulary_size)
     local = labels - first_word(axis_name, W)
     rows = [exact.in_rows(options.tiles, leaf) for leaf in (x, local, found.picked)]
-    ranks = lax.map(lambda rows: _ranks_of_rows(options, *rows, W, bias), rows)
+    ranks = lax.map(lambda rows: _ranks_of_rows(options, rows, W, bias), rows)
     ranks = exact.out_of_rows(ranks, len(x))
     ranks = lax.psum(ranks, axis_name) if axis_name else ranks
     return jnp.where(there, log_p, jnp.nan), ranks
 
 
-def top_k(x, W, k, *, bias=None, row_block=None, vocabulary_block=None):
+def top_k(
+    x: ArrayLike,
+    W: ArrayLike,
+    k: int,
+    *,
+    bias: ArrayLike | None = None,
+    row_block: int | None = None,
+    vocabulary_block: int | None = None,
+) -> tuple[Float[Array, "N k"], Int[Array, "N k"]]:
     """The k largest logits of each row, and their words: x [N, D], W [D, V] -> [N, k] and [N, k].
 
-    In descending order, the lower of two words with equal logits first: as `jax.lax.top_k` on all
-    logits, of which there is one tile of row_block × vocabulary_block at a time (× k where that is
-    more). A difference of logits is one of log-probabilities: with `log_prob` of the first word all
-    k are known.
+    They are in descending order, the lower of two words with equal logits first, as from
+    `jax.lax.top_k` on all logits. One tile of the logits exists at a time, of row_block rows and
+    vocabulary_block or k columns, whichever is more. A difference of logits is a difference of
+    log-probabilities: `log_prob` of the first word gives those of all k.
 
-    Raises ValueError for shapes that do not fit, and for a k outside 1..V.
+    Raises:
+      ValueError: for shapes that do not fit, and for a k outside 1..V.
 
     >>> logits, words = top_k(jnp.ones((1, 1)), jnp.array([[3.0, 9.0, 5.0, 9.0]]), 3)
     >>> words.tolist()
@@ -83,7 +114,8 @@ def top_k(x, W, k, *, bias=None, row_block=None, vocabulary_block=None):
     columns = max(k, grid.columns)
     grid = grid._replace(columns=columns, num_columns=-(-W.shape[1] // columns))
     best = lax.map(lambda rows: _best_of_rows(grid, rows, W, bias, k), exact.in_rows(grid, x))
-    return tuple(exact.out_of_rows(leaf, len(x)) for leaf in best)
+    scores, words = (exact.out_of_rows(leaf, len(x)) for leaf in best)
+    return scores, words
 
 
 def _checked(x, W, labels, bias, row_block, vocabulary_block, axis_name=None):
@@ -96,8 +128,9 @@ def _checked(x, W, labels, bias, row_block, vocabulary_block, axis_name=None):
     return Options(grid, num_words, axis_name=axis_name), (x, W, labels, bias)
 
 
-def _ranks_of_rows(options, x, labels, own, W, bias):
-    """How many words of this device beat the label, whose logit is `own` [rows]."""
+def _ranks_of_rows(options, rows, W, bias):
+    """The number of words on this device that beat the label, whose logit is `own` [rows]."""
+    x, labels, own = rows
 
     def add(count, number):
         columns = exact.columns_of(options.tiles, W, bias, number)
@@ -137,13 +170,14 @@ class Layer(NamedTuple):
     bias: Any = None
 
 
-def kl_divergence(true: Layer, model: Layer, *, row_block=None):
-    """KL(p ‖ q) = Σ p (log p - log q) of each row, in nats: [N].
+def kl_divergence(true: Layer, model: Layer, *, row_block: int | None = None) -> Float[Array, " N"]:
+    """KL(p ‖ q) = Σ p (log p - log q) of each row, in nats.
 
-    p is the softmax of the true layer and q that of the model's; their D may differ. Holds
-    [row_block, V] logits of each at a time (None: about 8 MB of them), makes each product once.
+    p is the softmax of the true layer and q that of the model's; their D may differ. It holds
+    [row_block, V] logits of each at a time (None: about 8 MB), and computes each product once.
 
-    Raises ValueError for shapes that do not fit.
+    Raises:
+      ValueError: for shapes that do not fit.
 
     >>> one = Layer(jnp.ones((1, 1)), jnp.array([[50.0, 0.0]]))
     >>> coin = Layer(jnp.ones((1, 1)), jnp.zeros((1, 2)))

@@ -1,9 +1,9 @@
 """Losses on a few sampled words instead of all V, and every vocabulary loss by its name. Pure.
 
 The sampled losses take features x [N, D], the layer W [D, V] and bias [V] or None, labels [N] in
-0..V-1, and words [S] drawn from a proposal q, the same for all rows. They read and train the columns
-of labels and words alone, and return the mean over the rows, weighted by example_weights [N] (None:
-ones). They raise ValueError for shapes that do not fit and for wrong labels, as
+0..V-1, and words [S] drawn from a proposal q, the same for all rows. They read and train only the
+columns of labels and words, and return the mean over the rows, weighted by example_weights [N]
+(None: ones). They raise ValueError for shapes that do not fit and for wrong labels, as
 `linear_cross_entropy` does (under `jit`, wrong labels give NaN).
 """
 
@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from softmax_jax import checks, metrics, model, train
 from softmax_jax.vocabulary.exact import (
@@ -41,10 +44,12 @@ class Proposal(NamedTuple):
 def log_uniform(vocabulary_size: int) -> Proposal:
     """q(v) = log((v + 2) / (v + 1)) / log(V + 1): about 1 / v, Zipf's law.
 
-    For words sorted by their frequency, the most frequent first. A draw is ⌊(V + 1)^u⌋ - 1, with u
-    uniform on [0, 1). Its float32 makes single rare words up to 1 % more or less frequent than q
-    for V = 10^5, and up to 10 % for 10^6; their neighbours balance it. A V outside 1..2^20 raises
-    ValueError.
+    It is for words sorted by frequency, the most frequent first. A draw is ⌊(V + 1)^u⌋ - 1, with u
+    uniform on [0, 1). Rounding to float32 makes single rare words up to 1 % more or less frequent
+    than q for V = 10^5, and up to 10 % for 10^6; their neighbours balance it.
+
+    Raises:
+      ValueError: for a V outside 1..2^20.
 
     >>> print(jnp.exp(log_uniform(3).log_prob(jnp.arange(3))).round(4))
     [0.5    0.2925 0.2075]
@@ -53,7 +58,7 @@ def log_uniform(vocabulary_size: int) -> Proposal:
     span = math.log(vocabulary_size + 1)
 
     def draw(key, num_samples):
-        # From the far end, u = 1 - w: there, where q is small, float32 has w in the finest steps.
+        # With u = 1 - w, float32 has its finest steps at small w, where q is small.
         w = jax.random.bits(key, (num_samples,), jnp.uint32).astype(jnp.float32) * 2.0**-32
         words = jnp.floor((vocabulary_size + 1) * jnp.exp(-span * w)).astype(jnp.int32) - 1
         return jnp.clip(words, 0, vocabulary_size - 1)
@@ -63,7 +68,11 @@ def log_uniform(vocabulary_size: int) -> Proposal:
 
 @functools.cache
 def uniform(vocabulary_size: int) -> Proposal:
-    """q(v) = 1 / V. V out of 1..2^31 - 1 raises ValueError."""
+    """q(v) = 1 / V.
+
+    Raises:
+      ValueError: for a V outside 1..2^31 - 1.
+    """
     checks.check_count("vocabulary_size", vocabulary_size, 2**31 - 1)
 
     def draw(key, num_samples):
@@ -72,16 +81,25 @@ def uniform(vocabulary_size: int) -> Proposal:
     return Proposal(draw, lambda words: jnp.full(words.shape, -math.log(vocabulary_size)))
 
 
-def sampled_softmax(x, W, labels, words, proposal: Proposal, *, bias=None, example_weights=None):
+def sampled_softmax(
+    x: ArrayLike,
+    W: ArrayLike,
+    labels: ArrayLike,
+    words: ArrayLike,
+    proposal: Proposal,
+    *,
+    bias: ArrayLike | None = None,
+    example_weights: ArrayLike | None = None,
+) -> Float[Array, ""]:
     """log(exp o[label] + Σ exp(o[w] - log(S q(w)))) - o[label], over the sampled w ≠ label.
 
-    The sum estimates the rest of the normaliser without bias: each word is divided by how often it
-    was to be expected among the S. A draw that hits the label is left out, for the label's own term
-    is there already.
+    The sum is an unbiased estimate of the other terms of the normaliser: each word is divided by
+    its expected count among the S. A draw that hits the label is left out, because the label has a
+    term of its own.
 
-    Bias: the estimate of Z is unbiased, its logarithm and the gradient are not. The loss is too
-    small on average, and the mean gradient is off, both by O(1 / S); as S grows they tend to those
-    of the exact loss. With every word once and `uniform`, this is the exact loss.
+    Bias: the estimate of Z is unbiased; its logarithm and the gradient are not. On average the loss
+    is too small, and the gradient is off, both by O(1 / S); as S grows they tend to those of the
+    exact loss. With every word once and `uniform`, this is the exact loss.
 
     Sources: Bengio and Senécal, "Adaptive Importance Sampling to Accelerate Training of a Neural
     Probabilistic Language Model" (2008); Jean et al., "On Using Very Large Target Vocabulary for
@@ -95,14 +113,24 @@ def sampled_softmax(x, W, labels, words, proposal: Proposal, *, bias=None, examp
     return _mean(log_sum - own, labels, W, example_weights)
 
 
-def noise_contrastive(x, W, labels, words, proposal: Proposal, *, bias=None, example_weights=None):
+def noise_contrastive(
+    x: ArrayLike,
+    W: ArrayLike,
+    labels: ArrayLike,
+    words: ArrayLike,
+    proposal: Proposal,
+    *,
+    bias: ArrayLike | None = None,
+    example_weights: ArrayLike | None = None,
+) -> Float[Array, ""]:
     """softplus(-Δ[label]) + Σ softplus(Δ[w]) over the sampled w, with Δ[v] = o[v] - log(S q(v)).
 
-    Logistic regression that tells the label from S words of noise (which may hit it by chance).
+    This is logistic regression that tells the label from S words of noise, which may include the
+    label by chance.
 
-    Bias: none at the optimum, where every row may have any logits: there o = log p(v | x), sums to
-    one without a normaliser, for any S and any q > 0. Elsewhere the gradient is not that of the
-    exact loss; where Z = 1 it tends to it as S grows. The value is no cross-entropy.
+    Bias: none at the optimum, if each row may have any logits: there o = log p(v | x), which is
+    normalised, for any S and any q > 0. Elsewhere the gradient differs from that of the exact loss;
+    where Z = 1 it tends to it as S grows. The value is not a cross-entropy.
 
     Sources: Gutmann and Hyvärinen, "Noise-contrastive estimation" (2010); Mnih and Teh, "A fast and
     simple algorithm for training neural probabilistic language models" (2012).
@@ -114,12 +142,20 @@ def noise_contrastive(x, W, labels, words, proposal: Proposal, *, bias=None, exa
     return _mean(_binary(own, others), labels, W, example_weights)
 
 
-def negative_sampling(x, W, labels, words, *, bias=None, example_weights=None):
+def negative_sampling(
+    x: ArrayLike,
+    W: ArrayLike,
+    labels: ArrayLike,
+    words: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    example_weights: ArrayLike | None = None,
+) -> Float[Array, ""]:
     """softplus(-o[label]) + Σ softplus(o[w]) over the sampled w.
 
-    Bias: its optimum is o = log p(v | x) - log(S q(v)), not a softmax of p: it learns by how much a
-    word is more frequent than in q, and ranks words accordingly. Adding log(S q) to the bias
-    afterwards gives log p; adding it before makes this `noise_contrastive`.
+    Bias: its optimum is o = log p(v | x) - log(S q(v)), not log p: it learns how much more frequent
+    a word is than under q, and ranks words accordingly. Adding log(S q) to the bias after training
+    gives log p. Subtracting it from the logits during training makes this `noise_contrastive`.
 
     Source: Mikolov et al., "Distributed Representations of Words and Phrases and their
     Compositionality" (2013).
@@ -148,7 +184,7 @@ def _logits(x, W, labels, words, bias):
 
 
 def _log_counts(proposal, asked, words):
-    """log(S q): how often a word is to be expected among the S sampled ones."""
+    """log(S q): the log of the expected count of a word among the S sampled ones."""
     return jnp.log(words.size) + proposal.log_prob(asked)
 
 
@@ -171,17 +207,24 @@ OBJECTIVES = (EXACT, *_WITH_PROPOSAL, "negative_sampling")
 
 @functools.cache
 def objective(
-    name: str, vocabulary_size: int, num_samples: int | None = None, sharding=None
+    name: str,
+    vocabulary_size: int,
+    num_samples: int | None = None,
+    sharding: NamedSharding | None = None,
 ) -> Callable:
     """objective(key, x, W, labels, *, bias=None, example_weights=None) -> the mean loss, a scalar.
 
-    name: 'cross_entropy' (exact, without samples; the key plays no part), 'sampled_softmax',
-    'noise_contrastive' or 'negative_sampling', which draw num_samples words with the key,
-    log-uniformly, for all rows. sharding: that of V over devices, `NamedSharding(mesh, P(axis))`,
-    or None; the exact loss needs to know it. Cached: for equal arguments it is the same function,
-    so that nothing is compiled twice.
+    It is cached: equal arguments give the same function, so that nothing is compiled twice.
 
-    Raises ValueError for another name, and for an invalid number of samples.
+    Args:
+      name: 'cross_entropy' (exact; it ignores the key), or 'sampled_softmax', 'noise_contrastive'
+        or 'negative_sampling', which draw words log-uniformly with the key, the same for all rows.
+      vocabulary_size: V.
+      num_samples: the number of words that are drawn.
+      sharding: of V over devices, `NamedSharding(mesh, P(axis))`, or None; for the exact loss.
+
+    Raises:
+      ValueError: for another name, and for an invalid number of samples.
     """
     if name == EXACT:
         return functools.partial(_exact, sharding)
@@ -200,12 +243,17 @@ def objective(
 
 
 @functools.cache
-def criterion(name, num_classes, num_samples=0, sharding=None) -> train.Criterion:
-    """An `objective` on an augmented model: it never holds a batch's logits.
+def criterion(
+    name: str,
+    num_classes: int,
+    num_samples: int = 0,
+    sharding: NamedSharding | None = None,
+) -> train.Criterion:
+    """An `objective` on an augmented model, which never holds a batch's logits.
 
-    num_samples: words drawn for each batch, the same for all trials. The train loss is the one that
-    is minimised, on samples; validation is exact: loss, accuracy and top5. sharding: see
-    `objective`.
+    The train loss is the one that is minimised, on samples; validation is exact: loss, accuracy and
+    top5. num_samples: words drawn for each batch, the same for all trials; for the other arguments
+    see `objective`.
     """
     minimised = objective(name, num_classes, num_samples or None, sharding)
     measure = functools.partial(_measure, axis_name=None)

@@ -1,3 +1,5 @@
+"""A vocabulary divided over devices: the same loss, with a share of the memory on each."""
+
 import functools
 import json
 import subprocess
@@ -75,22 +77,22 @@ def found(environment):
     return json.loads(done.stdout)
 
 
-def test_eight_devices_find_what_one_does(found):
+def test_loss_and_gradients_on_eight_devices_match_one(found):
     assert max(found["differences"]) < 1e-6
 
 
-def test_trials_are_added_outside(found):
+def test_trials_on_eight_devices_match_one(found):
     assert found["trials"] < 1e-6
 
 
-def test_no_device_holds_more_than_its_share(found):
+def test_each_device_holds_an_eighth_of_the_layer(found):
     assert found["share"] == [16, 5000]
     layer, tile = 17 * 40_000 * 4, 24 * 1024 * 4
     assert found["arguments"] < layer / 8 + 64 * 20 * 4
     assert found["temporary"] < layer / 8 * 2 + 4 * tile + 64 * 16 * 4 * 8
 
 
-def test_devices_exchange_a_maximum_some_sums_and_dx(found):
+def test_devices_exchange_three_reductions(found):
     assert found["reductions"] == [3, 0]
 
 
@@ -101,7 +103,7 @@ def test_devices_exchange_a_maximum_some_sums_and_dx(found):
         ((1,), ("a",), 0, "nothing empty"),
     ],
 )
-def test_what_cannot_be_is_refused(shape, names, num_words, words):
+def test_unknown_axis_or_empty_layer_is_refused(shape, names, num_words, words):
     mesh = jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(names))
     with pytest.raises(ValueError, match=words):
         sharded_linear_cross_entropy(
@@ -109,7 +111,7 @@ def test_what_cannot_be_is_refused(shape, names, num_words, words):
         )
 
 
-def test_a_vocabulary_that_the_devices_do_not_divide_is_refused():
+def test_vocabulary_not_divisible_by_the_devices_is_refused():
     """The mesh is an abstract one: this process has a single device."""
     mesh = jax.sharding.AbstractMesh((3,), ("a",), axis_types=(AxisType.Auto,))
     loss = functools.partial(sharded_linear_cross_entropy, mesh)

@@ -66,7 +66,7 @@ def weigh(y, weighted):
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("name", NAMES)
-def test_agrees_with_logistic_regression(name, weighted):
+def test_estimator_agrees_with_logistic_regression(name, weighted):
     x, y, C = DATA[name]()
     own, by_class, weights = weigh(y, weighted)
     options = {"C": C, "class_weight": by_class, "max_iter": 10_000}
@@ -81,8 +81,8 @@ def test_agrees_with_logistic_regression(name, weighted):
     assert model.objective_ * C * weights.sum() == pytest.approx(value, rel=1e-8)
 
 
-@pytest.mark.parametrize("name", ["iris", "wine", *NAMES[4:]])
-def test_float32_agrees_too(name):
+@pytest.mark.parametrize("name", ["iris", "wine", "ill-conditioned", *NAMES[4:]])
+def test_float32_estimator_agrees_with_float64(name):
     x, y, C = DATA[name]()
     own, by_class, weights = weigh(y, True)
     exact = SoftmaxRegression(C, class_weight=by_class, **FLOAT64).fit(x, y, own)
@@ -107,14 +107,14 @@ def newton(x, labels, C, steps=30):
     return coef.reshape(num_classes, -1)
 
 
-def test_agrees_with_newton_without_an_intercept():
+def test_coefficients_without_intercept_match_newton():
     x, y, _ = DATA["iris"]()
     model = SoftmaxRegression(2.0, fit_intercept=False, tol=1e-13).fit(x, y)
     np.testing.assert_allclose(model.coef_, newton(x, y, 2.0), atol=1e-6)
     assert not model.intercept_.any() and model.intercept_.shape == (3,)
 
 
-def test_two_classes_without_an_intercept_are_the_difference_of_scores():
+def test_two_classes_without_intercept_are_the_difference_of_scores():
     x, y, _ = nearly_separable()
     model = SoftmaxRegression(0.1, fit_intercept=False, tol=1e-13).fit(x, y)
     expected = LogisticRegression(C=0.1, fit_intercept=False, solver="newton-cg", tol=1e-10)

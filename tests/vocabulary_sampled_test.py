@@ -1,16 +1,20 @@
+"""Losses on sampled words: what they estimate, their optima, proposals, and loss by name."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy import special
+from scipy import special, stats
 
 from softmax_jax.vocabulary import (
+    OBJECTIVES,
     Proposal,
     linear_cross_entropy,
     log_uniform,
     negative_sampling,
     noise_contrastive,
+    objective,
     sampled_softmax,
     uniform,
 )
@@ -58,7 +62,7 @@ def gradient_at(log_probabilities, loss):
 TRUE = special.softmax(np.random.default_rng(3).normal(size=NUM_WORDS)).astype(np.float32)
 
 
-def test_sampled_softmax_with_every_word_once_is_the_exact_loss():
+def test_sampled_softmax_of_every_word_is_the_exact_loss():
     x, W, bias, labels = problem()
     words = jax.random.permutation(jax.random.key(0), NUM_WORDS)
 
@@ -109,7 +113,7 @@ def test_the_bias_of_sampled_softmax_falls_as_one_over_the_samples():
     assert few[1] / many[1] == pytest.approx(8, rel=0.35)
 
 
-def test_draws_that_hit_the_label_are_left_out_of_sampled_softmax():
+def test_sampled_softmax_leaves_out_draws_of_the_label():
     x, W, bias, _ = problem()
     labels = jnp.full(9, 5)
     with_hits = compiled_loss("sampled_softmax", x, W, labels, jnp.array([5, 2, 5, 7]), bias=bias)
@@ -120,7 +124,7 @@ def test_draws_that_hit_the_label_are_left_out_of_sampled_softmax():
     assert compiled_loss("sampled_softmax", x, W, labels, jnp.array([5, 5])) == 0
 
 
-def test_noise_contrastive_has_its_optimum_at_the_true_normalised_probabilities():
+def test_noise_contrastive_optimum_is_the_true_log_probabilities():
     def loss(*arguments, **more):
         return noise_contrastive(*arguments, PROPOSAL, **more)
 
@@ -128,13 +132,13 @@ def test_noise_contrastive_has_its_optimum_at_the_true_normalised_probabilities(
     assert abs(gradient_at(np.log(TRUE) + 1, loss)).max() > 0.01
 
 
-def test_negative_sampling_has_its_optimum_at_log_p_minus_the_expected_count():
+def test_negative_sampling_optimum_is_log_p_minus_log_expected_count():
     log_counts = np.log(COUNTS)  # log(S q)
     assert_allclose(gradient_at(np.log(TRUE) - log_counts, negative_sampling), 0, atol=1e-6)
     assert abs(gradient_at(np.log(TRUE), negative_sampling)).max() > 0.01
 
 
-def test_negative_sampling_with_the_expected_counts_taken_off_is_noise_contrastive():
+def test_negative_sampling_less_log_expected_counts_is_noise_contrastive():
     x, W, bias, labels = problem()
     words = jnp.array([0, 3, 3, 11])
     shifted = bias - jnp.log(4) - LOG_Q
@@ -143,7 +147,7 @@ def test_negative_sampling_with_the_expected_counts_taken_off_is_noise_contrasti
     assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_the_gradient_of_noise_contrastive_tends_to_the_exact_one_where_z_is_one():
+def test_noise_contrastive_gradient_tends_to_the_exact_one_where_z_is_one():
     x, W, bias, labels = problem(num_rows=1)
     bias = bias - jax.nn.logsumexp(x @ W + bias)
     exact = jax.jit(jax.grad(lambda W: linear_cross_entropy(x, W, labels, bias=bias)))(W)
@@ -158,7 +162,7 @@ def test_the_gradient_of_noise_contrastive_tends_to_the_exact_one_where_z_is_one
 
 
 @LOSSES
-def test_only_the_columns_of_labels_and_words_are_trained(loss):
+def test_only_columns_of_labels_and_words_are_trained(loss):
     x, W, _, labels = problem(num_rows=3)
     words = jnp.array([1, 1, 8])
     gradient = jax.jit(jax.grad(loss_of, 2), static_argnums=0)(loss, x, W, labels, words)
@@ -167,7 +171,7 @@ def test_only_the_columns_of_labels_and_words_are_trained(loss):
 
 
 @LOSSES
-def test_rows_count_as_their_weights_say(loss):
+def test_row_of_weight_k_counts_k_times(loss):
     x, W, bias, labels = problem()
     weights = jnp.asarray([2.0, 0, 1, 1, 0, 0, 0, 0, 0])
     words, rows = jnp.array([0, 4, 9]), jnp.array([0, 0, 2, 3])
@@ -190,7 +194,7 @@ def test_bfloat16_inputs_give_a_float32_loss(loss):
 
 
 @LOSSES
-def test_a_wrong_label_is_an_error_and_under_jit_nan(loss):
+def test_wrong_label_is_an_error_and_under_jit_nan(loss):
     x, W, _, labels = problem()
     wrong, words = labels.at[4].set(NUM_WORDS), jnp.array([0, 4])
     with pytest.raises(ValueError, match="row 4: 12"):
@@ -200,7 +204,91 @@ def test_a_wrong_label_is_an_error_and_under_jit_nan(loss):
 
 @LOSSES
 @pytest.mark.parametrize("words", [jnp.zeros(0, int), jnp.zeros((9, 2), int), jnp.zeros(3)])
-def test_words_that_cannot_be_are_refused(loss, words):
+def test_invalid_words_are_refused(loss, words):
     x, W, _, labels = problem()
     with pytest.raises(ValueError, match=r"words must be integers \[S\]"):
         loss_of(loss, x, W, labels, words)
+
+
+PROPOSALS = pytest.mark.parametrize("proposal", [log_uniform, uniform])
+
+
+@PROPOSALS
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_proposal_sums_to_one(proposal, size):
+    assert_allclose(np.exp(proposal(size).log_prob(np.arange(size))).sum(), 1, rtol=1e-5)
+
+
+@PROPOSALS
+def test_draws_have_the_frequencies_of_the_proposal(proposal):
+    """A chi-squared test, of the draws of one key: it cannot fail by chance."""
+    chosen = proposal(300)
+    counts = np.bincount(chosen.draw(jax.random.key(0), 200_000), minlength=300)
+    probabilities = np.exp(np.asarray(chosen.log_prob(np.arange(300)), float))
+    assert len(counts) == 300
+    assert stats.chisquare(counts, 200_000 * probabilities / probabilities.sum()).pvalue > 0.01
+
+
+def test_rare_words_of_a_large_vocabulary_have_their_frequencies():
+    """The last tenth of 100,000 words, in ranges of 100: no word is skipped by rounding."""
+    chosen = log_uniform(100_000)
+    words = np.asarray(chosen.draw(jax.random.key(0), 5_000_000))
+    assert words.min() == 0 and words.max() == 99_999
+    rare = np.bincount(words[words >= 90_000] - 90_000, minlength=10_000)
+    log_prob = np.asarray(chosen.log_prob(np.arange(90_000, 100_000)), float)
+    expected = 5_000_000 * np.exp(log_prob)
+    each, of_each = rare.reshape(100, 100).sum(1), expected.reshape(100, 100).sum(1)
+    assert stats.chisquare(each, of_each * each.sum() / of_each.sum()).pvalue > 0.01
+    assert_allclose(each.sum(), of_each.sum(), rtol=0.02)
+    assert (rare == 0).mean() < 2 * np.exp(-expected.min())
+
+
+@PROPOSALS
+def test_draw_is_a_function_of_its_key(proposal):
+    draws = [proposal(50).draw(jax.random.key(seed), 20) for seed in (0, 0, 1)]
+    assert_array_equal(draws[0], draws[1])
+    assert (draws[0] != draws[2]).any()
+
+
+@PROPOSALS
+@pytest.mark.parametrize("size", [0, 2**31])
+def test_invalid_vocabulary_size_is_refused(proposal, size):
+    with pytest.raises(ValueError, match="vocabulary_size must be a whole number"):
+        proposal(size)
+
+
+LAYER = jnp.ones((3, 2)), jnp.arange(20.0).reshape(2, 10) / 10, jnp.array([0, 4, 9])
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_takes_the_same_arguments(name):
+    more = {"bias": jnp.ones(10), "example_weights": jnp.array([1.0, 0.0, 2.0])}
+    value, gradient = jax.value_and_grad(objective(name, 10, 4), 2)(KEY, *LAYER, **more)
+    assert value.shape == () and value > 0 and gradient.shape == LAYER[1].shape
+    assert jnp.isfinite(gradient).all() and (gradient != 0).any()
+
+
+def test_objectives_by_name_are_the_losses_on_log_uniform_draws():
+    assert objective("cross_entropy", 10)(None, *LAYER) == linear_cross_entropy(*LAYER)
+    proposal = log_uniform(10)
+    expected = noise_contrastive(*LAYER, proposal.draw(KEY, 5), proposal)
+    assert objective("noise_contrastive", 10, 5)(KEY, *LAYER) == expected
+
+
+def test_objective_is_cached():
+    assert objective("sampled_softmax", 10, 4) is objective("sampled_softmax", 10, 4)
+    assert objective("sampled_softmax", 10, 4) is not objective("sampled_softmax", 10, 5)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("softmax", 10, 4), "no objective 'softmax'; there are"),
+        (("sampled_softmax", 10), "num_samples must be a whole number of at least 1; it is None"),
+        (("noise_contrastive", 10, 0), "num_samples"),
+    ],
+)
+def test_unknown_objective_or_number_of_samples_is_refused(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        objective(*arguments)

@@ -1,3 +1,5 @@
+"""SoftmaxRegressionCV: its scores, its choice, and the fit on all examples."""
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -6,8 +8,10 @@ from sklearn.metrics import balanced_accuracy_score, make_scorer
 from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_score
 
 from softmax_jax.estimator import SoftmaxRegression, SoftmaxRegressionCV
+from tests.estimator_data import three_classes
 
 CS = [1e-3, 1.0, 1e3]
+three = pytest.fixture(three_classes, scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +19,7 @@ def chosen(three):
     return SoftmaxRegressionCV(CS, cv=3, tol=1e-9).fit(*three)
 
 
-def test_scores_are_those_of_models_fitted_one_by_one(three, chosen):
+def test_fold_scores_match_models_fitted_one_by_one(three, chosen):
     assert chosen.scores_.shape == chosen.n_iter_.shape == (3, 3)
     for j, C in enumerate(CS):
         model = LogisticRegression(C=C, solver="newton-cg", tol=1e-8)
@@ -23,7 +27,7 @@ def test_scores_are_those_of_models_fitted_one_by_one(three, chosen):
         np.testing.assert_allclose(chosen.scores_[:, j], expected, atol=1e-5)
 
 
-def test_the_best_penalty_is_fitted_to_all(three, chosen):
+def test_best_penalty_is_fitted_to_all_examples(three, chosen):
     means = chosen.scores_.mean(0)
     assert chosen.C_ == CS[means.argmax()] == 1.0
     alone = SoftmaxRegression(chosen.C_, tol=1e-9).fit(*three)
@@ -34,7 +38,7 @@ def test_the_best_penalty_is_fitted_to_all(three, chosen):
     np.testing.assert_allclose(chosen.l2s_ * 60 * chosen.Cs_, 1)
 
 
-def test_penalties_of_the_mean_loss_are_the_same_in_every_fold(three):
+def test_l2s_are_the_same_in_every_fold(three):
     x, y = three
     l2s = [0.5, 0.05, 0.005]
     model = SoftmaxRegressionCV(l2s=l2s, cv=3, tol=1e-9).fit(x, y)
@@ -46,7 +50,7 @@ def test_penalties_of_the_mean_loss_are_the_same_in_every_fold(three):
     assert model.l2_ in l2s and model.C_ == pytest.approx(1 / (model.l2_ * 60))
 
 
-def test_of_equals_the_strongest_penalty_wins_and_nan_never(three):
+def test_strongest_of_equal_penalties_wins_and_nan_never(three):
     x, y = three
     constant = SoftmaxRegressionCV([1.0, 0.01, 10.0], cv=3, scoring=lambda *_: 1.0).fit(x, y)
     assert constant.C_ == 0.01
@@ -59,7 +63,7 @@ def test_of_equals_the_strongest_penalty_wins_and_nan_never(three):
 
 
 @pytest.mark.parametrize("scoring", ["accuracy", None, make_scorer(balanced_accuracy_score)])
-def test_the_scoring_is_used_throughout(three, scoring):
+def test_scoring_is_used_for_folds_and_score(three, scoring):
     x, y = three
     model = SoftmaxRegressionCV(CS, cv=3, scoring=scoring).fit(x, y)
     alone = SoftmaxRegression(CS[1])

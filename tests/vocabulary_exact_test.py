@@ -1,3 +1,5 @@
+"""The exact vocabulary loss against its full form, its tiles, and what they hold in memory."""
+
 import functools
 import itertools
 
@@ -6,9 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.test_util import check_grads
 from numpy.testing import assert_allclose, assert_array_equal
 
-from softmax_jax.vocabulary import linear_cross_entropy
+from softmax_jax import checks
+from softmax_jax.vocabulary import check_labels, exact, linear_cross_entropy
 
 pytestmark = pytest.mark.numerical
 
@@ -67,7 +73,7 @@ for option, rows in zip(range(len(OPTIONS)), itertools.combinations(range(1, 6),
 @pytest.mark.parametrize(
     "seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 60))]
 )
-def test_value_and_gradients_equal_those_of_the_full_form(seed):
+def test_value_and_gradients_match_the_full_form(seed):
     """Of any sizes, blocks that do or do not divide them, and every pair of options, in float64."""
     rng = np.random.default_rng((seed, 1))
     num_rows, num_features, num_words = rng.integers(1, 40, 3)
@@ -98,7 +104,7 @@ def test_value_and_gradients_equal_those_of_the_full_form(seed):
     assert_close(actual, expected, 1e-12)
 
 
-def test_float32_and_default_blocks():
+def test_float32_loss_with_default_tiles_matches_the_full_form():
     x, W, labels, bias, _ = problem(0, 50, 8, 3000)
     expected = value_and_gradients(
         lambda x, W: full(x, W, labels, bias, None, None, 0.1, 1e-4, 30.0), (x, W)
@@ -115,29 +121,29 @@ def compiled_pair():
     """Value and gradients by labels: ours in float32, of the full form in float64."""
     loss = functools.partial(linear_cross_entropy, row_block=4, vocabulary_block=6)
     rest = None, None, None, 0.0, 0.0, None
-    exact = jax.jit(jax.value_and_grad(lambda *arrays: full(*arrays, *rest), (0, 1)))
-    return jax.jit(jax.value_and_grad(loss, (0, 1))), exact
+    whole = jax.jit(jax.value_and_grad(lambda *arrays: full(*arrays, *rest), (0, 1)))
+    return jax.jit(jax.value_and_grad(loss, (0, 1))), whole
 
 
 @pytest.mark.parametrize("size", [30.0, 1e4])
-def test_logits_of_any_size(size, compiled_pair):
+def test_logits_of_any_size_give_exact_losses(size, compiled_pair):
     """W holds the logits themselves, which float32 represents: only the loss is rounded."""
     rng = np.random.default_rng(0)
     W = np.round(rng.uniform(-size, size, (9, 23)))
     W[0], W[1], W[2, 5:] = size, -size, [size, -size] * 9
     labels = rng.integers(0, 23, 9)
     labels[3] = W[3].argmax()
-    ours, exact = compiled_pair
+    ours, whole = compiled_pair
     actual = ours(jnp.float32(np.eye(9)), jnp.float32(W), labels)
     with jax.enable_x64(True):
-        expected = exact(np.eye(9), W, labels)
+        expected = whole(np.eye(9), W, labels)
     assert np.isfinite(actual[0]) and actual[0] > 0
     assert_allclose(actual[0], expected[0], rtol=1e-6)
     assert_allclose(actual[1][1], expected[1][1], atol=1e-7)
     assert_allclose(actual[1][0], expected[1][0], atol=1e-6 * size)
 
 
-def test_bfloat16_inputs_have_float32_sums():
+def test_bfloat16_inputs_are_summed_in_float32():
     """Equal to float32 on the same rounded numbers; only the gradients' own rounding is added."""
     x, W, labels, bias, _ = problem(1, 40, 300, 70)
     x, W, bias = (jnp.asarray(leaf, jnp.bfloat16) for leaf in (x, W / 10, bias))
@@ -157,7 +163,7 @@ def test_bfloat16_inputs_have_float32_sums():
         assert_allclose(one, other, rtol=0.01, atol=0.005 * np.abs(other).max())
 
 
-def test_what_masked_rows_hold_does_not_matter():
+def test_contents_of_masked_rows_do_not_matter():
     x, W, labels, bias, weights = problem(2, 30, 5, 17)
     labels[::4], weights[5] = -7, 0.0
     counts = (labels != -7) & (weights > 0)
@@ -175,7 +181,7 @@ def test_what_masked_rows_hold_does_not_matter():
         assert (dirty[1][place][~counts] == 0).all() and (dirty[1][place][counts] != 0).any()
 
 
-def test_without_any_example_loss_and_gradients_are_zero():
+def test_loss_and_gradients_without_examples_are_zero():
     x, W, labels, bias, weights = problem(3, 6, 4, 11)
 
     def loss(x, W, bias, weights, labels):
@@ -188,7 +194,7 @@ def test_without_any_example_loss_and_gradients_are_zero():
     assert all((leaf == 0).all() for leaf in jax.tree.leaves((ignored, weightless)))
 
 
-def test_words_whose_bias_is_minus_infinity_do_not_exist():
+def test_words_with_bias_minus_infinity_do_not_count():
     x, W, labels, bias, _ = problem(4, 20, 5, 24)
     labels = 16 + labels % 8  # the words before: two tiles that are -inf throughout
     there = np.where(np.arange(24) < 16, -np.inf, bias)
@@ -199,7 +205,7 @@ def test_words_whose_bias_is_minus_infinity_do_not_exist():
     assert_array_equal(dW[:, :16], 0)
 
 
-def test_under_vmap_it_is_the_loss_of_each_model():
+def test_loss_under_vmap_is_that_of_each_model():
     x, W, labels, _, _ = problem(5, 20, 5, 14)
     many = np.stack([W, -W, 2 * W])
     loss = of_words(labels, row_block=8, vocabulary_block=5)
@@ -216,14 +222,14 @@ def products(compiled):
 
 
 @pytest.mark.parametrize("places, number", [((), 1), ((0, 1), 4)])
-def test_the_value_alone_takes_one_product(places, number):
+def test_value_alone_takes_one_product(places, number):
     x, W, labels, _, _ = problem(5, 20, 5, 14)
     loss = of_words(labels, row_block=8, vocabulary_block=5)
     wanted = jax.value_and_grad(loss, places) if places else loss
     assert products(jax.jit(wanted).lower(x, W).compile()) == number
 
 
-def test_there_are_never_more_logits_than_two_tiles():
+def test_memory_holds_at_most_two_tiles_of_logits():
     """Compiled, not run: 8192 examples, 131,072 words, whose logits would be 4.3 GB."""
     x, W = jax.ShapeDtypeStruct((8192, 256), "f4"), jax.ShapeDtypeStruct((256, 131072), "f4")
     labels = jax.ShapeDtypeStruct((8192,), "i4")
@@ -234,7 +240,7 @@ def test_there_are_never_more_logits_than_two_tiles():
 
 
 @pytest.mark.parametrize("label", [-1, 11, 2**31 - 1])
-def test_wrong_labels_are_errors_or_under_jit_nan(label):
+def test_wrong_label_is_an_error_and_under_jit_nan(label):
     x, W = jnp.ones((5, 3)), jnp.ones((3, 11))
     labels = jnp.zeros(5, jnp.int32).at[3].set(label)
     with pytest.raises(ValueError, match=rf"0\.\.10.* the first in row 3: {label}"):
@@ -260,10 +266,90 @@ def test_wrong_labels_are_errors_or_under_jit_nan(label):
         ({"logit_softcap": 0.0}, "logit_softcap .* above 0"),
         ({"row_block": 0}, "row_block must be a whole number of at least 1; it is 0"),
         ({"vocabulary_block": -4}, "vocabulary_block"),
-        ({"vocabulary_block": 2.0}, "vocabulary_block"),
     ],
 )
-def test_what_cannot_be_is_refused(change, words):
+def test_invalid_arguments_are_refused(change, words):
     arguments = {"x": jnp.ones((5, 3)), "W": jnp.ones((3, 11)), "labels": jnp.zeros(5, int)}
     with pytest.raises(ValueError, match=words):
         linear_cross_entropy(**(arguments | change))
+
+
+LAW = settings(derandomize=True, deadline=None, max_examples=25)
+
+
+@LAW
+@given(*[st.integers(1, 12)] * 4)
+def test_tiles_cover_every_logit_once(num_rows, num_words, row_block, vocabulary_block):
+    grid = exact.cut(num_rows, num_words, row_block, vocabulary_block)
+    assert grid.rows <= row_block and grid.columns <= vocabulary_block
+    W, bias = np.arange(2.0 * num_words).reshape(2, num_words), np.arange(num_words)
+    covered = np.zeros(num_words, int)
+    for k in range(grid.num_columns):
+        tile = exact.columns_of(grid, jnp.asarray(W), jnp.asarray(bias), k)
+        words = np.arange(int(tile.start), int(tile.start) + grid.columns)
+        assert_array_equal(tile.W, W[:, words])
+        assert_array_equal(tile.bias, words)
+        covered[words[int(tile.seen) :]] += 1
+    assert_array_equal(covered, 1)
+    rows = np.arange(2 * num_rows).reshape(num_rows, 2)
+    padded = exact.in_rows(grid, jnp.asarray(rows))
+    assert padded.shape == (grid.num_rows, grid.rows, 2)
+    assert_array_equal(exact.out_of_rows(padded, num_rows), rows)
+
+
+@LAW
+@given(st.integers(1, 10**6))
+def test_default_tiles_are_small_and_wide(num_rows):
+    grid = exact.cut(num_rows, 131072)
+    assert 4 * grid.rows * grid.columns <= 8 * 2**20
+    assert grid.columns >= 1024
+
+
+def test_products_of_bfloat16_are_summed_in_float32():
+    ones = jnp.ones((1, 4096), jnp.bfloat16)
+    assert exact.product(ones, ones.T).dtype == jnp.float32
+    assert float(exact.product(ones, 1.0078125 * ones.T).squeeze()) == 4096 * 1.0078125
+
+
+def test_row_losses_have_gradients_of_their_own():
+    """Against finite differences of a combination of the rows with weights of both signs."""
+    rng = np.random.default_rng(0)
+    weights, labels = jnp.asarray(rng.normal(size=5)), jnp.asarray(rng.integers(0, 11, 5))
+    tiles = exact.cut(5, 11, 2, 4)
+    options = exact.Options(tiles, 11, label_smoothing=0.2, z_loss=0.1, softcap=3.0)
+
+    def combination(x, W, bias):
+        return weights @ exact.row_losses(options, x, W, bias, labels)
+
+    with jax.enable_x64(True):
+        shapes = (5, 3), (3, 11), (11,)
+        arguments = tuple(jnp.asarray(rng.normal(size=shape)) for shape in shapes)
+        check_grads(jax.jit(combination), arguments, order=1, modes=["rev"], eps=1e-5)
+        assert np.isfinite(combination(*arguments))
+
+
+def test_labels_are_checked_where_they_are_known():
+    labels = jnp.array([3, 9, -1, 4])
+    assert check_labels(labels, 4, 10, ignore_index=-1) is None
+    with pytest.raises(ValueError, match="0..9; 1 do not, the first in row 2: -1"):
+        check_labels(labels, 4, 10)
+    with pytest.raises(ValueError, match=r"0\.\.8 or the ignore index -1; 1 .* row 1: 9"):
+        check_labels(labels, 4, 9, ignore_index=-1)
+    with pytest.raises(ValueError, match=r"\[5\]"):
+        jax.jit(lambda labels: check_labels(labels, 5, 10))(labels)
+    assert jax.jit(lambda labels: labels + (check_labels(labels, 4, 2) is None))(labels)[0] == 4
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "2", None, np.float32(2)])
+def test_counts_are_whole_and_positive(value):
+    with pytest.raises(ValueError, match="^k must be a whole number"):
+        checks.check_count("k", value)
+    assert checks.check_count("k", np.int64(3), 3) is None
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan"), float("inf"), "0.5", None])
+def test_numbers_lie_in_their_range(value):
+    with pytest.raises(ValueError, match="^share must be a finite number of at least 0 and below"):
+        checks.check_number("share", value, 0, 1)
+    assert checks.check_number("share", np.float32(0.5), 0, 1) is None
+    assert checks.check_number("share", 0, 0, 1) is None
