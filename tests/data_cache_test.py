@@ -1,4 +1,4 @@
-"""The cache of decoded arrays: built once, and rebuilt after any damage or change of its sources."""
+"""The cache of decoded arrays: built once, and again after damage or a change of its sources."""
 
 import os
 
