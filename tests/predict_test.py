@@ -67,7 +67,7 @@ def test_the_array_of_an_archive_is_x_or_the_only_one(tmp_path):
 @given(st.integers(1, 40))
 def test_batches_are_the_examples_in_order_whatever_their_size(values):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predict_module, "_BLOCK_VALUES", values)
+        patch.setattr(predict_module, "_BATCH_VALUES", values)
         found = list(batches(IMAGES))
     assert_array_equal(np.concatenate(found), IMAGES)
     assert max(map(len, found)) == max(1, min(7, values // 4))
@@ -91,7 +91,7 @@ def test_an_array_that_does_not_fit_is_refused(tmp_path, name, x, message):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
 def test_a_value_that_is_no_float32_is_named_by_row_and_column(tmp_path, monkeypatch, value):
-    monkeypatch.setattr(predict_module, "_BLOCK_VALUES", 8)
+    monkeypatch.setattr(predict_module, "_BATCH_VALUES", 8)
     x = IMAGES.astype(np.float64)
     x[5, 1, 0] = value
     with pytest.raises(DataError, match="in row 5, column 2 is not a finite float32"):
@@ -148,7 +148,7 @@ def in_numpy(folder, x=X):
 
 @pytest.mark.parametrize("values", [1 << 24, 4 * 5])
 def test_npz_holds_the_probabilities_of_numpy_and_their_classes(folder, monkeypatch, values):
-    monkeypatch.setattr(predict_module, "_BLOCK_VALUES", values)
+    monkeypatch.setattr(predict_module, "_BATCH_VALUES", values)
     assert predict(folder, folder / "x.npy", folder / "y.npz") == 23
     with np.load(folder / "y.npz", allow_pickle=False) as file:
         assert_allclose(file["probabilities"], in_numpy(folder), rtol=1e-4)
@@ -194,7 +194,7 @@ def test_no_examples_make_no_predictions(folder, name):
 
 @OUTPUTS
 def test_a_bad_value_late_in_the_input_leaves_the_old_file(folder, monkeypatch, name):
-    monkeypatch.setattr(predict_module, "_BLOCK_VALUES", 4 * 5)
+    monkeypatch.setattr(predict_module, "_BATCH_VALUES", 4 * 5)
     (folder / name).write_text("old")
     x = X.copy()
     x[20, 0, 1] = np.nan
