@@ -1,24 +1,24 @@
-"""What is done with finished runs: python -m softmax_jax COMMAND"""
+"""The commands for finished runs: `python -m softmax_jax report` and `predict`."""
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from softmax_jax.data import DataError
 from softmax_jax.host import DONE, INTERRUPTED, USAGE, JobError
 
 
-class Parser(argparse.ArgumentParser):
-    """Shows all of its help with an error, and leaves with exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; an error is one message on stderr.
 
-    def error(self, message):
-        """Ends the program."""
-        self.print_help(sys.stderr)
-        self.exit(USAGE, f"\n{self.prog}: {message}\n")
+    Args:
+      arguments: those of the command line by default.
 
-
-def main(arguments=None) -> int:
-    """Runs one command and returns its exit code; an error is one message on stderr."""
+    Returns:
+      The exit code.
+    """
     options = _parser().parse_args(arguments)
     try:
         print(options.command(options))
@@ -31,14 +31,14 @@ def main(arguments=None) -> int:
         return INTERRUPTED
 
 
-def _report(options):
+def _report(options: argparse.Namespace) -> str:
     from softmax_jax.report import report
 
     report(options.workdir, options.output)
     return f"Written to {options.output}."
 
 
-def _predict(options):
+def _predict(options: argparse.Namespace) -> str:
     from softmax_jax import host
     from softmax_jax.predict import predict
 
@@ -47,8 +47,17 @@ def _predict(options):
     return f"{count:,} examples: the predictions are in {options.output}."
 
 
-def _parser():
-    parser = Parser(prog="python -m softmax_jax", description="What is done with finished runs.")
+class Parser(argparse.ArgumentParser):
+    """Prints its whole help with an error, and exits with code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the help and the message, and ends the program."""
+        self.print_help(sys.stderr)
+        self.exit(USAGE, f"\n{self.prog}: {message}\n")
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m softmax_jax", description="Commands for finished runs.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     report = commands.add_parser(
         "report",
@@ -63,7 +72,7 @@ def _parser():
     predict = commands.add_parser(
         "predict",
         help="classes and probabilities for features or images in a file",
-        description="Classes and probabilities, by the model of a finished run.",
+        description="Classes and probabilities from the model of a finished run.",
     )
     predict.add_argument("workdir", type=Path, help="folder of a finished run")
     predict.add_argument(

@@ -1,4 +1,4 @@
-"""The machine under the program: files written whole, memory, cache folders, errors, exit codes."""
+"""The machine under the program: errors, exit codes, files written whole, memory, cache folder."""
 
 import contextlib
 import errno
@@ -11,21 +11,21 @@ from typing import BinaryIO
 
 
 class DataError(ValueError):
-    """Data that is there, but damaged, invalid or asked for in a wrong way."""
+    """Data that was found, but is damaged, invalid or requested incorrectly."""
 
 
 class DatasetNotFoundError(DataError):
     """A dataset that was not found on this machine, and could not be downloaded."""
 
 
-DONE, USAGE, WORKDIR, DIVERGED, INTERRUPTED = 0, 2, 3, 4, 130
-LOST = 134  # another process of the job; JAX, too, may abort with this code where one is lost
+DONE, USAGE, WORKDIR, DIVERGED, INTERRUPTED = 0, 2, 3, 4, 130  # exit codes
+LOST = 134  # exit code: another process of the job was lost; JAX itself may abort with it, too
 
 
 class JobError(Exception):
-    """A message for the user and an exit code; shown without a traceback."""
+    """A message for the user, shown without a traceback, and an exit code."""
 
-    def __init__(self, message, exit_code=USAGE):
+    def __init__(self, message: str, exit_code: int = USAGE) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
@@ -35,18 +35,21 @@ _ABANDONED = 3600.0  # seconds: a temporary file this old belongs to a process t
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Opens a temporary file that becomes `path` when the block ends well.
+    """Opens a temporary file that becomes `path` when the block ends without an error.
 
-    After that it is durable: a power cut leaves the old file or the new one, never half of it. If
-    the block raises anything, an interrupt included, the temporary file is removed and `path`
-    stays as it was. Its name is unique, so that two processes do not write into one file. What
-    a killed process left behind is removed by a later call for the same path.
+    The replacement is atomic and durable: after a power cut there is the old file or the new one,
+    never half of it. If the block raises anything, an interrupt included, the temporary file is
+    removed and `path` stays as it was. Its name is unique, so that two processes never write into
+    the same file. What a killed process left behind is removed by a later call for the same path.
+
+    Args:
+      path: the file to write; its folder must exist.
 
     Raises:
       OSError: the folder cannot be written to.
     """
     for old in path.parent.glob(f"{path.name}.*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # another process may be tidying up as well
+        with contextlib.suppress(FileNotFoundError):  # another process may be removing it, too
             if time.time() - old.stat().st_mtime > _ABANDONED:
                 old.unlink()
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
@@ -63,7 +66,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the names in the folder durable, where the file system knows how."""
+    """Makes the names in the folder durable, where the file system supports it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -74,11 +77,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-_MEMORY_FRACTION = 0.8  # of the memory that a dataset may fill, at the very most
+_MEMORY_FRACTION = 0.8  # of the memory that may be allocated at once, at the very most
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Bytes: the memory of the machine, or the limit of this process's control group if lower.
+    """The memory of the machine in bytes, or the limit of this process's control group if lower.
 
     Args:
       root: where proc and sys are mounted.
@@ -88,7 +91,16 @@ def available_memory(root: Path = Path("/")) -> int:
 
 
 def require_memory(needed: int, what: str, remedy: str) -> None:
-    """Raises a DataError where so many bytes cannot be had: before they are allocated."""
+    """Checks that memory suffices, before it is allocated.
+
+    Args:
+      needed: bytes.
+      what: what needs them, as the subject of a sentence.
+      remedy: a sentence that says what to do instead.
+
+    Raises:
+      DataError: more would be needed than may be used.
+    """
     most = _MEMORY_FRACTION * available_memory()
     if needed > most:
         raise DataError(
@@ -124,13 +136,19 @@ def _read_limit(path: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def reading(path: Path):
+def reading(path: Path) -> Iterator[Path]:
     """Turns every error of the block that reads `path` into a DataError of one line.
+
+    Args:
+      path: the file, named in the message.
+
+    Raises:
+      DataError: the block raised an exception other than an interrupt.
 
     >>> with reading(Path("no/such.npz")) as path:
     ...     path.read_bytes()
     Traceback (most recent call last):
-    softmax_jax.data.errors.DataError: no/such.npz is not there.
+    softmax_jax.host.DataError: no/such.npz is not there.
     """
     try:
         yield path
@@ -140,23 +158,23 @@ def reading(path: Path):
         raise DataError(f"{path} is not there.") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:  # bad zips, bad JSON, bad text, too deep, too large: all damage
+    except Exception as error:  # bad archives, JSON or text, nested too deep or too large
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is damaged, or of another kind: {reason}") from error
 
 
 def user_cache_folder() -> Path:
-    """This program's own folder: $XDG_CACHE_HOME/softmax_jax, by default ~/.cache/softmax_jax."""
+    """This program's own cache: $XDG_CACHE_HOME/softmax_jax, by default ~/.cache/softmax_jax."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "softmax_jax"
 
 
-def use_compilation_cache():
-    """Compiled programs outlive the process: the second run of a config compiles nothing.
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that the second run of a config compiles nothing.
 
-    They are kept under $XDG_CACHE_HOME/softmax_jax (default ~/.cache), unless JAX was told a place.
+    They are kept in `user_cache_folder`, unless JAX has been given another folder.
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(user_cache_folder() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

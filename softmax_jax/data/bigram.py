@@ -1,9 +1,11 @@
-"""A language made on the spot: the next word after one of a few, out of a huge vocabulary."""
+"""A synthetic bigram language: the next word after one of a few contexts, of a huge vocabulary."""
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Float32, Float64, Int, Int32
 from scipy import special
 
 from softmax_jax.data.dataset import Dataset, Splits
@@ -11,9 +13,7 @@ from softmax_jax.data.sources import Source
 from softmax_jax.host import DataError
 
 BIGRAM = "bigram"
-_CONTEXTS_AT_ONCE = (
-    50  # contexts whose next words are drawn at a time: 40 MB of probabilities for V = 100,000
-)
+_CONTEXTS_AT_ONCE = 50  # of which next words are drawn: 40 MB of probabilities for V = 100,000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,28 +21,28 @@ class Bigrams:
     """A bigram language of V words, of which the first K are the contexts, and examples of it.
 
     p(word | context) = softmax(features[context] @ W + bias)[word], so that a linear layer on the
-    same features can be the language itself.
+    same features can represent the language exactly.
 
     Attributes:
       features: [K, D] float32: the fixed vector of each context, of length 1.
-      frequencies: [K] float64: how often each context occurs; they sum to 1.
+      frequencies: [K] float64: the probability of each context.
       W, bias: [D, V] and [V] float32: the true layer; the bias is the logarithm of Zipf's law.
-      train, val: pairs (contexts, words), int32 [N] each: words, and what followed them.
+      train, val: pairs (contexts, words), int32 [N] each: a context, and the word that follows it.
     """
 
-    features: np.ndarray
-    frequencies: np.ndarray
-    W: np.ndarray
-    bias: np.ndarray
-    train: tuple[np.ndarray, np.ndarray]
-    val: tuple[np.ndarray, np.ndarray]
+    features: Float32[np.ndarray, "K D"]
+    frequencies: Float64[np.ndarray, " K"]
+    W: Float32[np.ndarray, "D V"]
+    bias: Float32[np.ndarray, " V"]
+    train: tuple[Int32[np.ndarray, " N"], Int32[np.ndarray, " N"]]
+    val: tuple[Int32[np.ndarray, " M"], Int32[np.ndarray, " M"]]
 
-    def log_probabilities(self, contexts) -> np.ndarray:
+    def log_probabilities(self, contexts: Int[np.ndarray, " N"]) -> Float64[np.ndarray, "N V"]:
         """log p(word | context) of all V words after each of the contexts: float64 [N, V]."""
         return _log_probabilities(self.features[contexts], self.W, self.bias)
 
     def entropy(self) -> float:
-        """The smallest mean cross-entropy that a model can reach, in nats."""
+        """The smallest mean cross-entropy that a model can reach, in nats per word."""
         contexts = np.arange(len(self.features))
         blocks = (self.log_probabilities(block) for block in _blocks(contexts))
         each = np.concatenate([-(np.exp(block) * block).sum(1) for block in blocks])
@@ -50,7 +50,7 @@ class Bigrams:
 
     @functools.cached_property
     def splits(self) -> Splits:
-        """The examples as every dataset has them: x is the vector of the context, y the word."""
+        """The examples as datasets: x is the vector of the context, y the word."""
         names = tuple(map(str, range(len(self.bias))))
         train, val = (
             Dataset(self.features[contexts], words, 1.0, names, BIGRAM)
@@ -69,17 +69,20 @@ def bigrams(
     num_val: int = 10_000,
     strength: float = 2.0,
 ) -> Bigrams:
-    """Makes a language and draws examples of it; the same for the same arguments.
+    """Makes a language and draws examples of it: equal arguments give equal languages.
 
-    Words are numbered by their frequency. Without a context, word v has probability ∝ 1 / (v + 1),
-    Zipf's law; the contexts are the first words, as frequent among each other as by that law. A
-    context shifts the logit of every word by a draw from N(0, strength²): features @ W, so that
-    the words' frequency over all contexts follows the law only roughly.
+    Without a context, word v has probability ∝ 1 / (v + 1), Zipf's law. The contexts are the first
+    K words, with frequencies in the same proportions. A context shifts the logit of every word by a
+    draw from N(0, strength²), namely features @ W; so over all contexts, the frequencies of the
+    words follow the law only roughly.
 
     Args:
-      seed: of everything.
-      vocabulary_size, num_contexts, num_features: V, K ≤ V and D.
-      num_train, num_val: examples, drawn independently.
+      seed: determines the language and its examples.
+      vocabulary_size: V.
+      num_contexts: K ≤ V.
+      num_features: D.
+      num_train: examples in train, drawn independently.
+      num_val: examples in val, drawn independently.
       strength: how much the next word depends on the context; 0: not at all.
 
     Raises:
@@ -102,7 +105,14 @@ def bigrams(
     return Bigrams(features, frequencies, W, bias, *parts)
 
 
-def _draw(rng, number, features, W, bias, frequencies):
+def _draw(
+    rng: np.random.Generator,
+    number: int,
+    features: Float32[np.ndarray, "K D"],
+    W: Float32[np.ndarray, "D V"],
+    bias: Float32[np.ndarray, " V"],
+    frequencies: Float64[np.ndarray, " K"],
+) -> tuple[Int32[np.ndarray, " N"], Int32[np.ndarray, " N"]]:
     contexts = rng.choice(len(features), number, p=frequencies).astype(np.int32)
     points = rng.random(number)
     words = np.empty(number, np.int32)
@@ -116,12 +126,14 @@ def _draw(rng, number, features, W, bias, frequencies):
     return contexts, words
 
 
-def _blocks(contexts):
+def _blocks(contexts: Int[np.ndarray, " K"]) -> list[np.ndarray]:
     return np.array_split(contexts, -(-len(contexts) // _CONTEXTS_AT_ONCE))
 
 
-def _log_probabilities(features, W, bias):
-    # One product in float32, as a model makes it; the sums over V in float64.
+def _log_probabilities(
+    features: Float[np.ndarray, "N D"], W: Float[np.ndarray, "D V"], bias: Float[np.ndarray, " V"]
+) -> Float64[np.ndarray, "N V"]:
+    # The product is in float32, as in a model; the sums over V are in float64.
     return special.log_softmax((features @ W + bias).astype(float), axis=1)
 
 
@@ -129,7 +141,8 @@ def _log_probabilities(features, W, bias):
 def language(name: str) -> Bigrams:
     """The language called 'bigram', of 100,000 words, or 'bigram:V', of V words.
 
-    Raises DataError for a V that is no number from 2.
+    Raises:
+      DataError: V is not a number of at least 2.
     """
     _, _, size = name.partition(":")
     if size and not (size.isdecimal() and int(size) >= 2):
@@ -145,17 +158,24 @@ def bigram_source(name: str) -> Source:
     names = tuple(map(str, range(len(spoken.bias))))
     lengths = {split: (len(words),) for split, (_, words) in parts.items()}
 
-    def read(split):
+    def read(split: str) -> tuple[Float32[np.ndarray, "N D"], Int32[np.ndarray, " N"]]:
         contexts, words = parts[split]
         return spoken.features[contexts], words
 
     return Source(name, names, 1.0, lengths, read)
 
 
-def distance(splits, classifier) -> dict | None:
-    """{'kl', 'entropy'} in nats a word, averaged over the contexts; None for other data.
+def distance(splits: Splits, classifier: Any) -> dict[str, float] | None:
+    """How far a model is from the language that it was trained on.
 
-    The mean cross-entropy on endless new text would be their sum.
+    Args:
+      splits: of any dataset.
+      classifier: a `softmax_jax.classifier.Classifier` trained on them.
+
+    Returns:
+      The Kullback-Leibler divergence 'kl' of the model from the language, and the 'entropy' of the
+      language, both in nats per word, averaged over the contexts: their sum is the expected
+      cross-entropy on new text. None if the dataset is not a language.
     """
     if splits.name.partition(":")[0] != BIGRAM:
         return None

@@ -1,9 +1,8 @@
 """The two types that the rest of the program sees, `Dataset` and `Splits`, and reading by shards.
 
-A dataset that is larger than the memory is read a shard at a time: as many examples as are in
-memory together, of many runs of consecutive examples drawn at random. The sequence of the runs, and
-so what is in which shard, is a function of the epoch alone; within a shard, training shuffles as it
-likes.
+A dataset larger than the memory is read one shard at a time. For training, a shard consists of
+many runs of consecutive examples, drawn at random: which run is in which shard is a function of the
+epoch alone. Within a shard, the caller shuffles.
 """
 
 import dataclasses
@@ -11,61 +10,57 @@ import hashlib
 import html
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int, Shaped
 
 from softmax_jax import host
 from softmax_jax.host import DataError
 
-if TYPE_CHECKING:
-    import jax
-
-    Array = np.ndarray | jax.Array
-
-
 _BLOCK_VALUES = 1 << 16  # values in a block that is read at a time: they stay in the cache
-_FEWEST_EXAMPLES = 16  # examples in it
+_FEWEST_EXAMPLES = 16  # in a block
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """N labelled examples.
+    """N labelled examples, in arrays of NumPy or JAX.
 
     A model sees (x − mean) / scale, flattened to [N, D].
 
     Attributes:
-      x: [N, ...] uint8, or floats: those of a dataset that is read by shards may be of any type.
+      x: [N, ...] uint8, or floats; a dataset that is read by shards may hold any numeric type.
       y: [N] int32 labels in 0..C−1.
       scale: the divisor: the largest value of the image format (255; digits 16), 1 for features,
         or [D] of type `dtype`.
       label_names: C names, by label.
       name: the dataset that the examples come from.
       mean: what is subtracted before dividing: a number, or [D] of type `dtype`.
-      weights: None, or [N] of type `dtype`: how much each example counts in the objective.
+      weights: None, or [N] of type `dtype`: how often each example counts in the objective.
       dtype: 'float32' or 'float64': the type of x in memory, unless that is uint8.
-      shard_size: None if all examples are in memory, else how many of them are at a time.
+      shard_size: None if all examples are in memory, else how many of them are read at a time.
     """
 
-    x: "Array"
-    y: "Array"
-    scale: "float | np.ndarray"
+    # Shapes are checked by `validation.check_dataset`, which names the split and the remedy.
+    x: Shaped[Any, "..."]
+    y: Shaped[Any, "..."]
+    scale: float | int | Float[Any, "..."]
     label_names: tuple[str, ...]
     name: str
-    mean: "float | np.ndarray" = 0.0
-    weights: "Array | None" = None
+    mean: float | int | Float[Any, "..."] = 0.0
+    weights: Shaped[Any, "..."] | None = None
     dtype: str = "float32"
     shard_size: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float64"):
             raise DataError(f"dtype must be 'float32' or 'float64'; it is {self.dtype!r}.")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.num_examples
 
-    def __getitem__(self, index):
-        """The example of a number, as (x, y); or a dataset of a slice, of numbers, of booleans."""
+    def __getitem__(self, index) -> "Dataset | tuple[Any, Any]":
+        """One example as (x, y), or the dataset of a slice, of row numbers or of booleans."""
         if isinstance(index, int | np.integer):
             return self.x[index], self.y[index]
         if self.shard_size is not None:
@@ -74,11 +69,11 @@ class Dataset:
         weights = None if self.weights is None else self.weights[index]
         return dataclasses.replace(self, weights=weights, **own)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """The examples one after the other, as (x, y)."""
-        return (self[number] for number in range(len(self)))
+        return ((self.x[row], self.y[row]) for row in range(len(self)))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         names = ", ".join(self.label_names[:5]) + ", …" * (self.num_classes > 5)
         weighted = ", weighted" if self.weights is not None else ""
         shards = f", read {self.shard_size:,} at a time" if self.shard_size else ""
@@ -114,14 +109,15 @@ class Dataset:
         """The type of x in memory: uint8 or `dtype`."""
         return np.dtype(np.uint8 if self.x.dtype == np.uint8 else self.dtype)
 
-    def text_labels(self, labels: Iterable[int]) -> list[str]:
+    def text_labels(self, labels: Iterable) -> list[str]:
         """Names of labels: `text_labels([9, 0])` is, say, `['ankle boot', 't-shirt']`."""
         return [self.label_names[int(label)] for label in np.asarray(labels)]
 
-    def blocks(self, what: str = "reading") -> Iterator[tuple[int, np.ndarray]]:
-        """x in its `form`, as pairs (number of the first example, [n, ...]), in order.
+    def blocks(self, what: str = "reading") -> Iterator[tuple[int, Shaped[np.ndarray, "n ..."]]]:
+        """x in its `form`, in order, as pairs (row of the first example, examples [n, ...]).
 
-        Memory does not grow with N. What takes long shows a progress bar, called `what`.
+        The memory used does not grow with N. A progress bar, called `what`, appears if it takes
+        long.
         """
         from tqdm import tqdm
 
@@ -129,16 +125,16 @@ class Dataset:
         size = max(_FEWEST_EXAMPLES, _BLOCK_VALUES // max(self.num_features, 1))
         starts = range(0, self.num_examples, size)
         for start in tqdm(starts, desc=what, delay=2, leave=False, disable=None):
-            with np.errstate(over="ignore"):  # what is too large becomes infinite
+            with np.errstate(over="ignore"):  # too large a value becomes infinite
                 block = x[start : start + size].astype(self.form, copy=False)
             yield start, block
 
     def shuffled(self, epoch: int, batch_size: int = 1) -> "Iterator[Shard]":
         """All examples once, in shards that fit into memory, for training.
 
-        Where all are in memory, that is a single shard, with the examples in their own order; else
-        each shard but the last has as many whole minibatches as `shard_size` allows, of runs drawn
-        at random. A function of the epoch alone: within a shard, the caller shuffles.
+        A dataset in memory is a single shard, with the examples in their own order. Else each shard
+        but the last has as many whole minibatches as `shard_size` allows, in runs drawn at random.
+        The result is a function of the epoch alone: within a shard, the caller shuffles.
         """
         return shuffled_shards(self, epoch, batch_size)
 
@@ -149,15 +145,15 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits:
-    """One dataset, divided for training, for choosing between models, and for the final figure.
+    """One dataset, divided for training, for choosing between models, and for the final test.
 
     Attributes:
       train: what models are fitted to.
-      val: what they are compared on.
-      test: what the selected one is measured on, or None.
-      name: the dataset really used.
+      val: what models are compared on.
+      test: what the selected model is measured on, or None.
+      name: the dataset that was used, which may be a fallback.
       label_names: C names, by label.
-      val_is_test: whether val and test share examples, so that the test figure is flattering.
+      val_is_test: whether val and test share examples, which makes the test metrics optimistic.
     """
 
     train: Dataset
@@ -167,11 +163,11 @@ class Splits:
     label_names: tuple[str, ...]
     val_is_test: bool
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         roles = "".join(f"\n  {role}: {dataset!r}" for role, dataset in self._roles().items())
         return f"<Splits {self.name}{roles}>"
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         return html_table(
             {
                 "split": role,
@@ -183,32 +179,17 @@ class Splits:
             for role, dataset in self._roles().items()
         )
 
-    def _roles(self):
+    def _roles(self) -> dict[str, Dataset]:
         every = {"train": self.train, "val": self.val, "test": self.test}
         return {role: dataset for role, dataset in every.items() if dataset is not None}
-
-
-def html_table(rows: Iterable[dict]) -> str:
-    """Rows with equal keys as an HTML table, for a notebook.
-
-    >>> html_table([{"l2": 0.1, "name": "a<b"}])
-    '<table><tr><th>l2</th><th>name</th></tr><tr><td>0.1</td><td>a&lt;b</td></tr></table>'
-    """
-    rows = list(rows)
-    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in rows[0]) if rows else ""
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(v))}</td>" for v in row.values()) + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def fingerprint(splits: Splits) -> str:
     """Identifies the data itself: a SHA-256, in hexadecimal.
 
-    It runs over dtype, shape and bytes of x, y (and weights, where given) of train, val and test,
-    in this order. Names and sources play no part, so the same examples read from
-    elsewhere, or by shards, have the same fingerprint.
+    It covers dtype, shape and bytes of x, y (and weights, where given) of train, val and test, in
+    this order. Names and sources play no part: the same examples read from elsewhere, or by shards,
+    have the same fingerprint.
     """
     digest = hashlib.sha256()
     for role in ("train", "val", "test"):
@@ -229,7 +210,11 @@ def fingerprint(splits: Splits) -> str:
 def joined(one: Dataset, other: Dataset) -> Dataset:
     """The examples of both, in this order, with all else as in `one`.
 
-    Where `one` has weights, an example of `other` that has none weighs as those do on average.
+    Where only `one` has weights, each example of `other` gets their mean as its weight.
+
+    Args:
+      one: in memory.
+      other: in memory, with examples of the same shape and type.
 
     Raises:
       DataError: one of them is read by shards, or there is no memory for both together.
@@ -257,7 +242,7 @@ def _joined_weights(one: Dataset, other: Dataset) -> np.ndarray | None:
     return np.concatenate([weights, np.asarray(others)])
 
 
-_RUN_BYTES = 1 << 20  # bytes of a run on disk: longer reads are hardly faster
+_RUN_BYTES = 1 << 20  # of a run on disk: longer reads are hardly faster
 _FEWEST_RUNS = 16  # in a shard
 
 
@@ -271,16 +256,19 @@ class Shard(NamedTuple):
     """
 
     number: int
-    rows: np.ndarray
-    dataset: "Dataset"
+    rows: Int[np.ndarray, " n"]
+    dataset: Dataset
 
 
 def shuffled_shards(
-    dataset: "Dataset", epoch: int, batch_size: int = 1, run_length: int | None = None
+    dataset: Dataset, epoch: int, batch_size: int = 1, run_length: int | None = None
 ) -> Iterator[Shard]:
     """All examples of a dataset once, by shards; see `Dataset.shuffled`.
 
     Args:
+      dataset: in memory, or read by shards.
+      epoch: determines the order of the runs.
+      batch_size: B; each shard but the last holds whole minibatches.
       run_length: examples in a run; by default 1 MiB of them, and at most a 16th of a shard.
     """
     N, size = dataset.num_examples, _examples_per_shard(dataset, batch_size)
@@ -293,7 +281,7 @@ def shuffled_shards(
     return _read_shards(dataset, _cut_runs(runs, size), f"epoch {epoch}")
 
 
-def ordered_shards(dataset: "Dataset") -> Iterator[Shard]:
+def ordered_shards(dataset: Dataset) -> Iterator[Shard]:
     """All examples of a dataset once, by shards, in their own order."""
     N, size = dataset.num_examples, _examples_per_shard(dataset, 1)
     if size >= N:
@@ -301,15 +289,15 @@ def ordered_shards(dataset: "Dataset") -> Iterator[Shard]:
     return _read_shards(dataset, _cut_runs([(0, N)], size), "evaluating")
 
 
-def _examples_per_shard(dataset: "Dataset", batch_size: int) -> int:
-    """Whole minibatches, so that an epoch has as many steps as in memory."""
+def _examples_per_shard(dataset: Dataset, batch_size: int) -> int:
+    """As many as make whole minibatches: an epoch then has as many steps as in memory."""
     if dataset.shard_size is None or dataset.shard_size >= dataset.num_examples:
         return dataset.num_examples
     return max(dataset.shard_size // batch_size, 1) * batch_size
 
 
 def _cut_runs(runs: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
-    """The same examples in the same sequence, as lists of runs of `size` examples together."""
+    """The same examples in the same order, as lists of runs that hold `size` examples each."""
     shard, room = [], size
     for start, stop in runs:
         while start < stop:
@@ -324,21 +312,23 @@ def _cut_runs(runs: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple
         yield shard
 
 
-def _read_shards(dataset: "Dataset", shards: Iterator, what: str) -> Iterator[Shard]:
+def _read_shards(dataset: Dataset, shards: Iterable, what: str) -> Iterator[Shard]:
     from tqdm import tqdm
 
     total = dataset.num_examples
     options = {"unit": " examples", "unit_scale": True, "leave": False, "disable": None}
     with tqdm(desc=what, total=total, delay=2, **options) as bar:
-        for number, unsorted in enumerate(shards):
-            runs = sorted(unsorted)  # as they lie on the disk
+        for number, drawn in enumerate(shards):
+            runs = sorted(drawn)  # in the order of the file
             rows = np.concatenate([np.arange(*run) for run in runs])
             yield Shard(number, rows, _read_runs(dataset, rows, runs))
             bar.update(len(rows))
 
 
-def _read_runs(dataset: "Dataset", rows: np.ndarray, runs: Sequence[tuple[int, int]]) -> "Dataset":
-    # A new array each time: the device may still be reading the shard before.
+def _read_runs(
+    dataset: Dataset, rows: Int[np.ndarray, " n"], runs: Sequence[tuple[int, int]]
+) -> Dataset:
+    # A new array each time: the device may still be reading the previous shard.
     x = np.empty((len(rows), *dataset.x.shape[1:]), dataset.form)
     end = 0
     for start, stop in runs:
@@ -348,5 +338,20 @@ def _read_runs(dataset: "Dataset", rows: np.ndarray, runs: Sequence[tuple[int, i
     return dataclasses.replace(dataset, x=x, y=dataset.y[rows], weights=weights, shard_size=None)
 
 
-def _run_length(dataset: "Dataset") -> int:
+def _run_length(dataset: Dataset) -> int:
     return _RUN_BYTES // max(dataset.num_features * dataset.x.dtype.itemsize, 1)
+
+
+def html_table(rows: Iterable[dict]) -> str:
+    """Rows with equal keys as an HTML table, for a notebook.
+
+    >>> html_table([{"l2": 0.1, "name": "a<b"}])
+    '<table><tr><th>l2</th><th>name</th></tr><tr><td>0.1</td><td>a&lt;b</td></tr></table>'
+    """
+    rows = list(rows)
+    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in rows[0]) if rows else ""
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(v))}</td>" for v in row.values()) + "</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"

@@ -1,6 +1,6 @@
 """Features of your own: arrays in a .npz file or in a folder of .npy files, without pickles.
 
-Headers are looked into before anything is allocated.
+Headers are read and checked before anything is allocated.
 """
 
 import contextlib
@@ -14,24 +14,19 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import ml_dtypes
 import numpy as np
+from jaxtyping import Shaped
 
 from softmax_jax import host
 from softmax_jax.data.sources import Source
 from softmax_jax.host import DataError, DatasetNotFoundError
 
-_MOST_HEADER_BYTES = 1 << 14  # bytes of a header: NumPy itself reads no more than 10,000 characters
-_READERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-
 
 class Header(NamedTuple):
-    """What a .npy file says about its array; the values begin after `offset` bytes."""
+    """What a .npy file says of its array; the values begin after `offset` bytes."""
 
     shape: tuple[int, ...]
     fortran_order: bool
@@ -44,136 +39,31 @@ class Header(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_header(file: BinaryIO, where: str) -> Header:
-    """The header at the beginning of a file, called `where` in the messages.
-
-    Raises:
-      DataError: it is no header of an array, or of Python objects, which are pickled.
-    """
-    start = io.BytesIO(file.read(_MOST_HEADER_BYTES))
-    errors = (ValueError, LookupError, TypeError, SyntaxError, tokenize.TokenError)
-    try:
-        header = _READERS[np.lib.format.read_magic(start)](start)
-    except (*errors, RecursionError, MemoryError) as error:
-        raise DataError(
-            f"{where} is truncated, damaged or no .npy array. Write it again, with np.save or "
-            "np.savez."
-        ) from error
-    shape, fortran_order, dtype = header
-    if dtype.hasobject:
-        raise DataError(
-            f"{where} holds pickled Python objects, which are not read: a pickle can run any "
-            "program. Save plain numbers, or text as np.array(labels, dtype=str)."
-        )
-    return Header(shape, fortran_order, number_dtype(dtype), start.tell())
-
-
-def number_dtype(dtype: np.dtype) -> np.dtype:
-    """The dtype itself; bfloat16 for two bytes without a meaning, as which NumPy saves it."""
-    unnamed = dtype.kind == "V" and dtype.fields is None and dtype.subdtype is None
-    is_bfloat16 = unnamed and dtype.itemsize == 2 and dtype.isbuiltin != 2
-    return np.dtype(ml_dtypes.bfloat16) if is_bfloat16 else dtype
-
-
-def is_number(dtype: np.dtype) -> bool:
-    """Whether values of this dtype can become floats: not text, objects or complex numbers."""
-    return dtype.kind in "biuf" or "float" in dtype.name  # as bfloat16 and its smaller kin
-
-
 class Stored(NamedTuple):
-    """An array that has been found but not yet read: where it is, its header, how to read it."""
+    """An array that has been found but not yet read.
+
+    Attributes:
+      where: its file and name, for messages.
+      header: its shape and type.
+      read: reads it, or maps it into memory.
+    """
 
     where: str
     header: Header
-    read: Callable[[], np.ndarray]
-
-
-def array_names(path: Path) -> list[str]:
-    """The names of the arrays in the file or folder."""
-    if path.is_dir():
-        return sorted(file.stem for file in path.glob("*.npy"))
-    with _opened(path) as archive:
-        found = archive.namelist()
-    return sorted(name.removesuffix(".npy") for name in found if name.endswith(".npy"))
-
-
-def find_array(path: Path, name: str) -> Stored:
-    """One array, of which the header alone has been read.
-
-    An array in a folder is mapped into memory instead of read, so that it may be larger.
-
-    Raises:
-      DataError: the file is damaged, holds more or less than the header says, or pickles. So does
-        `read`.
-    """
-    return _in_folder(path / f"{name}.npy") if path.is_dir() else _in_archive(path, name)
-
-
-def _in_folder(path: Path) -> Stored:
-    with open(path, "rb") as file:
-        header = read_header(file, str(path))
-    _check_size(str(path), header, path.stat().st_size)
-
-    def read() -> np.ndarray:
-        order = "F" if header.fortran_order else "C"
-        if not header.nbytes:  # there is nothing to map
-            return np.empty(header.shape, header.dtype)
-        return np.memmap(path, header.dtype, "r", header.offset, header.shape, order)
-
-    return Stored(str(path), header, read)
-
-
-def _in_archive(path: Path, name: str) -> Stored:
-    where = f"{path}: {name}"
-    with _opened(path) as archive, archive.open(f"{name}.npy") as file:
-        header = read_header(file, where)
-        _check_size(where, header, archive.getinfo(f"{name}.npy").file_size)
-
-    def read() -> np.ndarray:
-        with _opened(path) as archive, archive.open(f"{name}.npy") as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
-        return array.view(header.dtype)  # bfloat16 comes without its meaning
-
-    return Stored(where, header, read)
-
-
-def _check_size(where: str, header: Header, size: int) -> None:
-    promised = header.offset + header.nbytes
-    if min(header.shape, default=0) < 0 or promised != size:
-        raise DataError(
-            f"{where} is truncated or damaged: with shape {header.shape} of {header.dtype} it "
-            f"would be {promised:,} bytes, and it is {size:,}. Write it again."
-        )
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive; within the block, what is wrong with it is a DataError."""
-    damage = (ValueError, EOFError, LookupError, RuntimeError, struct.error, OverflowError)
-    with open(path, "rb") as file:  # what is wrong with opening it is an OSError
-        try:
-            with zipfile.ZipFile(file) as archive:
-                yield archive
-        except DataError:
-            raise
-        except (*damage, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-            raise DataError(
-                f"{path} is truncated, damaged or no .npz file: {error}. Write it again, with "
-                "np.savez."
-            ) from error
+    read: Callable[[], Shaped[np.ndarray, "..."]]
 
 
 _SPLITS = ("train", "val", "test")
 _FORM = (
     "Needed are x_train and y_train, or x and y for a single split 'train'; x_val, y_val, x_test, "
-    "y_test and the weights w_train may be there."
+    "y_test and the weights w_train are optional."
 )
 
 
 def is_path(name: str) -> bool:
     """Whether a dataset's name is a path: to a .npz file, or to a folder of .npy files.
 
-    So is what ends in .npz, what begins with '/', '.' or '~', and what is a folder that holds
+    It is if it ends in .npz, if it begins with '/', '.' or '~', or if it is a folder that holds
     x_train.npy or x.npy. ('set/config' may be a name in TFDS.)
     """
     if name.endswith(".npz") or name.startswith((os.sep, ".", "~")):
@@ -182,13 +72,16 @@ def is_path(name: str) -> bool:
 
 
 def file_source(name: str) -> Source:
-    """The dataset in a file or folder, from which so far only the headers have been read.
+    """The dataset in a file or folder, of which only the headers are read.
 
     The splits are those of the arrays `x_train`, `y_train`, `x_val`, ...; arrays `x` and `y` are
-    the split `train`, if there are no `x_train` and `y_train`. `w_train` or `w` are weights.
+    the split `train` if there are no `x_train` and `y_train`. `w_train` or `w` are weights.
 
-    x [N, ...] holds numbers of any type: images or features from 0 to 255 if uint8, else floats.
-    y [N] holds integers, booleans or text.
+    x [N, ...] holds numbers of any type: uint8 is taken for images, or features from 0 to 255, and
+    all else becomes floats. y [N] holds integers, booleans or text.
+
+    Args:
+      name: the path; `~` is the home folder.
 
     Raises:
       DatasetNotFoundError: there is no such file or folder.
@@ -200,14 +93,14 @@ def file_source(name: str) -> Source:
         raise DatasetNotFoundError(f"There is no file or folder {path}. Check the path.")
     splits = _find_splits(path)
     if not path.is_dir():  # what is in a folder is mapped, not read
-        needed = sum(part.header.nbytes for parts in splits.values() for part in parts.values())
+        needed = sum(one.header.nbytes for found in splits.values() for one in found.values())
         remedy = "Save each array as a .npy file in a folder of its own: those are read by shards."
         host.require_memory(needed, f"What {path} unpacks to", remedy)
 
     def read(split: str) -> tuple[np.ndarray, ...]:
-        return tuple(part.read() for part in splits[split].values())
+        return tuple(one.read() for one in splits[split].values())
 
-    lengths = {split: (_check_lengths(parts),) for split, parts in splits.items()}
+    lengths = {split: (_check_lengths(found),) for split, found in splits.items()}
     scale = 255.0 if splits["train"]["x"].header.dtype == np.uint8 else 1.0
     return Source(name, None, scale, lengths, read)
 
@@ -237,18 +130,148 @@ def _check_present(path: Path, wanted: Mapping, present: Mapping, there: list[st
         )
 
 
-def _check_lengths(parts: Mapping[str, Stored]) -> int:
-    """N, the same for x, y and w, whose types are looked at as well."""
-    x, y = parts["x"], parts["y"]
-    for part in parts.values():
-        where, shape, dtype = part.where, part.header.shape, part.header.dtype
-        if not shape or shape[0] != x.header.shape[0] or (part is not x and len(shape) > 1):
+def _check_lengths(found: Mapping[str, Stored]) -> int:
+    """N, which must be the same for x, y and w; checks the types of x and w as well."""
+    x, y = found["x"], found["y"]
+    for one in found.values():
+        where, shape, dtype = one.where, one.header.shape, one.header.dtype
+        if not shape or shape[0] != x.header.shape[0] or (one is not x and len(shape) > 1):
             raise DataError(
                 f"{where} has shape {shape}, and {x.where} has shape {x.header.shape}. Each "
                 "example needs a row of x and one label (and one weight, if there are any)."
             )
-        if part is not y and not is_number(dtype):
+        if one is not y and not is_number(dtype):
             raise DataError(
                 f"{where} must hold numbers, and holds {dtype}. Encode them as floats first."
             )
     return x.header.shape[0]
+
+
+def array_names(path: Path) -> list[str]:
+    """The names of the arrays in a .npz file or in a folder of .npy files, in ascending order.
+
+    Raises:
+      DataError: the file is damaged.
+    """
+    if path.is_dir():
+        return sorted(file.stem for file in path.glob("*.npy"))
+    with _opened(path) as archive:
+        found = archive.namelist()
+    return sorted(name.removesuffix(".npy") for name in found if name.endswith(".npy"))
+
+
+def find_array(path: Path, name: str) -> Stored:
+    """Finds one array, of which only the header is read.
+
+    An array in a folder is mapped into memory instead of read, so that it may be larger.
+
+    Args:
+      path: a .npz file, or a folder of .npy files.
+      name: of the array, without `.npy`.
+
+    Raises:
+      DataError: the file is damaged, holds more or less than the header says, or is pickled; also
+        raised by the `read` of what is returned.
+    """
+    return _in_folder(path / f"{name}.npy") if path.is_dir() else _in_archive(path, name)
+
+
+def _in_folder(path: Path) -> Stored:
+    with open(path, "rb") as file:
+        header = read_header(file, str(path))
+    _check_size(str(path), header, path.stat().st_size)
+
+    def read() -> np.ndarray:
+        order: Literal["F", "C"] = "F" if header.fortran_order else "C"
+        if not header.nbytes:  # there is nothing to map
+            return np.empty(header.shape, header.dtype)
+        return np.memmap(path, header.dtype, "r", header.offset, header.shape, order)
+
+    return Stored(str(path), header, read)
+
+
+def _in_archive(path: Path, name: str) -> Stored:
+    where = f"{path}: {name}"
+    with _opened(path) as archive, archive.open(f"{name}.npy") as file:
+        header = read_header(file, where)
+        _check_size(where, header, archive.getinfo(f"{name}.npy").file_size)
+
+    def read() -> np.ndarray:
+        with _opened(path) as archive, archive.open(f"{name}.npy") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+        return array.view(header.dtype)  # NumPy reads bfloat16 as untyped bytes
+
+    return Stored(where, header, read)
+
+
+def _check_size(where: str, header: Header, size: int) -> None:
+    promised = header.offset + header.nbytes
+    if min(header.shape, default=0) < 0 or promised != size:
+        raise DataError(
+            f"{where} is truncated or damaged: with shape {header.shape} of {header.dtype} it "
+            f"would be {promised:,} bytes, and it is {size:,}. Write it again."
+        )
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Opens an archive; within the block, every sign of damage is raised as a DataError."""
+    damage = (ValueError, EOFError, LookupError, RuntimeError, struct.error, OverflowError)
+    with open(path, "rb") as file:  # that it cannot be opened is an OSError
+        try:
+            with zipfile.ZipFile(file) as archive:
+                yield archive
+        except DataError:
+            raise
+        except (*damage, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+            raise DataError(
+                f"{path} is truncated, damaged or no .npz file: {error}. Write it again, with "
+                "np.savez."
+            ) from error
+
+
+_MOST_HEADER_BYTES = 1 << 14  # bytes of a header: NumPy itself reads no more than 10,000 characters
+_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def read_header(file: io.BufferedIOBase | IO[bytes], where: str) -> Header:
+    """Reads the header at the beginning of a .npy file.
+
+    Args:
+      file: opened for reading bytes.
+      where: what the file is called in messages.
+
+    Raises:
+      DataError: it is not the header of an array, or that of Python objects, which are pickled.
+    """
+    start = io.BytesIO(file.read(_MOST_HEADER_BYTES))
+    errors = (ValueError, LookupError, TypeError, SyntaxError, tokenize.TokenError)
+    try:
+        header = _READERS[np.lib.format.read_magic(start)](start)
+    except (*errors, RecursionError, MemoryError) as error:
+        raise DataError(
+            f"{where} is truncated, damaged or no .npy array. Write it again, with np.save or "
+            "np.savez."
+        ) from error
+    shape, fortran_order, dtype = header
+    if dtype.hasobject:
+        raise DataError(
+            f"{where} holds pickled Python objects, which are not read: a pickle can run any "
+            "program. Save plain numbers, or text as np.array(labels, dtype=str)."
+        )
+    return Header(shape, fortran_order, number_dtype(dtype), start.tell())
+
+
+def number_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype itself, or bfloat16 for two untyped bytes, as which NumPy saves bfloat16."""
+    unnamed = dtype.kind == "V" and dtype.fields is None and dtype.subdtype is None
+    is_bfloat16 = unnamed and dtype.itemsize == 2 and dtype.isbuiltin != 2
+    return np.dtype(ml_dtypes.bfloat16) if is_bfloat16 else dtype
+
+
+def is_number(dtype: np.dtype) -> bool:
+    """Whether values of this dtype can become floats: not text, objects or complex numbers."""
+    return dtype.kind in "biuf" or "float" in dtype.name  # bfloat16 and its smaller kin

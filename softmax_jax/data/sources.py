@@ -1,13 +1,7 @@
 """Where named datasets come from: scikit-learn's copies, and Fashion-MNIST's own files.
 
-The IDX format, in which MNIST and its kin are published: a header and then the values, row by row.
-The header is two zero bytes, a byte for the type of the values (8: uint8), a byte for the rank r,
-and r sizes as big-endian uint32.
-
-Decoded arrays are kept on disk, so that a dataset is decoded once. A cache entry is a few `.npy`
-files and a manifest, written last. The manifest holds its own SHA-256, that of each array file, and
-names, sizes and times of the files that the arrays were decoded from. Whatever does not match is
-treated as absent.
+In this order: what a source is; the embedded datasets; Fashion-MNIST, with its download; the IDX
+format of its files; the cache of decoded arrays.
 """
 
 import contextlib
@@ -15,6 +9,7 @@ import functools
 import gzip
 import hashlib
 import http.client
+import io
 import json
 import math
 import os
@@ -24,11 +19,12 @@ import threading
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped, UInt8
 
 from softmax_jax.host import DataError, DatasetNotFoundError, replacing, user_cache_folder
 
@@ -38,22 +34,30 @@ class Source(NamedTuple):
 
     Attributes:
       name: what the user called it.
-      label_names: C names, by label; or None: the labels are still to be made classes 0..C−1.
+      label_names: C names, by label; None if the labels are yet to be encoded as classes 0..C−1.
       scale: the largest value that a pixel can take; 1 for features.
       shard_lengths: for each split, the number of examples in each of its files.
-      read: from the name of a split to its images, uint8 [N, H, W] or [N, H, W, 3], or features
-        [N, ...] of any type; its labels, int32 [N]; and, where there are any, weights [N].
+      read: reads a split, given its name: images uint8 [N, H, W] or [N, H, W, 3], or features
+        [N, ...] of any type; labels int32 [N] (of any type if `label_names` is None); and, where
+        there are any, weights [N].
     """
 
     name: str
     label_names: tuple[str, ...] | None
     scale: float
-    shard_lengths: dict[str, tuple[int, ...]]
-    read: Callable[[str], tuple[np.ndarray, ...]]
+    shard_lengths: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], tuple[Shaped[np.ndarray, "N ..."], ...]]
+
+
+class CacheEntry(NamedTuple):
+    """What the cache keeps: arrays, by name, and facts, anything that JSON can hold."""
+
+    arrays: dict[str, Shaped[np.ndarray, "..."]]
+    facts: dict
 
 
 def data_folders(data_dir: str | os.PathLike | None) -> list[Path]:
-    """Where datasets may lie, in order: data_dir, $TFDS_DATA_DIR, ~/tensorflow_datasets."""
+    """Where datasets are looked for, in order: data_dir, $TFDS_DATA_DIR, ~/tensorflow_datasets."""
     given = (data_dir, os.environ.get("TFDS_DATA_DIR"), "~/tensorflow_datasets")
     return [Path(folder).expanduser() for folder in given if folder]
 
@@ -62,16 +66,16 @@ EMBEDDED = ("breast_cancer", "digits", "iris", "wine")
 
 
 def embedded_source(name: str) -> Source:
-    """One of `NAMES`, from scikit-learn's copy of it.
+    """One of `EMBEDDED`, from scikit-learn's copy of it.
 
     - `digits`: 1,797 handwritten digits, images uint8 [N, 8, 8] of values 0..16, in 10 classes.
     - `breast_cancer` (569 examples of 30 features; `malignant` is class 0, `benign` class 1),
       `iris` (150 of 4, in 3 classes), `wine` (178 of 13, in 3 classes): float32 [N, D] as measured.
 
-    The division into `train` and `test` is fixed and stratified: with the examples sorted by
-    class, and within a class in scikit-learn's order, the first of every five is in `test`. So
-    each class gives a fifth of its examples, to within one. Within each split the examples keep
-    scikit-learn's order.
+    The division into `train` and `test` is fixed and stratified: with the examples sorted by class,
+    and within a class in scikit-learn's order, the first of every five is in `test`. So `test` has
+    a fifth of each class, to within one example. Within each split the examples keep scikit-learn's
+    order.
     """
     from sklearn import datasets
 
@@ -89,174 +93,80 @@ def embedded_source(name: str) -> Source:
     return Source(name, label_names, scale, lengths, parts.__getitem__)
 
 
-_IDX_UINT8 = 8
+# Fashion-MNIST
+
+FASHION_MNIST = "fashion_mnist"
+FASHION_LABELS = (
+    "t-shirt", "trouser", "pullover", "dress", "coat",
+    "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+
+_PREFIXES = {"train": "train", "test": "t10k"}
+_KINDS = {"images-idx3-ubyte": 3, "labels-idx1-ubyte": 1}  # with the rank of the values
+FASHION_FILES = tuple(f"{prefix}-{kind}" for prefix in _PREFIXES.values() for kind in _KINDS)
 
 
-def read_idx_sizes(path: Path, rank: int) -> tuple[int, ...]:
-    """The shape that the header of the file promises; see `read`."""
-    return _read_idx(path, rank, header_only=True)[0]
-
-
-def read_idx(path: Path, rank: int) -> np.ndarray:
-    """Reads a whole file, unpacked or (`.gz`) compressed, as a uint8 array of the given rank.
-
-    Raises:
-      DataError: the file is not IDX, not uint8, of another rank, longer or shorter than its
-        header says, or its compression is damaged.
-    """
-    sizes, values = _read_idx(path, rank, header_only=False)
-    # The bytes are here already, so that a damaged header cannot make us allocate anything.
-    if len(values) != math.prod(sizes):
-        raise _idx_error(
-            path,
-            f"its header promises {math.prod(sizes):,} values of shape "
-            f"{sizes}, and {len(values):,} are there",
-        )
-    return np.frombuffer(values, np.uint8).reshape(sizes)
-
-
-def _read_idx(path: Path, rank: int, header_only: bool) -> tuple[tuple[int, ...], bytes]:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            sizes = _read_idx_header(file, path, rank)
-            return sizes, b"" if header_only else file.read()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise _idx_error(path, f"it cannot be decompressed ({error})") from error
-
-
-def _read_idx_header(file: BinaryIO, path: Path, rank: int) -> tuple[int, ...]:
-    header = file.read(4 + 4 * rank)
-    if header[:2] != b"\0\0" or len(header) < 4:
-        raise _idx_error(path, f"it does not start as an IDX file does (but with {header[:4]!r})")
-    if header[2] != _IDX_UINT8:
-        raise _idx_error(path, f"its values are of IDX type {header[2]}, not {_IDX_UINT8} (uint8)")
-    if header[3] != rank:
-        raise _idx_error(path, f"its values have rank {header[3]}, not {rank}")
-    if len(header) < 4 + 4 * rank:
-        raise _idx_error(path, f"it ends within its header, after {len(header)} bytes")
-    return struct.unpack(f">{rank}I", header[4:])
-
-
-def _idx_error(path: Path, what: str) -> DataError:
-    return DataError(
-        f"{path} is truncated, damaged or another file under this name: {what}. "
-        "Delete it, and put the original in its place or let it be downloaded again."
-    )
-
-
-_CACHE_FORMAT = 1  # to be raised when the meaning of an entry changes
-
-
-class CacheEntry(NamedTuple):
-    """Arrays, by name, and facts: anything that JSON can hold."""
-
-    arrays: dict[str, np.ndarray]
-    facts: dict
-
-
-def cached(name: str, sources: Sequence[Path], build: Callable[[], CacheEntry]) -> CacheEntry:
-    """The entry as cached, or else as built, in which case it is cached for the next time.
+def find_fashion_mnist_files(folders: Sequence[Path]) -> dict[str, Path] | None:
+    """The four files, compressed (`.gz`) or not, in the first folder that has them all.
 
     Args:
-      name: of the entry, unique among those of one folder of sources.
-      sources: the files, all in one folder, that the entry depends on. The cache lies beside
-        them, or in the user's cache where that folder is read-only.
-      build: makes the entry; called if no entry is there, or it is damaged or stale.
+      folders: in order of preference; each is searched together with its subfolder `fashion_mnist`.
 
-    A cache that cannot be written is no error.
+    Returns:
+      The paths by the names in `FASHION_FILES`, or None if no folder has all four.
     """
-    signature = _signature(sources)  # taken before building, lest a later change go unseen
-    folders = _cache_folders(sources[0].parent)
-    for folder in folders:
-        entry = _read_entry(folder, name, signature)
-        if entry is not None:
-            return entry
-    entry = build()
-    any(
-        _write_entry(folder, name, signature, entry) for folder in folders
-    )  # the first that lets us
-    return entry
+    for folder in [place for given in folders for place in (given, given / FASHION_MNIST)]:
+        found = {
+            name: path
+            for name in FASHION_FILES
+            for path in (folder / f"{name}.gz", folder / name)
+            if path.is_file()
+        }
+        if len(found) == len(FASHION_FILES):
+            return found
+    return None
 
 
-def _signature(sources: Sequence[Path]) -> list:
-    stats = [(path.name, path.stat()) for path in sorted(sources)]
-    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+def fashion_mnist_source(files: Mapping[str, Path]) -> Source:
+    """The dataset in the four files; its arrays are cached beside them.
+
+    Args:
+      files: what `find_fashion_mnist_files` has found.
+
+    Raises:
+      DataError: a file is damaged or not what its name says, or images and labels differ in
+        number; also raised by the source's `read`.
+    """
+    pairs = {
+        split: [(files[f"{prefix}-{kind}"], rank) for kind, rank in _KINDS.items()]
+        for split, prefix in _PREFIXES.items()
+    }
+    lengths = {split: (_count_examples(pair),) for split, pair in pairs.items()}
+
+    def read(split: str) -> tuple[np.ndarray, np.ndarray]:
+        paths = [path for path, _ in pairs[split]]
+        build = functools.partial(_decode_fashion_mnist, pairs[split])
+        arrays = cached(f"split-{split}", paths, build).arrays
+        return arrays["x"], arrays["y"]
+
+    return Source(FASHION_MNIST, FASHION_LABELS, 255.0, lengths, read)
 
 
-def _cache_folders(home: Path) -> list[Path]:
-    home = home.resolve()
-    elsewhere = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
-    return [
-        home / "softmax_jax_cache",
-        user_cache_folder() / "decoded" / f"{home.name}-{elsewhere}",
+def _count_examples(pair: Sequence[tuple[Path, int]]) -> int:
+    (images, num_images), (labels, num_labels) = [
+        (path, read_idx_sizes(path, rank)[0]) for path, rank in pair
     ]
+    if num_images != num_labels:
+        raise DataError(
+            f"{images} holds {num_images:,} images and {labels} {num_labels:,} labels: they do not "
+            "belong together. Put the original files there, or delete both."
+        )
+    return num_images
 
 
-def _read_entry(folder: Path, name: str, signature: list) -> CacheEntry | None:
-    try:
-        digest, text = (folder / f"{name}.json").read_text("utf-8").split("\n", 1)
-        manifest = json.loads(text)
-        if digest != _sha256(text) or manifest["signature"] != [_CACHE_FORMAT, signature]:
-            return None
-        arrays = {
-            key: _read_cached_array(folder / f"{name}-{key}.npy", digest)
-            for key, digest in manifest["arrays"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # absent or damaged in whatever way: to be built again
-    return CacheEntry(arrays, manifest["facts"])
-
-
-def _read_cached_array(path: Path, digest: str) -> np.ndarray:
-    # One open file for both: another process may put a new one in its place in between.
-    with open(path, "rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            raise ValueError(f"{path} is damaged")
-        file.seek(0)
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        # Mapped instead of read: its start is aligned, so a CPU device takes it without a copy.
-        return np.asarray(np.memmap(file, dtype, "r", file.tell(), shape))
-
-
-def _write_entry(folder: Path, name: str, signature: list, entry: CacheEntry) -> bool:
-    try:
-        _make_folder(folder)
-        digests = {
-            key: _write_cached_array(folder / f"{name}-{key}.npy", array)
-            for key, array in entry.arrays.items()
-        }
-        manifest = {
-            "signature": [_CACHE_FORMAT, signature],
-            "arrays": digests,
-            "facts": entry.facts,
-        }
-        text = json.dumps(manifest, indent=1)
-        with replacing(folder / f"{name}.json") as file:
-            file.write(f"{_sha256(text)}\n{text}".encode())
-    except OSError:
-        return False
-    return True
-
-
-def _make_folder(folder: Path) -> None:
-    # A folder that nobody may write to is meant to stay as it is, even if we run as root.
-    parent = folder.parent
-    if parent.exists() and not parent.stat().st_mode & 0o222:
-        raise PermissionError(f"{parent} is read-only")
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-def _write_cached_array(path: Path, array: np.ndarray) -> str:
-    with replacing(path) as file:
-        np.save(file, array, allow_pickle=False)
-        file.flush()
-        with open(file.name, "rb") as written:
-            return hashlib.file_digest(written, "sha256").hexdigest()
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _decode_fashion_mnist(pair: Sequence[tuple[Path, int]]) -> CacheEntry:
+    x, y = [read_idx(path, rank) for path, rank in pair]
+    return CacheEntry({"x": x, "y": y.astype(np.int32)}, {})
 
 
 # Address, sizes and checksums as published; `url_checksums/fashion_mnist.txt` in TFDS has the same.
@@ -295,13 +205,13 @@ def download(
 ) -> None:
     """Downloads those of the published files that the folder lacks.
 
-    A file gets its name only when it is complete and its checksum right; an interrupt leaves
-    nothing half-done. A progress bar is shown if stderr is a terminal.
+    A file gets its name only when it is complete and its checksum is right; an interrupt leaves no
+    partial file. A progress bar is shown if stderr is a terminal.
 
     Args:
-      folder: made if need be.
+      folder: created if necessary.
       address: the URL that the files' names are appended to.
-      published: the files.
+      published: the files, by name.
       patience: seconds to wait for the first and for every further block of 16 KiB.
 
     Raises:
@@ -344,11 +254,11 @@ def _fetch(
             )
 
 
-def _receive_blocks(url: str, patience: float) -> Iterator[bytes]:
-    """The content of a URL. No wait is longer than `patience`, whatever it is for.
+def _receive_blocks(url: str, patience: float) -> Generator[bytes, None, None]:
+    """The content of a URL. No single wait is longer than `patience`.
 
-    A socket's own timeout covers neither the search for the host's address nor a server that
-    sends a byte now and then; so a thread receives, and this one watches the clock.
+    A socket's own timeout covers neither name resolution nor a server that sends a byte now and
+    then: so another thread receives, and this one waits for it with a timeout.
     """
     received: queue.SimpleQueue = queue.SimpleQueue()
     given_up = threading.Event()
@@ -369,7 +279,7 @@ def _receive(
     url: str, patience: float, received: queue.SimpleQueue, given_up: threading.Event
 ) -> None:
     try:
-        opener = urllib.request.build_opener()  # a new one, as urlopen remembers old proxies
+        opener = urllib.request.build_opener()  # urlopen would keep the proxies of its first call
         with opener.open(url, timeout=patience) as response:
             while not given_up.is_set() and (block := response.read(_DOWNLOAD_BLOCK)):
                 received.put(block)
@@ -381,68 +291,177 @@ def _receive(
         received.put(error)
 
 
-FASHION_MNIST = "fashion_mnist"
-FASHION_LABELS = (
-    "t-shirt", "trouser", "pullover", "dress", "coat",
-    "sandal", "shirt", "sneaker", "bag", "ankle boot",
-)  # fmt: skip
+# The IDX format, in which MNIST and its kin are published: a header, then the values, row by row.
+# The header is two zero bytes, a byte for the type of the values (8: uint8), a byte for the rank r,
+# and r sizes as big-endian uint32.
 
-_PREFIXES = {"train": "train", "test": "t10k"}
-_KINDS = {"images-idx3-ubyte": 3, "labels-idx1-ubyte": 1}  # with the rank of the values
-FASHION_FILES = tuple(f"{prefix}-{kind}" for prefix in _PREFIXES.values() for kind in _KINDS)
+_IDX_UINT8 = 8
 
 
-def find_fashion_mnist_files(folders: Sequence[Path]) -> dict[str, Path] | None:
-    """The four files, compressed (`.gz`) or not, in the first folder that has them all.
-
-    In each folder, a subfolder `fashion_mnist` is looked into as well.
-    """
-    for folder in [place for given in folders for place in (given, given / FASHION_MNIST)]:
-        found = {
-            name: path
-            for name in FASHION_FILES
-            for path in (folder / f"{name}.gz", folder / name)
-            if path.is_file()
-        }
-        if len(found) == len(FASHION_FILES):
-            return found
-    return None
+def read_idx_sizes(path: Path, rank: int) -> tuple[int, ...]:
+    """The shape according to the header of the file; see `read_idx`."""
+    return _read_idx(path, rank, header_only=True)[0]
 
 
-def fashion_mnist_source(files: Mapping[str, Path]) -> Source:
-    """The dataset in the files that `find` has found; its arrays are cached beside them.
+def read_idx(path: Path, rank: int) -> UInt8[np.ndarray, "..."]:
+    """Reads a whole IDX file of uint8 values.
+
+    Args:
+      path: the file; compressed if its name ends in `.gz`.
+      rank: of the array.
 
     Raises:
-      DataError: a file is damaged or not what its name says, or images and labels differ in
-        number. So does `read`.
+      DataError: the file is not IDX, not uint8, of another rank, longer or shorter than its
+        header says, or its compression is damaged.
     """
-    pairs = {
-        split: [(files[f"{prefix}-{kind}"], rank) for kind, rank in _KINDS.items()]
-        for split, prefix in _PREFIXES.items()
-    }
-    lengths = {split: (_count_examples(pair),) for split, pair in pairs.items()}
-
-    def read(split: str) -> tuple[np.ndarray, np.ndarray]:
-        paths = [path for path, _ in pairs[split]]
-        build = functools.partial(_decode_fashion_mnist, pairs[split])
-        arrays = cached(f"split-{split}", paths, build).arrays
-        return arrays["x"], arrays["y"]
-
-    return Source(FASHION_MNIST, FASHION_LABELS, 255.0, lengths, read)
-
-
-def _count_examples(pair: Sequence[tuple[Path, int]]) -> int:
-    (images, num_images), (labels, num_labels) = [
-        (path, read_idx_sizes(path, rank)[0]) for path, rank in pair
-    ]
-    if num_images != num_labels:
-        raise DataError(
-            f"{images} holds {num_images:,} images and {labels} {num_labels:,} labels: they do not "
-            "belong together. Put the original files there, or delete both."
+    sizes, values = _read_idx(path, rank, header_only=False)
+    # The values have been read already: a damaged header cannot cause an allocation.
+    if len(values) != math.prod(sizes):
+        raise _idx_error(
+            path,
+            f"its header promises {math.prod(sizes):,} values of shape "
+            f"{sizes}, and {len(values):,} are there",
         )
-    return num_images
+    return np.frombuffer(values, np.uint8).reshape(sizes)
 
 
-def _decode_fashion_mnist(pair: Sequence[tuple[Path, int]]) -> CacheEntry:
-    x, y = [read_idx(path, rank) for path, rank in pair]
-    return CacheEntry({"x": x, "y": y.astype(np.int32)}, {})
+def _read_idx(path: Path, rank: int, header_only: bool) -> tuple[tuple[int, ...], bytes]:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            sizes = _read_idx_header(file, path, rank)
+            return sizes, b"" if header_only else file.read()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _idx_error(path, f"it cannot be decompressed ({error})") from error
+
+
+def _read_idx_header(file: io.BufferedIOBase, path: Path, rank: int) -> tuple[int, ...]:
+    header = file.read(4 + 4 * rank)
+    if header[:2] != b"\0\0" or len(header) < 4:
+        raise _idx_error(path, f"it does not start as an IDX file does (but with {header[:4]!r})")
+    if header[2] != _IDX_UINT8:
+        raise _idx_error(path, f"its values are of IDX type {header[2]}, not {_IDX_UINT8} (uint8)")
+    if header[3] != rank:
+        raise _idx_error(path, f"its values have rank {header[3]}, not {rank}")
+    if len(header) < 4 + 4 * rank:
+        raise _idx_error(path, f"it ends within its header, after {len(header)} bytes")
+    return struct.unpack(f">{rank}I", header[4:])
+
+
+def _idx_error(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{path} is truncated, damaged or another file under this name: {what}. "
+        "Delete it, and put the original in its place or let it be downloaded again."
+    )
+
+
+# The cache. An entry is a few `.npy` files and a manifest, written last. The manifest holds its own
+# SHA-256, that of each array file, and the names, sizes and times of the files that the arrays were
+# decoded from. An entry that does not match is treated as absent.
+
+
+_CACHE_FORMAT = 1  # to be raised when the meaning of an entry changes
+
+
+def cached(name: str, sources: Sequence[Path], build: Callable[[], CacheEntry]) -> CacheEntry:
+    """Returns an entry from the cache, or else builds it and caches it.
+
+    That the cache cannot be written is no error.
+
+    Args:
+      name: of the entry, unique among those of one folder of sources.
+      sources: the files, all in one folder, that the entry depends on. The cache is beside them, or
+        in the user's cache where that folder is read-only.
+      build: makes the entry; called if there is none, or if it is damaged or stale.
+    """
+    signature = _signature(sources)  # before building, lest a change meanwhile go unnoticed
+    folders = _cache_folders(sources[0].parent)
+    for folder in folders:
+        entry = _read_entry(folder, name, signature)
+        if entry is not None:
+            return entry
+    entry = build()
+    for folder in folders:  # up to the first that can be written to
+        if _write_entry(folder, name, signature, entry):
+            break
+    return entry
+
+
+def _signature(sources: Sequence[Path]) -> list:
+    stats = [(path.name, path.stat()) for path in sorted(sources)]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+
+
+def _cache_folders(home: Path) -> list[Path]:
+    home = home.resolve()
+    elsewhere = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+    return [
+        home / "softmax_jax_cache",
+        user_cache_folder() / "decoded" / f"{home.name}-{elsewhere}",
+    ]
+
+
+def _read_entry(folder: Path, name: str, signature: list) -> CacheEntry | None:
+    try:
+        digest, text = (folder / f"{name}.json").read_text("utf-8").split("\n", 1)
+        manifest = json.loads(text)
+        if digest != _sha256(text) or manifest["signature"] != [_CACHE_FORMAT, signature]:
+            return None
+        arrays = {
+            key: _read_cached_array(folder / f"{name}-{key}.npy", digest)
+            for key, digest in manifest["arrays"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # absent or damaged: build it again
+    return CacheEntry(arrays, manifest["facts"])
+
+
+def _read_cached_array(path: Path, digest: str) -> np.ndarray:
+    # One open file for both: another process may replace it in between.
+    with open(path, "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise ValueError(f"{path} is damaged")
+        file.seek(0)
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        # Mapped, not read: its start is aligned, so that a CPU device takes it without a copy.
+        return np.asarray(np.memmap(file, dtype, "r", file.tell(), shape))
+
+
+def _write_entry(folder: Path, name: str, signature: list, entry: CacheEntry) -> bool:
+    try:
+        _make_folder(folder)
+        digests = {
+            key: _write_cached_array(folder / f"{name}-{key}.npy", array)
+            for key, array in entry.arrays.items()
+        }
+        manifest = {
+            "signature": [_CACHE_FORMAT, signature],
+            "arrays": digests,
+            "facts": entry.facts,
+        }
+        text = json.dumps(manifest, indent=1)
+        with replacing(folder / f"{name}.json") as file:
+            file.write(f"{_sha256(text)}\n{text}".encode())
+    except OSError:
+        return False
+    return True
+
+
+def _make_folder(folder: Path) -> None:
+    # A folder that nobody may write to should stay as it is, even for root.
+    parent = folder.parent
+    if parent.exists() and not parent.stat().st_mode & 0o222:
+        raise PermissionError(f"{parent} is read-only")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _write_cached_array(path: Path, array: np.ndarray) -> str:
+    with replacing(path) as file:
+        np.save(file, array, allow_pickle=False)
+        file.flush()
+        with open(file.name, "rb") as written:
+            return hashlib.file_digest(written, "sha256").hexdigest()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -15,13 +15,87 @@ from softmax_jax.host import DataError
 
 _RECORDS_AT_ONCE = 1000  # records decoded at a time
 _log = logging.getLogger("softmax_jax")
+_NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
+
+
+def find_prepared(name: str, folders: Sequence[Path]) -> Path | None:
+    """The folder of a prepared dataset, in the first of the folders that has it.
+
+    Args:
+      name: as in TFDS: `'mnist'`, `'set/config'`, `'set:1.0.0'`. Without a version, the highest
+        one; without a config, the one that is there.
+      folders: TFDS data folders, in order of preference.
+
+    Raises:
+      DataError: several configs are there and the name does not say which.
+    """
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        return None
+    for folder in folders:
+        home = folder / parts["set"]
+        home = home / parts["config"] if parts["config"] else _only_config(home)
+        versions = [path for path in _versions(home) if parts["version"] in (None, path.name)]
+        if versions:
+            return versions[-1]
+    return None
+
+
+def prepared_names(folders: Sequence[Path]) -> set[str]:
+    """The names of the datasets prepared in these folders, without configs and versions."""
+    patterns = ("*/*/dataset_info.json", "*/*/*/dataset_info.json")  # without and with a config
+    found = [
+        (folder, path)
+        for folder in folders
+        for pattern in patterns
+        for path in folder.glob(pattern)
+    ]
+    return {path.relative_to(folder).parts[0] for folder, path in found}
+
+
+def prepared_source(name: str, folder: Path) -> Source:
+    """A prepared dataset; its arrays are cached beside its files.
+
+    Args:
+      name: what the user called it.
+      folder: what `find_prepared` has found.
+
+    Raises:
+      DataError: as `describe`; the source's `read` raises it as `decode` does.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    facts = sources.cached("facts", files, functools.partial(describe, folder)).facts
+
+    def read(split: str) -> tuple[np.ndarray, np.ndarray]:
+        build = functools.partial(decode, folder, split, facts["keys"])
+        arrays = sources.cached(f"split-{split}", files, build).arrays
+        return arrays["x"], arrays["y"]
+
+    lengths = {split: tuple(sizes) for split, sizes in facts["shard_lengths"].items()}
+    return Source(name, tuple(facts["label_names"]), 255.0, lengths, read)
+
+
+def _only_config(home: Path) -> Path:
+    """The folder that holds the versions: the only config, or `home` if there is none."""
+    configs = [path for path in sorted(home.glob("*")) if _versions(path)]
+    if len(configs) > 1:
+        choices = ", ".join(f"'{home.name}/{config.name}'" for config in configs)
+        raise DataError(f"{home} holds several configs of the dataset. Name one: {choices}.")
+    return configs[0] if configs else home
+
+
+def _versions(folder: Path) -> list[Path]:
+    """Complete versions, ascending: a folder without dataset_info.json is still being prepared."""
+    found = [path.parent for path in folder.glob("*.*.*/dataset_info.json")]
+    found = [path for path in found if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+    return sorted(found, key=lambda path: [int(number) for number in path.name.split(".")])
 
 
 def describe(folder: Path) -> CacheEntry:
-    """What there is to know before decoding: keys, label_names, shard_lengths of each split.
+    """What must be known before decoding: keys, label_names, and shard_lengths of each split.
 
     Args:
-      folder: of one version of a dataset, with its dataset_info.json.
+      folder: that of one version of a dataset, with its dataset_info.json.
 
     Raises:
       DataError: it is no image classification set (a uint8 image and a class label as the
@@ -41,11 +115,12 @@ def describe(folder: Path) -> CacheEntry:
 
 
 def decode(folder: Path, split: str, keys: Sequence[str]) -> CacheEntry:
-    """All examples of a split: x uint8 [N, H, W] or [N, H, W, channels], and y int32 [N].
+    """Decodes a split: x uint8 [N, H, W] or [N, H, W, channels], and y int32 [N].
 
     Args:
-      folder, keys: as in `describe`.
-      split: the name of a split.
+      folder: as in `describe`.
+      split: the name of the split.
+      keys: of the image and of the label in a record.
 
     Raises:
       DataError: records are missing or damaged.
@@ -53,7 +128,7 @@ def decode(folder: Path, split: str, keys: Sequence[str]) -> CacheEntry:
     image_key, label_key = keys
     with _builder(folder) as builder:
         records = builder.as_data_source(split)
-        _log.info("Decoding %d images (%s, %s), this once", len(records), folder, split)
+        _log.info("Decoding %d images (%s, %s), once", len(records), folder, split)
         x = np.empty((len(records), *builder.info.features[image_key].shape), np.uint8)
         y = np.empty(len(records), np.int32)
         for start in range(0, len(records), _RECORDS_AT_ONCE):
@@ -92,13 +167,13 @@ def _check_description(info, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _builder(folder: Path) -> Iterator:
-    """The TFDS builder; within the block, what TFDS says about damaged files is a DataError."""
+    """The TFDS builder; within the block, its errors about damaged files become DataErrors."""
     import tensorflow_datasets as tfds
     from google.protobuf import json_format, message
 
     damage = (OSError, ValueError, LookupError, TypeError, RuntimeError)
     absl_log = logging.getLogger("absl")
-    absl_log.addFilter(_is_worth_saying)
+    absl_log.addFilter(_is_relevant)
     try:
         yield tfds.builder_from_directory(folder)
     except DataError:
@@ -109,78 +184,8 @@ def _builder(folder: Path) -> Iterator:
             "prepare it again with TFDS and file_format='array_record'."
         ) from error
     finally:
-        absl_log.removeFilter(_is_worth_saying)
+        absl_log.removeFilter(_is_relevant)
 
 
-def _is_worth_saying(record: logging.LogRecord) -> bool:
+def _is_relevant(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("OpenCV is not installed")
-
-
-_NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
-
-
-def find_prepared(name: str, folders: Sequence[Path]) -> Path | None:
-    """The folder of a prepared dataset, in the first of the folders that has it.
-
-    Args:
-      name: as in TFDS: `'mnist'`, `'set/config'`, `'set:1.0.0'`. Without a version, the highest
-        one; without a config, the one that is there.
-      folders: TFDS data folders, in order of preference.
-
-    Raises:
-      DataError: several configs are there and the name does not say which.
-    """
-    parts = _NAME.fullmatch(name)
-    for folder in folders if parts else ():
-        home = folder / parts["set"]
-        home = home / parts["config"] if parts["config"] else _only_config(home)
-        versions = [path for path in _versions(home) if parts["version"] in (None, path.name)]
-        if versions:
-            return versions[-1]
-    return None
-
-
-def prepared_names(folders: Sequence[Path]) -> set[str]:
-    """The names of the datasets prepared in these folders, without their configs."""
-    patterns = ("*/*/dataset_info.json", "*/*/*/dataset_info.json")  # without and with a config
-    found = [
-        (folder, path)
-        for folder in folders
-        for pattern in patterns
-        for path in folder.glob(pattern)
-    ]
-    return {path.relative_to(folder).parts[0] for folder, path in found}
-
-
-def prepared_source(name: str, folder: Path) -> Source:
-    """A dataset in the folder that `find` has found; its arrays are cached beside its files.
-
-    Raises:
-      DataError: see `describe`; and `read` as `decode`.
-    """
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    facts = sources.cached("facts", files, functools.partial(describe, folder)).facts
-
-    def read(split: str) -> tuple[np.ndarray, np.ndarray]:
-        build = functools.partial(decode, folder, split, facts["keys"])
-        arrays = sources.cached(f"split-{split}", files, build).arrays
-        return arrays["x"], arrays["y"]
-
-    lengths = {split: tuple(sizes) for split, sizes in facts["shard_lengths"].items()}
-    return Source(name, tuple(facts["label_names"]), 255.0, lengths, read)
-
-
-def _only_config(home: Path) -> Path:
-    """The folder that holds the versions: that of the only config, or `home` if there is none."""
-    configs = [path for path in sorted(home.glob("*")) if _versions(path)]
-    if len(configs) > 1:
-        choices = ", ".join(f"'{home.name}/{config.name}'" for config in configs)
-        raise DataError(f"{home} holds several configs of the dataset. Name one: {choices}.")
-    return configs[0] if configs else home
-
-
-def _versions(folder: Path) -> list[Path]:
-    """Complete versions, ascending; a folder without this file is still being prepared."""
-    found = [path.parent for path in folder.glob("*.*.*/dataset_info.json")]
-    found = [path for path in found if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
-    return sorted(found, key=lambda path: [int(number) for number in path.name.split(".")])

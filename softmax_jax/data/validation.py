@@ -1,19 +1,24 @@
-"""What all data must satisfy before anything is compiled, and labels made classes 0..C−1.
+"""Checks of the data before anything is compiled, and the encoding of labels as classes 0..C−1.
 
-Every error is a DataError that names the split, the rule, what it found and the remedy. Arrays of
+Every error is a DataError that names the split, the rule, what was found and the remedy. Arrays of
 JAX are checked on their device.
 """
 
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from jaxtyping import Int32, Shaped
 
 from softmax_jax.data.dataset import Dataset
 from softmax_jax.host import DataError
 
 
 def check_dataset(dataset: Dataset, role: str) -> None:
-    """Checks one split, called `role` in the messages.
+    """Checks one split.
+
+    Args:
+      dataset: the split.
+      role: what the split is called in messages: 'train', 'val' or 'test'.
 
     Raises:
       DataError: it is empty, counts differ, labels are outside 0..C−1, features are not finite,
@@ -30,8 +35,11 @@ def check_dataset(dataset: Dataset, role: str) -> None:
 def check_alike(datasets: Mapping[str, Dataset]) -> None:
     """Checks that the examples of all splits have the shape and type of those in train.
 
+    Args:
+      datasets: by role; 'train' is one of them.
+
     Raises:
-      DataError: they have not.
+      DataError: the examples of a split differ from those in train.
     """
     train = datasets["train"]
     for role, dataset in datasets.items():
@@ -110,26 +118,28 @@ def _check_weights(dataset: Dataset, role: str) -> None:
         raise DataError(f"{role}: all weights are 0. Give at least one example a weight.")
 
 
-_LABELS_AT_ONCE = 1 << 20  # labels looked at at a time
-_MOST_CLASSES = 1 << 20  # more are taken for a mistake, such as the number of each row
+_LABELS_AT_ONCE = 1 << 20  # labels encoded at a time
+_MOST_CLASSES = 1 << 20  # more are taken for a mistake, such as row numbers
 _KINDS = {"i": "integers", "u": "integers", "b": "booleans", "U": "text", "S": "bytes"}
 
 
 def encode_labels(
-    labels: Mapping[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The classes are the labels that occur in train, in ascending order.
+    labels: Mapping[str, Shaped[np.ndarray, " _"]],
+) -> tuple[dict[str, Int32[np.ndarray, " _"]], tuple[str, ...]]:
+    """Encodes labels as classes: the labels that occur in train, in ascending order.
 
     Args:
       labels: for `'train'` and other splits, [N] integers, booleans or text.
 
     Returns:
-      For each split int32 [N] in 0..C−1, and the C names: text as it is, the integer 7 as `'7'`.
+      For each split int32 [N] in 0..C−1; and the names of the C classes: text as it is, the
+      integer 7 as `'7'`.
 
     Raises:
-      DataError: labels are of another type, or of several, or a split has one that train lacks.
+      DataError: labels are of another type, the types of two splits differ, or a split has a label
+        that train lacks.
 
-    >>> encode({"train": np.array([7, 3, 7]), "val": np.array([3])})[1]
+    >>> encode_labels({"train": np.array([7, 3, 7]), "val": np.array([3])})[1]
     ('3', '7')
     """
     for role, values in labels.items():
@@ -165,7 +175,7 @@ def _classes(values: np.ndarray) -> np.ndarray:
 def _codes(values: np.ndarray, classes: np.ndarray, role: str) -> np.ndarray:
     codes = np.empty(len(values), np.int32)
     for start, block in _label_blocks(values):
-        # In the type of the classes, or else the classes would be converted for every block.
+        # In the type of the classes, lest the classes be converted for every block.
         found = np.searchsorted(classes, block.astype(classes.dtype))
         found = np.minimum(found, len(classes) - 1)
         unknown = classes[found] != block

@@ -1,3 +1,5 @@
+"""The download of Fashion-MNIST: whole files with the right checksum, or one clear error, soon."""
+
 import hashlib
 import os
 import select
@@ -12,6 +14,7 @@ import pytest
 
 from softmax_jax.data.sources import FASHION_FILES, PUBLISHED, Published, download
 from softmax_jax.host import DatasetNotFoundError
+from tests.data_on_disk import isolate, start_server  # noqa: F401
 
 CONTENT = {"one.gz": b"1" * 50_000, "two.gz": b"2" * 7}
 FILES_PUBLISHED = {
@@ -21,15 +24,21 @@ FILES_PUBLISHED = {
 
 
 def answer_with(contents, seen=None):
+    """A server of these files, which notes the paths that it was asked for."""
+
     def answer(request):
-        content = contents[request.path[1:]]
         if seen is not None:
             seen.append(request.path)
-        request.send_response(200)
-        request.end_headers()
-        request.wfile.write(content)
+        send(request, contents[request.path[1:]])
 
     return answer
+
+
+def send(request, content):
+    request.send_response(200)
+    request.end_headers()
+    request.wfile.write(content)
+    request.wfile.flush()
 
 
 def fail(folder, address, patience=0.5):
@@ -41,11 +50,11 @@ def fail(folder, address, patience=0.5):
     return str(error.value), time.monotonic() - start
 
 
-def test_what_is_published_is_what_the_rest_of_the_room_looks_for():
+def test_the_published_files_are_those_that_are_looked_for():
     assert set(PUBLISHED) == {f"{name}.gz" for name in FASHION_FILES}
 
 
-def test_the_checksums_are_those_of_tfds():
+def test_checksums_are_those_of_tfds():
     import tensorflow_datasets as tfds
 
     path = tfds.core.tfds_path() / "url_checksums" / "fashion_mnist.txt"
@@ -53,7 +62,7 @@ def test_the_checksums_are_those_of_tfds():
     assert PUBLISHED == {name: (int(size), sha256) for _, size, sha256, name in lines}
 
 
-def test_fetches_what_is_missing_and_only_that(tmp_path, serve, capfd):
+def test_only_missing_files_are_fetched(tmp_path, serve, capfd):
     seen = []
     address = serve(answer_with(CONTENT, seen))
     folder = tmp_path / "new" / "folder"
@@ -88,9 +97,8 @@ def test_an_endless_answer_is_cut_off(tmp_path, serve):
     hung_up = threading.Event()
 
     def answer(request):
-        request.send_response(200)
-        request.end_headers()
         try:
+            send(request, b"")
             while True:
                 request.wfile.write(b"1" * 100_000)
         except OSError:
@@ -101,19 +109,19 @@ def test_an_endless_answer_is_cut_off(tmp_path, serve):
     assert hung_up.wait(2)  # nobody goes on receiving in the background
 
 
-def test_a_server_that_refuses(tmp_path, serve):
+def test_a_refusal_is_reported(tmp_path, serve):
     message, _ = fail(tmp_path, serve(lambda request: request.send_error(404)))
     assert "404" in message
 
 
-def test_nobody_listens(tmp_path):
+def test_a_closed_port_fails_at_once(tmp_path):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         _, seconds = fail(tmp_path, f"http://127.0.0.1:{closed.getsockname()[1]}")
     assert seconds < 0.5
 
 
-def test_a_server_that_accepts_and_never_answers(tmp_path):
+def test_a_silent_server_times_out(tmp_path):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -123,12 +131,11 @@ def test_a_server_that_accepts_and_never_answers(tmp_path):
 
 
 @pytest.mark.parametrize("pause", [0.1, 60])
-def test_a_server_that_stalls_or_trickles(tmp_path, serve, pause):
+def test_a_stalled_or_trickling_server_times_out(tmp_path, serve, pause):
     over = threading.Event()
 
     def answer(request):
-        request.send_response(200)
-        request.end_headers()
+        send(request, b"")
         while not over.wait(pause):
             request.wfile.write(b"1")
 
@@ -138,7 +145,7 @@ def test_a_server_that_stalls_or_trickles(tmp_path, serve, pause):
     assert "within 0.5 seconds" in message or "timed out" in message
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     message, _ = fail(tmp_path / "file" / "folder", "http://127.0.0.1:9")
     assert "NotADirectoryError" in message or "FileExistsError" in message
@@ -148,17 +155,19 @@ def test_an_interrupt_leaves_no_file(tmp_path, serve):
     over = threading.Event()
 
     def answer(request):
-        request.send_response(200)
-        request.end_headers()
-        request.wfile.write(b"1" * 20_000)
-        request.wfile.flush()
+        send(request, b"1" * 20_000)
         while not any(tmp_path.glob("*.tmp")):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
         over.wait(5)
 
     address = serve(answer)
-    with pytest.raises(KeyboardInterrupt):
-        download(tmp_path, address, FILES_PUBLISHED)
-    over.set()
+    # Whoever starts the tests in the background may have had them ignore this signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            download(tmp_path, address, FILES_PUBLISHED)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        over.set()
     assert os.listdir(tmp_path) == []

@@ -32,14 +32,7 @@ def finished(main, tmp_path_factory):
     return folder
 
 
-def command(*arguments, env):
-    line = [sys.executable, "-m", "softmax_jax", *map(str, arguments)]
-    return subprocess.run(
-        line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
-    )
-
-
-def test_a_real_run_is_reported(finished, tmp_path, capsys):
+def test_the_report_shows_what_the_summary_says(finished, tmp_path, capsys):
     assert run_command(["report", str(finished), f"--output={tmp_path}/report.html"]) == 0
     assert capsys.readouterr().out == f"Written to {tmp_path}/report.html.\n"
     page = (tmp_path / "report.html").read_text()
@@ -49,8 +42,7 @@ def test_a_real_run_is_reported(finished, tmp_path, capsys):
     assert "confusion</figcaption>" in page
 
 
-def test_a_real_model_predicts_what_its_summary_says(finished, tmp_path, capsys):
-    """The accuracy on the test split, from predictions made from a file."""
+def test_predictions_have_the_accuracy_in_the_summary(finished, tmp_path, capsys):
     splits = data.load("digits", "train[:80%]", "train[80%:]", "test")
     np.save(tmp_path / "images.npy", splits.test.x)
     output = tmp_path / "predictions.csv"
@@ -100,7 +92,9 @@ def test_help_is_shown_with_every_mistake_in_the_command(capsys, arguments, exit
 
 
 def test_the_program_runs_as_a_module(environment, tmp_path):
-    done = command("report", tmp_path, env=environment)
+    line = [sys.executable, "-m", "softmax_jax", "report", str(tmp_path)]
+    options = {"capture_output": True, "text": True, "timeout": 120}
+    done = subprocess.run(line, cwd=ROOT, env=environment, check=False, **options)
     assert done.returncode == 2
     assert "holds no run" in done.stderr
     assert "Traceback" not in done.stderr
