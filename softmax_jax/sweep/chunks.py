@@ -103,7 +103,7 @@ def unflatten(like, arrays: dict[str, np.ndarray]):
     names, leaves, structure = _named(like)
     wanted = {name: _stored_form(leaf) for name, leaf in zip(names, leaves, strict=True)}
     problems = [f"{name} is missing" for name in names if name not in arrays]
-    problems += [f"{name} has no place in it" for name in arrays if name not in wanted]
+    problems += [f"{name} is not part of it" for name in arrays if name not in wanted]
     problems += [
         f"{name} is {_describe(arrays[name])} and should be {_describe(form)}"
         for name, form in wanted.items()

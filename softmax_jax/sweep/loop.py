@@ -288,10 +288,10 @@ def _check_solver(solver, settings, seeds, objective, validated):
         ),
         f"schedule {solver.schedule!r} decays to final_rate, which is 1 throughout: give one "
         "below 1": "final_rate" not in used and decays,
-        "an exponential decay never arrives at 0: give a final_rate above 0": (
+        "an exponential decay never reaches 0: give a final_rate above 0": (
             solver.schedule == "exponential" and not settings.final_rate.all()
         ),
-        "patience waits for a validation metric: give val, or resamples": (
+        "patience needs a validation metric: give val, or resamples": (
             "patience" in used and not validated
         ),
     }

@@ -291,7 +291,7 @@ class Result:
         A trial with early stopping ends with the parameters of its best epoch: for it they are one.
         """
         if epoch not in ("last", "best"):
-            raise ValueError(f"The epoch must be 'last' or 'best'; it got {epoch!r}.")
+            raise ValueError(f"The epoch must be 'last' or 'best'; it is {epoch!r}.")
         best = (epoch == "best") | (self.run.trials.hyperparameters.patience > 0)
         return np.where(best & (self.best_epoch > 0), self.best_epoch, self.reached[:, -1])
 
