@@ -82,7 +82,7 @@ def test_repr_of_a_thousand_trials_fits_ten_lines():
     assert "1,000 trials of 1,000 settings, 0 diverged" in repr(result)
     assert f"val_loss {result.values('val_loss').min():.4g} to" in repr(result)
     assert f"trial {selected.trial}, epoch 1" in repr(selected)
-    assert "Epoch 1 of 1: 1000 trials" in repr(epoch)
+    assert "Epoch 1 of 1: 1,000 trials" in repr(epoch)
 
 
 def test_notebook_shows_the_best_settings_as_a_table():
@@ -145,7 +145,7 @@ def test_settings_are_compared_over_their_seeds(seeded):
 def test_selection_hints_where_the_grid_ends(result):
     """The largest rate and the largest l2 of the three win here."""
     assert result.best().hints == [
-        f"The winner lies at the edge of the grid: {hint}."
+        f"The winner is at the edge of the grid: {hint}."
         for hint in (
             "learning_rate = 0.1 is the largest tried: extend learning_rate upwards",
             "l2 = 0.01 is the largest tried: extend l2 upwards",

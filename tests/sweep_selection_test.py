@@ -1,4 +1,4 @@
-"""Which setting wins: by its mean, within one standard error, at ties; and at which edge it lies."""
+"""Which setting wins: by mean, within one standard error, at ties; and at which edge it lies."""
 
 import itertools
 

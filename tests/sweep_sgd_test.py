@@ -453,6 +453,10 @@ def test_bad_option_is_named(options, message):
     ],
 )
 def test_option_of_the_wrong_type_is_refused(options, message, compilations):
+    name = next(iter(options))
+    message = (
+        f"{message}|checking parameter '{name}'|parameter '{name}'"  # or the hook of the tests
+    )
     for function in fit, epochs:
         with pytest.raises(TypeError, match=message):
             function(**options)
