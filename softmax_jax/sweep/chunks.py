@@ -306,7 +306,7 @@ def restore_state(item: Pending, like: PyTree) -> PyTree:
         widths = [(0, 0), (0, missing)] + [(0, 0)] * (array.ndim - 2)
         return np.pad(array, widths, mode="edge")
 
-    return unflatten(like, {name: pad(array) for name, array in item.saved.items()})
+    return unflatten(like, {name: pad(array) for name, array in (item.saved or {}).items()})
 
 
 def recut(pending: list[Pending], chunk_size: int, multiple: int) -> list[Pending]:

@@ -91,7 +91,9 @@ def bootstrap(
     Raises:
       ValueError: see `sweep.epochs`; or the refit diverges.
     """
-    counts = draws if np.ndim(draws) == 2 else bootstrap_counts(len(dataset.y), int(draws))
+    counts = (
+        draws if np.ndim(draws) == 2 else bootstrap_counts(len(dataset.y), int(np.asarray(draws)))
+    )
     return _fit_and_refit(
         dataset,
         settings,

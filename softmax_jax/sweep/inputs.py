@@ -42,7 +42,7 @@ def moments(
     >>> mean.round(6).tolist(), scale.round(6).tolist()
     ([[2.0, 5.0]], [[1.0, 2.0]])
     """
-    total, mean, squares = 0.0, 0.0, 0.0
+    total, mean, squares = np.zeros((3, 1, 1))
     for start, x in blocks:
         x = np.asarray(x, np.float64).reshape(len(x), -1)
         own_counts = np.ones((len(x), 1)) if counts is None else counts[start : start + len(x)]
@@ -105,10 +105,10 @@ def fold_counts(
     """
     labels = np.asarray(labels)
     if np.ndim(folds) == 0:
-        member = _assign_folds(labels, int(folds), stratified, seed)
+        member = _assign_folds(labels, int(np.asarray(folds)), stratified, seed)
     else:
         member = _given_folds(folds, len(labels))
-    mesh.check_counts(len(labels), member.max() + 1)
+    mesh.check_counts(len(labels), int(member.max()) + 1)
     return (member[:, None] != np.arange(member.max() + 1)).astype(np.uint8)
 
 

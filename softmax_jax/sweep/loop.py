@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Array, ArrayLike, Int, Num
+from jaxtyping import Array, ArrayLike, Integer, Num
 
 from softmax_jax import losses, train, vocabulary
 from softmax_jax.checks import named_keywords
@@ -23,7 +23,7 @@ from softmax_jax.sweep.result import Result, collect, validation_metrics
 from softmax_jax.sweep.settings import as_arrays, in_use, trial_table
 
 Counts: TypeAlias = Num[Array | np.ndarray, "N R"]  # of the training examples in R resamples
-Wholes: TypeAlias = Sequence[int] | Int[np.ndarray, " n"]
+Wholes: TypeAlias = Sequence[int] | Integer[np.ndarray, " n"]
 
 
 class SGD(NamedTuple):
@@ -131,17 +131,19 @@ def epochs(
       TypeError: an unknown argument, or a solver, objective or devices of another type.
     """
     check_types(solver=solver, objective=objective, devices=devices)
-    val, resamples = _divide(val)
+    held_out, resamples = _divide(val)
     full = isinstance(solver, LBFGS)
     sizes = [len(train.y)] if full else np.atleast_1d(batch_size).tolist()
     _check(train, num_epochs, sizes, seeds, resamples, solver, devices)
     settings = as_arrays(Hyperparameters() if settings is None else settings)
-    _check_solver(solver, settings, seeds, objective, validated=val or resamples is not None)
+    _check_solver(
+        solver, settings, seeds, objective, validated=held_out is not None or resamples is not None
+    )
     num_resamples = 0 if resamples is None else resamples.shape[1]
-    num_samples = [0] if full else np.atleast_1d(solver.num_samples).tolist()
+    num_samples = np.atleast_1d(solver.num_samples).tolist() if isinstance(solver, SGD) else [0]
     placement = mesh.place(*devices.mesh)
     _check_classes(placement, full, train.num_classes)
-    dimensions = {"seeds": seeds, "batch_sizes": sizes, "num_samples": num_samples}
+    dimensions: dict[str, Any] = {"seeds": seeds, "batch_sizes": sizes, "num_samples": num_samples}
     num_trials = len(settings.l2) * len(seeds) * len(sizes) * len(num_samples)
     num_trials *= max(num_resamples, 1)
     shape = train.num_features, train.num_classes
@@ -152,7 +154,7 @@ def epochs(
     table = table._replace(shown=("l2",)) if full else table
     pair, mean, scale = make_inputs(
         train,
-        val,
+        held_out,
         class_weight=objective.class_weight,
         resamples=resamples,
         standardize=objective.standardize,
@@ -171,7 +173,7 @@ def epochs(
         mean=mean,
         scale=scale,
         label_names=train.label_names,
-        schedule="constant" if full else solver.schedule,
+        schedule=solver.schedule if isinstance(solver, SGD) else "constant",
         placement=placement,
     )
     if pending is None:
@@ -179,7 +181,7 @@ def epochs(
         pending = [Pending(chunk) for chunk in plan]
     else:
         pending = chunks.recut(pending, limit, multiple)
-    if full:
+    if isinstance(solver, LBFGS):
         found = full_batch.epochs(run, pending, pair, solver.tolerance)
     else:
         found = sgd.epochs(run, pending, pair, devices.steps_per_call)
@@ -215,7 +217,7 @@ def fit(
     )
 
 
-def _divide(val):
+def _divide(val: Any) -> tuple[Dataset | None, np.ndarray | None]:
     """(validation set or None, resamples [N, R] or None)."""
     if val is None or hasattr(val, "y"):
         return val, None

@@ -101,10 +101,12 @@ class Placement(NamedTuple):
         leaves, structure = jax.tree.flatten(tree)
         small = {i: leaf for i, leaf in enumerate(leaves) if leaf.nbytes <= _WHOLE_BYTES}
         whole = jax.device_get(constrain(small, self.sharding()))
-        return structure.unflatten(
-            whole[i] if i in whole else _fetch_by_shares(leaf, self.sharding())
+        everywhere = self.sharding()
+        fetched = (
+            whole[i] if i in whole else _fetch_by_shares(leaf, everywhere)
             for i, leaf in enumerate(leaves)
         )
+        return jax.tree.unflatten(structure, fetched)
 
     def _put(self, tree, *axes):
         if self.mesh is None:

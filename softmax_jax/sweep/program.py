@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
 from softmax_jax import train
 from softmax_jax.hyperparameters import Hyperparameters
@@ -94,7 +94,7 @@ class Best(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("model", "num_features", "num_classes", "placement"))
 def create(
-    seeds: Int[Array | np.ndarray, " S"],
+    seeds: Integer[Array | np.ndarray, " S"],
     hyperparameters: Hyperparameters,
     resample: Int[Array | np.ndarray, " K"],
     num_steps: int | Int[Array, ""] | None = None,

@@ -38,7 +38,7 @@ class Comparison(NamedTuple):
 
     mean: Float[np.ndarray, " G"]
     spread: Float[np.ndarray, " G"]
-    count: Int[np.ndarray, " G"]
+    count: Int[np.ndarray, " G"]  # type: ignore[assignment]  # hides tuple.count
     diverged: Bool[np.ndarray, " G"]
     first: Int[np.ndarray, " G"]
 
@@ -237,7 +237,7 @@ class Result:
     def diverged(self) -> Int[np.ndarray, " T"]:
         """The epoch in which a loss of each trial stopped being finite; 0: it did not."""
         losses = [values for name, values in self.metrics.items() if name.endswith("_loss")]
-        finite = np.isfinite(losses).all(0)
+        finite = np.all(np.isfinite(losses), axis=0)
         first = self.reached[np.arange(len(finite)), finite.argmin(1)]
         return np.where(finite.all(1), 0, first)
 
@@ -445,10 +445,12 @@ def spread(
 
 def collect(epochs: Iterable[Epoch]) -> Result:
     """Drains the iterator `sweep.epochs` (or one that passes its epochs on) into a `Result`."""
-    collection = None
+    collection: Collection | None = None
     for epoch in epochs:
         collection = collection or Collection(epoch.run)
         collection.add(epoch)
+    if collection is None:
+        raise ValueError("There are no epochs to collect.")
     return collection.result()
 
 
@@ -471,10 +473,12 @@ class Collection:
         self.run = run
         self.count = np.zeros(num_trials, np.int64)
         self.reached = np.zeros((num_trials, run.num_epochs), np.int32)
-        self.metrics, self.facts = {}, {}
-        self.last, self.best = None, None
+        self.metrics: dict[str, np.ndarray] = {}
+        self.facts: dict[str, np.ndarray] = {}
+        self.last: dict | None = None
+        self.best: dict | None = None
         self.best_epoch = np.zeros(num_trials, np.int32)
-        self.log = []
+        self.log: list[np.ndarray] = []
 
     def add(self, epoch: Epoch) -> None:
         """Adds the outcome of an `Epoch`."""

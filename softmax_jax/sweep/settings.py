@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import ArrayLike, Float, Int, Shaped
+from jaxtyping import ArrayLike, Float, Int, Integer, Shaped
 
 from softmax_jax.hyperparameters import OFF, ROWS, TRACED, Hyperparameters, nearest
 from softmax_jax.sweep import mesh
@@ -188,7 +188,7 @@ class Trials(NamedTuple):
 def trial_table(
     settings: Hyperparameters,
     *,
-    seeds: Sequence[int] | Int[np.ndarray, " S"] = (0,),
+    seeds: Sequence[int] | Integer[np.ndarray, " S"] = (0,),
     batch_sizes: Sequence[int] = (256,),
     num_samples: Sequence[int] = (0,),
     num_resamples: int = 0,

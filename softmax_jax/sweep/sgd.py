@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 
 from softmax_jax.sweep import chunks, program
 from softmax_jax.sweep.chunks import Chunk, Epoch, Pending, Run
@@ -118,7 +118,7 @@ def _segments(run, item, inputs, steps_per_call) -> Iterator[_Segment]:
         number = 0
         for shard, data in inputs.shards(epoch, batch_size):
             order = orders(seeds, epoch, len(data.y), batch_size, shard)
-            order = padded(order, -1, placement.size("batch"), -1)
+            order = np.asarray(padded(order, -1, placement.size("batch"), -1))
             limit = steps_per_call or order.shape[1]
             for start in range(0, order.shape[1], limit):
                 steps = order[:, start : start + limit]
@@ -129,7 +129,7 @@ def _segments(run, item, inputs, steps_per_call) -> Iterator[_Segment]:
 
 
 def orders(
-    seeds: Sequence[int] | Int[np.ndarray, " S"],
+    seeds: Sequence[int] | Integer[np.ndarray, " S"],
     epoch: int,
     num_examples: int,
     batch_size: int,
