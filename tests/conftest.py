@@ -72,6 +72,22 @@ def result(splits):
     return sweep.fit(splits.train, splits.val, settings, num_epochs=3, batch_size=64, seeds=(0, 1))
 
 
+@pytest.fixture
+def compilations():
+    """A list that grows by one with every program that XLA compiles."""
+    import jax
+
+    seen = []
+
+    def listen(event, _seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
 @pytest.fixture(scope="session")
 def picture():
     """A small PNG."""

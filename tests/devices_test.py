@@ -1,4 +1,4 @@
-"""Eight devices find what one does, and none of them has more than its share.
+"""Eight devices find what one does, and none of them holds more than its share.
 
 The devices are parts of this machine's processor. `tests/job/processes_test.py` has the processes.
 """
@@ -57,8 +57,8 @@ def test_eight_devices_find_what_one_does(sweeps, mesh):
     expected, found = sweeps["one"][0], sweeps[mesh][0]
     assert len(found) > 20 and found.keys() <= expected.keys()
     for name, array in found.items():
-        case, figure = name.split("/", 1)
-        if case.startswith("optimum") and figure != "objective":
+        case, metric = name.split("/", 1)
+        if case.startswith("optimum") and metric != "objective":
             continue
         assert array.shape == expected[name].shape, name
         difference = np.abs(array - expected[name].astype(np.float64)).max()
@@ -66,7 +66,7 @@ def test_eight_devices_find_what_one_does(sweeps, mesh):
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-def test_no_device_has_more_than_its_share_of_the_trials_and_classes(sweeps, mesh):
+def test_devices_hold_even_shares_of_trials_and_classes(sweeps, mesh):
     one, found = sweeps["one"][1], sweeps[mesh][1]
     for case, facts in found.items():
         for what in ("progress", "models"):
@@ -92,7 +92,7 @@ def test_devices_exchange_sums_over_examples_and_nothing_else(sweeps, mesh):
     assert both["train_epoch"]["communication"] and both["evaluate"]["communication"]
 
 
-def test_the_batch_axis_divides_the_examples_of_the_optimum(sweeps):
+def test_batch_axis_divides_the_examples_of_the_optimum(sweeps):
     for what in ("arguments", "temporary"):
         one, eight = (
             sweeps[mesh][1]["optimum"]["programs"]["start"][what] for mesh in ("one", "1,-1")
@@ -100,10 +100,8 @@ def test_the_batch_axis_divides_the_examples_of_the_optimum(sweeps):
         assert eight < one / 2
 
 
-def test_a_vocabulary_divided_over_eight_devices_is_trained_by_the_same_command(
-    main, environment, tmp_path
-):
-    """To the same model and figures, and the config says how the devices were used."""
+def test_vocabulary_over_eight_devices_is_trained_by_the_same_command(main, environment, tmp_path):
+    """To the same model and metrics, and the config says how the devices were used."""
     small = ("--config.dataset=bigram:400", "--config.train_split=train[:2000]")
     small += ("--config.num_samples=50", "--config.learning_rate=3.0", "--config.num_epochs=2")
     meshes = {"one": ("--config.mesh.classes=1", {}), "eight": ("--config.mesh.classes=-1", EIGHT)}

@@ -16,23 +16,29 @@ import numpy as np
 from softmax_jax import data, sweep
 from softmax_jax.sweep import full_batch, inputs, program
 from softmax_jax.sweep.result import Collection
-from tests import flat
 
 _DIGITS = data.load("digits", "train[:500]", "train[500:703]")
 _WORDS = data.load("bigram:400", "train[:500]", "test[:203]")
-_FOLDS = {"resamples": inputs.fold_counts(_DIGITS.train.y, 3)}
+_FOLDS = {"val": inputs.fold_counts(_DIGITS.train.y, 3)}
 _SETTINGS = sweep.grid(learning_rate=(0.02, 0.05, 0.1), momentum=(0.0, 0.5))
-_CURED = _SETTINGS._replace(averaging=np.float32([0, 0.5] * 3), patience=np.float32([0, 2, 1] * 2))
+_EARLY = _SETTINGS._replace(averaging=np.float32([0, 0.5] * 3), patience=np.float32([0, 2, 1] * 2))
+_BALANCED = {"objective": sweep.Objective(class_weight="balanced")}
+_STANDARDIZED = {"objective": sweep.Objective(standardize=True)}
 _SHORT = {"num_epochs": 3, "batch_size": 60}
-_EXACT = {"optimizer": "lbfgs", "num_epochs": 100, "tolerance": 1e-5}
+_EXACT = {"solver": sweep.LBFGS(tolerance=1e-5), "num_epochs": 100}
+_SAMPLED = {
+    "objective": sweep.Objective(loss="sampled_softmax"),
+    "solver": sweep.SGD(num_samples=(20, 50)),
+}
+_TWO_SEEDS = {"seeds": (0, 1), "devices": sweep.Devices(chunk=6, steps_per_call=4)}
 CASES = {
-    "seeds": (_CURED, {"seeds": (0, 1), "chunk": 6, "steps_per_call": 4, **_SHORT}),
+    "seeds": (_EARLY, {**_TWO_SEEDS, **_SHORT}),
     "many seeds": (sweep.grid(l2=(0.0, 0.1)), {"seeds": range(8), **_SHORT}),
-    "folds": (_SETTINGS, {"class_weight": "balanced", **_FOLDS, **_SHORT}),
-    "folds apart": (_SETTINGS, {"standardize": True, **_FOLDS, **_SHORT}),
-    "words": (_SETTINGS, {"loss": "cross_entropy", **_SHORT}),
-    "sampled words": (_SETTINGS, {"loss": "sampled_softmax", "num_samples": (20, 50), **_SHORT}),
-    "all logits": (_SETTINGS, {"class_weight": "balanced", **_SHORT}),
+    "folds": (_SETTINGS, {**_BALANCED, **_FOLDS, **_SHORT}),
+    "folds apart": (_SETTINGS, {**_STANDARDIZED, **_FOLDS, **_SHORT}),
+    "words": (_SETTINGS, {"objective": sweep.Objective(loss="cross_entropy"), **_SHORT}),
+    "sampled words": (_SETTINGS, {**_SAMPLED, **_SHORT}),
+    "all logits": (_SETTINGS, {**_BALANCED, **_SHORT}),
     "optimum": (sweep.grid(l2=(0.03, 0.1, 1.0)), {**_FOLDS, **_EXACT}),
 }
 _PROGRAMS = (
@@ -46,7 +52,7 @@ _PROGRAMS = (
 
 
 def watch(module, name, seen):
-    """Has every first call of a program noted in `seen`."""
+    """Records every first call of a program in `seen`."""
     function = getattr(module, name)
 
     def call(*arguments, **options):
@@ -78,11 +84,12 @@ def held(tree):
 
 
 def run(case, mesh, seen):
-    """(the result of a case, what is to be told of it)."""
+    """(the result of a case, the facts to print about it)."""
     settings, options = CASES[case]
     splits = _WORDS if case in ("words", "sampled words", "all logits") else _DIGITS
-    val = None if "resamples" in options else splits.val
-    epochs = flat.epochs(splits.train, val, settings, mesh=mesh, **options)
+    options = {"val": splits.val, "devices": sweep.Devices()} | options
+    options["devices"] = options["devices"]._replace(mesh=mesh)
+    epochs = sweep.epochs(splits.train, settings=settings, **options)
     seen.clear()
     collection = Collection(epochs.run)
     for epoch in epochs:

@@ -1,6 +1,6 @@
 """Trials that run as one program, what they yield, and what is still pending.
 
-A `Chunk` holds the numbers of its trials, an `Epoch` is what one epoch of one chunk brought, and
+A `Chunk` holds the numbers of its trials, an `Epoch` the outcome of one epoch of one chunk, and
 `Pending` a chunk that is not done, with its state as arrays by name: the form in which a checkpoint
 holds it.
 """
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Shaped
 
 from softmax_jax.model import Model
 from softmax_jax.sweep.mesh import ONE, Placement
@@ -19,22 +20,29 @@ from softmax_jax.train import State
 
 
 class Chunk(NamedTuple):
-    """Trials that run as one program: `trials` [S, K] holds their numbers, a row per seed.
+    """Trials that run as one program: `trials` holds their numbers, a row per seed.
 
-    The trials of a row share their minibatches. `num_real` of the columns count; the rest repeat
-    the last of them, so that all chunks of one batch size have one shape and compile once.
+    The trials of a row share their minibatches. Only the first `num_real` columns count; the others
+    repeat the last of these, so that all chunks of one batch size have one shape and compile once.
     """
 
-    trials: np.ndarray
+    trials: Int[np.ndarray, "S K"]
     num_real: int
 
 
-def plan(trials: Trials, chunk_size: int = 0, *, by_fold=False, multiple=1) -> list[Chunk]:
-    """The chunks in the order in which they run, each of at most `chunk_size` trials (0: any).
+def plan(
+    trials: Trials, chunk_size: int = 0, *, by_fold: bool = False, multiple: int = 1
+) -> list[Chunk]:
+    """The chunks in the order in which they run.
 
-    A chunk holds as many seeds as fit (of numbers that divide all seeds, so that the chunks of one
-    batch size have one shape), and of each seed the same columns. by_fold: no chunk has trials of
-    two folds. multiple: what the number of columns is padded to a multiple of.
+    A chunk holds as many seeds as fit (a number that divides that of all seeds, so that the chunks
+    of one batch size have one shape), and of each seed the same columns.
+
+    Args:
+      trials: all of them.
+      chunk_size: the most trials of a chunk; 0: any number.
+      by_fold: whether the trials of a chunk must be of one fold.
+      multiple: the number of columns is padded to a multiple of it.
     """
     numbers = np.arange(len(trials.setting))
     chunks = []
@@ -47,10 +55,10 @@ def plan(trials: Trials, chunk_size: int = 0, *, by_fold=False, multiple=1) -> l
     return chunks
 
 
-def cut(by_seed, limit, multiple=1) -> list[Chunk]:
-    """Chunks of trials [seeds, columns], with at most `limit` real ones each.
+def cut(by_seed: Int[np.ndarray, "S K"], limit: int, multiple: int = 1) -> list[Chunk]:
+    """Chunks of trials, with at most `limit` real ones each.
 
-    Where `multiple` divides the seeds of a chunk, its columns need no padding.
+    Where `multiple` divides the number of seeds of a chunk, its columns need no padding.
     """
     columns = _even(by_seed.shape[1], limit)
     rows = _divisor(len(by_seed), limit // columns)
@@ -58,17 +66,17 @@ def cut(by_seed, limit, multiple=1) -> list[Chunk]:
     chunks = []
     for top in range(0, len(by_seed), rows):
         for left in range(0, by_seed.shape[1], columns):
-            block = by_seed[top : top + rows, left : left + columns]
-            missing = -(-columns // multiple) * multiple - block.shape[1]
-            padded = np.pad(block, ((0, 0), (0, missing)), mode="edge")
-            chunks.append(Chunk(padded, block.shape[1]))
+            tile = by_seed[top : top + rows, left : left + columns]
+            missing = -(-columns // multiple) * multiple - tile.shape[1]
+            padded = np.pad(tile, ((0, 0), (0, missing)), mode="edge")
+            chunks.append(Chunk(padded, tile.shape[1]))
     return chunks
 
 
 def _even(length, limit):
     """The size of the chunks when `length` is cut into as few, as even, as the limit allows."""
-    num_pieces = -(-length // max(limit, 1))
-    return -(-length // num_pieces)
+    num_parts = -(-length // max(limit, 1))
+    return -(-length // num_parts)
 
 
 def _divisor(length, limit):
@@ -77,11 +85,11 @@ def _divisor(length, limit):
 
 
 class MisfitError(ValueError):
-    """Arrays that are not those of the tree that they are to become."""
+    """Saved arrays do not fit the tree that is to be restored."""
 
 
-def flatten(tree) -> dict[str, np.ndarray]:
-    """The leaves of a tree of arrays by their paths, on the host; of random keys their data.
+def flatten(tree: PyTree) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """The leaves of a tree of arrays by their paths, on the host; random keys become their data.
 
     >>> {name: leaf.tolist() for name, leaf in flatten({"layer": {"b": np.zeros(2)}}).items()}
     {'layer/b': [0.0, 0.0]}
@@ -91,11 +99,15 @@ def flatten(tree) -> dict[str, np.ndarray]:
     return dict(zip(names, map(np.asarray, jax.device_get(data)), strict=True))
 
 
-def unflatten(like, arrays: dict[str, np.ndarray]):
-    """A tree of the structure of `like`, with the arrays for leaves.
+def unflatten(like: PyTree, arrays: dict[str, Shaped[Array | np.ndarray, "..."]]) -> PyTree:
+    """A tree with the structure of `like` and the arrays for leaves.
 
-    like: a tree of arrays, or of what `jax.eval_shape` gives (random keys must be keys). Raises
-    MisfitError that names each leaf that is missing, too many, or of another shape or type.
+    Args:
+      like: a tree of arrays, or of what `jax.eval_shape` returns (random keys must be keys).
+      arrays: the leaves by their paths, as `flatten` returns them.
+
+    Raises:
+      MisfitError: it names each leaf that is missing, unknown, or of another shape or type.
 
     >>> unflatten({"b": np.ones(2)}, {"b": np.zeros(2)})
     {'b': array([0., 0.])}
@@ -103,7 +115,7 @@ def unflatten(like, arrays: dict[str, np.ndarray]):
     names, leaves, structure = _named(like)
     wanted = {name: _stored_form(leaf) for name, leaf in zip(names, leaves, strict=True)}
     problems = [f"{name} is missing" for name in names if name not in arrays]
-    problems += [f"{name} has no place in it" for name in arrays if name not in wanted]
+    problems += [f"{name} is not part of it" for name in arrays if name not in wanted]
     problems += [
         f"{name} is {_describe(arrays[name])} and should be {_describe(form)}"
         for name, form in wanted.items()
@@ -145,11 +157,18 @@ def _describe(array):
 class Run(NamedTuple):
     """What stays the same throughout a sweep.
 
-    trials: their table · num_epochs: the length · model: in the form that is trained · criterion:
-    from a number of samples to the `train.Criterion` · best_by: the metric that decides a trial's
-    best epoch · num_examples: to train on · mean, scale: how an input is normalised ([R, D] where
-    each resample has its own) · label_names: of the classes · schedule: of the learning rate ·
-    placement: on the devices.
+    Attributes:
+      trials: their table.
+      num_epochs: of the training.
+      model: in the form that is trained.
+      criterion: a function from a number of samples to the `train.Criterion`.
+      best_by: the metric that decides a trial's best epoch.
+      num_examples: to train on.
+      mean, scale: how an input is normalised: numbers, [D], or [R, D] where each resample has its
+        own.
+      label_names: of the classes.
+      schedule: of the learning rate.
+      placement: on the devices.
     """
 
     trials: Trials
@@ -158,56 +177,68 @@ class Run(NamedTuple):
     criterion: Callable
     best_by: str
     num_examples: int
-    mean: np.ndarray
-    scale: np.ndarray
-    label_names: tuple
+    mean: ArrayLike
+    scale: ArrayLike
+    label_names: tuple[str, ...]
     schedule: str = "constant"
     placement: Placement = ONE
 
 
 class Epoch(NamedTuple):
-    """What one epoch of one chunk of the sweep brought.
+    """The outcome of one epoch of one chunk of the sweep.
 
-    `epoch` counts from 1; `trials` [n] are the numbers of the trials trained here, `reached` [n]
-    the epoch that each of them has reached, `metrics` {name: [n]} their metrics (train_loss,
-    val_accuracy, ...) and `facts` {name: [n]} what else is known of them. `states` and
-    `best` are stacked [S, K] as the `chunk` has its trials, and valid until the next step of the
-    iterator; `ends` says whether this is the chunk's last epoch.
+    Where an epoch is yielded by segments, only the last has metrics; of the others `trials` is
+    empty. `progress` and `pending` together are the remaining work.
 
-    Where an epoch is yielded by segments, all but its last bring no metrics (`trials` is empty):
-    `segment` is then how many of them are done, else 0. `progress` is the state of the training as
-    a tree of leaves [S, K, ...], and `pending` the chunks that come after this one: together, the
-    remaining work.
+    Attributes:
+      epoch: counted from 1.
+      trials: the numbers of the n trials trained here.
+      reached: the epoch that each of them has reached.
+      metrics: of each of them, by name: train_loss, val_accuracy, ...
+      facts: what else is known of each of them, by name.
+      states: stacked [S, K] as in `chunk`, and valid until the next step of the iterator.
+      best: the best epoch of each trial, stacked and valid as `states` are.
+      chunk: the trials that run together.
+      ends: whether this is the chunk's last epoch.
+      run: what stays the same throughout the sweep.
+      segment: how many segments of the epoch are done; 0: all.
+      progress: the state of the training, a tree of leaves [S, K, ...].
+      pending: the chunks that come after this one.
     """
 
     epoch: int
-    trials: np.ndarray
-    reached: np.ndarray
-    metrics: dict
-    facts: dict
+    trials: Int[np.ndarray, " n"]
+    reached: Int[np.ndarray, " n"]
+    metrics: dict[str, Float[np.ndarray, " n"]]
+    facts: dict[str, Shaped[np.ndarray, " n"]]
     states: State
     best: Best
     chunk: Chunk
     ends: bool
     run: Run
     segment: int
-    progress: dict
-    pending: tuple
+    progress: PyTree
+    pending: tuple["Pending", ...]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         shown = {name: values for name, values in self.metrics.items() if len(values)}
         best = {name: float(values.min()) for name, values in shown.items() if "loss" in name}
         texts = "".join(f", least {name} {value:.4f}" for name, value in best.items())
-        return f"<Epoch {self.epoch} of {self.run.num_epochs}: {len(self.trials)} trials{texts}>"
+        return f"<Epoch {self.epoch} of {self.run.num_epochs}: {len(self.trials):,} trials{texts}>"
 
 
 class Epochs(Iterator):
-    """The iterator over the epochs of a sweep: its `run` stays the same, its `pending` is the plan.
+    """The iterator over the epochs of a sweep.
 
-    bytes_per_trial: what one more trial takes on a device while it trains.
+    Attributes:
+      run: what stays the same throughout.
+      pending: the chunks to be run, in their order.
+      bytes_per_trial: what one more trial takes on a device while it trains.
     """
 
-    def __init__(self, run: Run, pending: list, bytes_per_trial: int, epochs: Iterator[Epoch]):
+    def __init__(
+        self, run: Run, pending: list["Pending"], bytes_per_trial: int, epochs: Iterator[Epoch]
+    ) -> None:
         self.run, self.pending, self.bytes_per_trial = run, pending, bytes_per_trial
         self._epochs = epochs
 
@@ -218,17 +249,17 @@ class Epochs(Iterator):
 class Pending(NamedTuple):
     """A chunk of which `epoch` epochs are done, and `segment` segments of the next one.
 
-    saved: the state of its trials by name, arrays [S, K, ...] without any padding; None: fresh.
+    saved: the state of its trials by name, arrays [S, K, ...] without padding; None: not begun.
     """
 
     chunk: Chunk
     epoch: int = 0
     segment: int = 0
-    saved: dict | None = None
+    saved: dict[str, Shaped[np.ndarray, "S K ..."]] | None = None
 
 
-def pending_after(epoch) -> list[Pending]:
-    """The chunks that are pending after an `Epoch`, its own with its state, on the host."""
+def pending_after(epoch: Epoch) -> list[Pending]:
+    """The chunks that are pending after an `Epoch`: its own first, with its state on the host."""
     pending = list(epoch.pending)
     if epoch.ends:
         return pending
@@ -237,8 +268,8 @@ def pending_after(epoch) -> list[Pending]:
     return [Pending(epoch.chunk, epoch.epoch - (epoch.segment > 0), epoch.segment, saved), *pending]
 
 
-def pack(pending: list[Pending]) -> tuple[dict, list]:
-    """The pending chunks as arrays by name, and as a list of what JSON can hold."""
+def pack(pending: list[Pending]) -> tuple[dict[str, Shaped[np.ndarray, "..."]], list[dict]]:
+    """The pending chunks as arrays by name, and a list of values for JSON."""
     arrays = {
         f"{number}/{name}": array
         for number, item in enumerate(pending)
@@ -252,8 +283,8 @@ def pack(pending: list[Pending]) -> tuple[dict, list]:
     return arrays, described
 
 
-def unpack(arrays: dict, described: list) -> list[Pending]:
-    """What `pack` was given, without any padding."""
+def unpack(arrays: dict[str, Shaped[np.ndarray, "..."]], described: list[dict]) -> list[Pending]:
+    """The inverse of `pack`, without padding."""
     pending = []
     for number, item in enumerate(described):
         trials, prefix = np.array(item["trials"]), f"{number}/"
@@ -267,22 +298,21 @@ def unpack(arrays: dict, described: list) -> list[Pending]:
     return pending
 
 
-def restore_state(item: Pending, like):
-    """The tree of what was saved, with the structure and the padding of `like`, on the host."""
+def restore_state(item: Pending, like: PyTree) -> PyTree:
+    """The saved state, with the structure and the padding of `like`, on the host."""
     missing = item.chunk.trials.shape[1] - item.chunk.num_real
 
     def pad(array):
         widths = [(0, 0), (0, missing)] + [(0, 0)] * (array.ndim - 2)
         return np.pad(array, widths, mode="edge")
 
-    return unflatten(like, {name: pad(array) for name, array in item.saved.items()})
+    return unflatten(like, {name: pad(array) for name, array in (item.saved or {}).items()})
 
 
 def recut(pending: list[Pending], chunk_size: int, multiple: int) -> list[Pending]:
-    """The same work in chunks that fit this machine, of at most `chunk_size` trials.
+    """The same work in chunks that fit this machine, of at most `chunk_size` trials (0: any).
 
-    multiple: what their numbers of columns are padded to a multiple of. Nothing is put together
-    again: chunks only become smaller.
+    Chunks are cut, and never joined. multiple: the number of columns is padded to a multiple of it.
     """
     return [smaller for item in pending for smaller in _recut(item, chunk_size, multiple)]
 
@@ -292,6 +322,6 @@ def _recut(item, chunk_size, multiple):
     for chunk in cut(real, chunk_size or real.size, multiple):
         own = chunk.trials[:, : chunk.num_real]
         (top, start), (height, width) = np.argwhere(real == own[0, 0])[0], own.shape
-        block = np.s_[top : top + height, start : start + width]
-        saved = item.saved and {name: array[block] for name, array in item.saved.items()}
+        rows_columns = np.s_[top : top + height, start : start + width]
+        saved = item.saved and {name: array[rows_columns] for name, array in item.saved.items()}
         yield item._replace(chunk=chunk, saved=saved)

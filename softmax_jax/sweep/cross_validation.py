@@ -6,25 +6,30 @@ examples.
 """
 
 import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from jaxtyping import ArrayLike
 
 from softmax_jax.checks import named_keywords
+from softmax_jax.data import Dataset
+from softmax_jax.hyperparameters import Hyperparameters
+from softmax_jax.sweep.chunks import Epoch
 from softmax_jax.sweep.inputs import bootstrap_counts, fold_counts
-from softmax_jax.sweep.loop import LBFGS, SGD, Devices, Objective, epochs, fit
+from softmax_jax.sweep.loop import LBFGS, SGD, Devices, Objective, Wholes, check_types, epochs, fit
 from softmax_jax.sweep.result import Result, Selected, Selection, check_selection, collect, spread
 from softmax_jax.sweep.settings import grid
 
 
 @named_keywords("sweep.cross_validate")
 def cross_validate(
-    dataset,
-    settings=None,
+    dataset: Dataset,
+    settings: Hyperparameters | None = None,
     *,
-    folds=5,
+    folds: ArrayLike | Sequence[int] = 5,
     num_epochs: int,
-    batch_size=256,
-    seeds=(0,),
+    batch_size: int | Wholes = 256,
+    seeds: Wholes = (0,),
     solver: SGD | LBFGS = SGD(),  # noqa: B008 (a tuple of constants)
     objective: Objective = Objective(),  # noqa: B008
     devices: Devices = Devices(),  # noqa: B008
@@ -32,8 +37,8 @@ def cross_validate(
 ) -> Result:
     """K-fold cross-validation of settings, with the chosen one refitted on the whole dataset.
 
-    `result.refit` is what `predict` and `test` use; the metrics are means over examples that their
-    trial did not see.
+    `predict` and `test` use `result.refit`; every metric is a mean over examples that its trial did
+    not see.
 
     Args:
       dataset: a `data.Dataset`.
@@ -62,13 +67,13 @@ def cross_validate(
 
 @named_keywords("sweep.bootstrap")
 def bootstrap(
-    dataset,
-    settings=None,
+    dataset: Dataset,
+    settings: Hyperparameters | None = None,
     *,
-    draws=100,
+    draws: ArrayLike = 100,
     num_epochs: int,
-    batch_size=256,
-    seeds=(0,),
+    batch_size: int | Wholes = 256,
+    seeds: Wholes = (0,),
     solver: SGD | LBFGS = SGD(),  # noqa: B008
     objective: Objective = Objective(),  # noqa: B008
     devices: Devices = Devices(),  # noqa: B008
@@ -86,7 +91,9 @@ def bootstrap(
     Raises:
       ValueError: see `sweep.epochs`; or the refit diverges.
     """
-    counts = draws if np.ndim(draws) == 2 else bootstrap_counts(len(dataset.y), draws)
+    counts = (
+        draws if np.ndim(draws) == 2 else bootstrap_counts(len(dataset.y), int(np.asarray(draws)))
+    )
     return _fit_and_refit(
         dataset,
         settings,
@@ -102,10 +109,10 @@ def bootstrap(
 
 
 def refit(
-    dataset,
+    dataset: Dataset,
     result: Result,
     selected: Selected,
-    epoch="last",
+    epoch: str = "last",
     *,
     solver: SGD | LBFGS = SGD(),  # noqa: B008
     objective: Objective = Objective(),  # noqa: B008
@@ -113,19 +120,28 @@ def refit(
 ) -> Selected:
     """The selected setting, trained anew on the whole dataset.
 
-    It takes all epochs (epoch='last') or, where each trial was judged at its own best epoch
-    (epoch='best', or early stopping), the mean of those over the setting's trials. Its metrics are
-    the means over these trials, by which it was chosen. solver, objective, devices: those of the
-    sweep. Raises ValueError if the refit diverges.
+    It trains for all epochs or, where each trial was evaluated at its own best epoch (epoch='best',
+    or early stopping), for the mean of those over the setting's trials. Its metrics are the means
+    over these trials, by which it was chosen.
+
+    Args:
+      dataset: all examples to train on.
+      result: of the sweep.
+      selected: the choice, from `result.best`.
+      epoch: 'last' or 'best', as it was chosen.
+      solver, objective, devices: those of the sweep.
+
+    Raises:
+      ValueError: the refit diverged.
     """
     trials = result.run.trials
     settings = {name: value for name, value in selected.hyperparameters.items() if name != "fold"}
     axes = {
         name: settings.get(name, column[selected.trial]) for name, column in trials.axes().items()
     }
-    judged = result.epochs(epoch)[trials.setting == trials.setting[selected.trial]]
+    stops = result.epochs(epoch)[trials.setting == trials.setting[selected.trial]]
     early = epoch == "best" or axes["patience"] > 0
-    num_epochs = round(judged.mean()) if early else result.run.num_epochs
+    num_epochs = round(float(stops.mean())) if early else result.run.num_epochs
     if isinstance(solver, SGD):
         schedule = solver.schedule if axes["final_rate"] < 1 else "constant"
         num_samples = int(trials.num_samples[selected.trial])
@@ -155,8 +171,8 @@ def refit(
     )
 
 
-def _until(epochs, number):
-    """The epochs up to that number, which ends the training; schedules keep their full length."""
+def _until(epochs: Iterable[Epoch], number: int) -> Iterator[Epoch]:
+    """The epochs up to that number, which is marked as the last; schedules keep their length."""
     for epoch in epochs:
         last = epoch.epoch == number and not epoch.segment
         yield epoch._replace(ends=epoch.ends or last)
@@ -165,6 +181,7 @@ def _until(epochs, number):
 
 
 def _fit_and_refit(dataset, settings, counts, selection, *, solver, objective, devices, **sizes):
+    check_types(solver=solver, objective=objective, devices=devices)
     check_selection(selection)
     solver = solver._replace(best_by=selection.metric)
     how = {"solver": solver, "objective": objective, "devices": devices}

@@ -1,79 +1,58 @@
 """The certified optimum of the trials of a sweep: L-BFGS on all trials of a chunk at once.
 
-An iteration over the full batch counts as an epoch; metrics are taken after every segment of them.
+An iteration over the full batch counts as an epoch; metrics are measured after every segment of
+iterations.
 
-On a mesh every device moves its own share of the trials, and no other. The trials [K] are taken as
+On a mesh every device updates its own share of the trials. The trials [K] are reshaped to
 [P, K / P], neighbours together, a row for each of the P devices of the axis of trials; a choice of
 trials is `rows` [P, n], counted within the share. So each gather and scatter stays within a device.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from softmax_jax import model, optimum, train
+from softmax_jax.data import Dataset
 from softmax_jax.sweep import chunks, program
-from softmax_jax.sweep.chunks import Epoch
-from softmax_jax.sweep.inputs import make_inputs
-from softmax_jax.sweep.mesh import constrain, padded
+from softmax_jax.sweep.chunks import Epoch, Pending, Run
+from softmax_jax.sweep.inputs import InputPair, Inputs, make_inputs
+from softmax_jax.sweep.mesh import Placement, constrain, padded
 from softmax_jax.sweep.program import evaluate_inputs, fetch_metrics, prefixed
 from softmax_jax.sweep.sgd import create_states
 
-
-def unfinished_rows(going, cost, placement):
-    """The trials to compute, [P, n]: see `optimum.unfinished_rows`."""
-    return optimum.unfinished_rows(going.reshape(placement.size("trials"), -1), cost)
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def start_divided(prepared, l2, columns, sharding):
-    """`optimum.start`, with the trials [K] divided from the first moment on."""
-    return constrain(optimum.start(prepared, l2, columns), sharding)
-
-
-@functools.partial(jax.jit, donate_argnums=1, static_argnums=4)
-def advance_divided(prepared, state, rows, limits, sharding):
-    """`optimum.advance` of the trials in `rows`; limits: (tolerance, max_iterations, segment)."""
-    if len(rows) == 1:
-        return optimum.advance(prepared, state, rows[0], *limits)
-    one = jax.vmap(optimum.advance, in_axes=(None, 0, 0, None, None, None))
-    moved = one(prepared, jax.tree.map(lambda leaf: _by_device(leaf, rows), state), rows, *limits)
-    return constrain(jax.tree.map(_joined, moved), sharding)
-
-
-@jax.jit
-def choose_trials(states, rows):
-    """Of leaves [1, K, ...] the trials in `rows`: [1, P · n, ...]."""
-
-    def choose(leaf):
-        return _joined(jax.vmap(lambda own, rows: own[rows])(_by_device(leaf[0], rows), rows))[None]
-
-    return jax.tree.map(choose, states)
-
-
-def _by_device(leaf, rows):
-    return leaf.reshape(len(rows), -1, *leaf.shape[1:])
-
-
-def _joined(leaf):
-    return leaf.reshape(-1, *leaf.shape[2:])
-
-
-# Whatever the model, its parameters are one matrix, as those of `optimum` are.
+# All models have the same optimum; its parameters are one matrix, as in `optimum`.
 MODEL = model.augment(model.scratch)
 _TRAIN = ("loss", "accuracy")
 _CERTIFICATE = ("objective", "gradient_norm", "gap_bound")
 _FACTS = ("iterations", "converged", "separable")
 
 
-def l2_path(train, num, *, class_weight=None, standardize=False, dtype=np.float32) -> tuple:
+def l2_path(
+    train: Dataset,
+    num: int,
+    *,
+    class_weight: str | ArrayLike | Sequence | None = None,
+    standardize: bool = False,
+    dtype: Any = np.float32,
+) -> tuple[float, ...]:
     """`num` penalties worth trying on this training set, the smallest first.
 
-    From one too small to matter to one that gives (almost) zero weights: `optimum.l2_path`. Options
-    as in `sweep.epochs`. Raises ValueError for num < 1 and for features that are all constant.
+    They range from one too small to matter to one with almost zero weights: see `optimum.l2_path`.
+
+    Args:
+      train: the examples to train on.
+      num: how many penalties.
+      class_weight, standardize, dtype: see `sweep.Objective`.
+
+    Raises:
+      ValueError: num is below 1, or all features are constant.
     """
     options = {"class_weight": class_weight, "standardize": standardize, "dtype": dtype}
     data, _, _ = make_inputs(train, None, **options)
@@ -81,10 +60,10 @@ def l2_path(train, num, *, class_weight=None, standardize=False, dtype=np.float3
     return tuple(float(f"{l2:.3g}") for l2 in path[::-1])
 
 
-def prepare(inputs) -> optimum.Prepared:
-    """The data as the solver wants them: normalised, centred, with their spectrum.
+def prepare(inputs: Inputs) -> optimum.Prepared:
+    """The data in the form of the solver: normalised, centred, with their spectrum.
 
-    Each device has its own share of them; examples that only pad it weigh nothing.
+    Each device has its own share of them; examples that are padding weigh nothing.
     """
     data, placement = inputs.resident, inputs.placement
     x = jax.jit(train.normalise)(data, data.x)
@@ -101,10 +80,12 @@ def prepare(inputs) -> optimum.Prepared:
     return optimum.Prepared(features=features, **placement.examples(divided), **whole)
 
 
-def epochs(run, pending, pair, tolerance) -> Iterator[Epoch]:
+def epochs(
+    run: Run, pending: list[Pending], pair: InputPair, tolerance: int | float
+) -> Iterator[Epoch]:
     """The segments of all pending chunks, one chunk after the other.
 
-    The spectrum is found once for all folds that have the same features.
+    The spectrum is computed once for all folds that have the same features.
     """
     prepared = None
     for number, item in enumerate(pending):
@@ -117,7 +98,7 @@ def epochs(run, pending, pair, tolerance) -> Iterator[Epoch]:
 
 
 def _chunk_epochs(run, item, later, prepared, own, states) -> Iterator[Epoch]:
-    """After every segment, the metrics of the trials that it moved."""
+    """After every segment, the metrics of the trials that it changed."""
     chunk, (inputs, held_out), criterion = item.chunk, own, run.criterion(0)
     template = create_states(run, chunk, inputs)
     best = run.placement.trials(program.no_best(template))
@@ -150,7 +131,7 @@ def _chunk_epochs(run, item, later, prepared, own, states) -> Iterator[Epoch]:
 def _segments(run, item, prepared, tolerance):
     """(state [K], which trials are unfinished [K]) after each segment.
 
-    Where nothing is to be done, the first state.
+    Where all are finished, the first state alone.
     """
     placement, most, dtype = run.placement, run.num_epochs, prepared.mean.dtype
     sharding = placement.sharding("trials")
@@ -186,14 +167,14 @@ def _start(run, item, prepared):
 
 
 def _iterations_of(item):
-    """The iterations [K] that were reported already; -1: not even the first point."""
+    """The iterations [K] that were already reported; -1: not even the initial point."""
     if item.saved is None:
         return np.full(item.chunk.num_real, -1)
     return item.saved["iterations"][0]
 
 
 def _metrics(states, criterion, moved, inputs, held_out):
-    """{name: [n]} of the trials that moved: a finished one costs nothing."""
+    """{name: [n]} of the trials that moved; finished trials are not evaluated again."""
     which, placement = np.isin(np.arange(states.step.shape[1]), moved), inputs.placement
     rows = unfinished_rows(which, inputs.resident.x.size * 10, placement)
     states = choose_trials(states, placement.rows(rows))
@@ -211,3 +192,55 @@ def _params(prepared, state):
     """The parameters [1, K, ...] of `MODEL`, from those of centred features."""
     shift = optimum.product(state.params[:, :, :-1], prepared.mean)
     return {"augmented": state.params.at[:, :, -1].add(-shift)[None]}
+
+
+def unfinished_rows(
+    unfinished: Bool[np.ndarray, " K"], cost: int, placement: Placement
+) -> Int[np.ndarray, "P n"]:
+    """The trials to compute: see `optimum.unfinished_rows`."""
+    return optimum.unfinished_rows(unfinished.reshape(placement.size("trials"), -1), cost)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def start_divided(
+    prepared: optimum.Prepared,
+    l2: Float[Array, " K"],
+    columns: Int[Array, " K"],
+    sharding: NamedSharding | None,
+) -> optimum.State:
+    """`optimum.start`, with the trials divided over the devices from the start."""
+    return constrain(optimum.start(prepared, l2, columns), sharding)
+
+
+@functools.partial(jax.jit, donate_argnums=1, static_argnums=4)
+def advance_divided(
+    prepared: optimum.Prepared,
+    state: optimum.State,
+    rows: Int[Array, "P n"],
+    limits: tuple[Array, Array, Array],
+    sharding: NamedSharding | None,
+) -> optimum.State:
+    """`optimum.advance` of the trials in `rows`; limits: (tolerance, max_iterations, segment)."""
+    if len(rows) == 1:
+        return optimum.advance(prepared, state, rows[0], *limits)
+    one = jax.vmap(optimum.advance, in_axes=(None, 0, 0, None, None, None))
+    moved = one(prepared, jax.tree.map(lambda leaf: _by_device(leaf, rows), state), rows, *limits)
+    return constrain(jax.tree.map(_joined, moved), sharding)
+
+
+@jax.jit
+def choose_trials(states: PyTree, rows: Int[Array, "P n"]) -> PyTree:
+    """The trials in `rows` of leaves [1, K, ...]: [1, P · n, ...]."""
+
+    def choose(leaf):
+        return _joined(jax.vmap(lambda own, rows: own[rows])(_by_device(leaf[0], rows), rows))[None]
+
+    return jax.tree.map(choose, states)
+
+
+def _by_device(leaf, rows):
+    return leaf.reshape(len(rows), -1, *leaf.shape[1:])
+
+
+def _joined(leaf):
+    return leaf.reshape(-1, *leaf.shape[2:])

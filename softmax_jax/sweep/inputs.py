@@ -1,49 +1,56 @@
-"""The examples of a sweep on their way to the device: moments, resamples, weights.
+"""The examples of a sweep, prepared for the device: moments, resamples, weights.
 
 A resample is a column of counts [N]; a model trains where its count is positive and is evaluated
-where it is zero. All columns travel to the device once, as uint8 [N, R], whatever the number of
-trials.
+where it is zero. All columns are copied to the device once, as uint8 [N, R], whatever the number
+of trials.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Num, Shaped, UInt8
 
+from softmax_jax.data import Dataset
 from softmax_jax.sweep import mesh
 from softmax_jax.sweep.mesh import ONE, Placement
 from softmax_jax.train import Data
 
-_CANCELLED = 1e-8  # of the squares: where less is left of a difference, its digits are lost
+_CANCELLED = 1e-8  # of the squares: a smaller difference is catastrophic cancellation
 
 
-def moments(blocks: Iterable, counts=None, constant=1.0):
+def moments(
+    blocks: Iterable,
+    counts: Num[Array | np.ndarray, "N R"] | None = None,
+    constant: ArrayLike = 1.0,
+) -> tuple[Float[np.ndarray, "R D"], Float[np.ndarray, "R D"]]:
     """Mean [R, D] and standard deviation [R, D], float64, of each feature in each resample.
 
     One pass, and two matrix products for all resamples. Each block gives its means and sums of
-    squared deviations; those of two sets are put together as in Chan, Golub and LeVeque,
-    *Updating Formulae and a Pairwise Algorithm for Computing Sample Variances* (1979), which loses
-    no digits to a large mean.
+    squared deviations; those of two sets are combined as in Chan, Golub and LeVeque,
+    *Updating Formulae and a Pairwise Algorithm for Computing Sample Variances* (1979), so that a
+    large mean costs no precision.
 
-    blocks: pairs (number of the first example, x [n, ...]), as `Dataset.blocks()` has them.
-    counts [N, R]: how often each example counts in each resample (None: once, R = 1). constant: a
-    number or [D], the scale of a feature that does not vary within a resample.
+    Args:
+      blocks: pairs (number of the first example, x [n, ...]), as `Dataset.blocks()` yields them.
+      counts: how often each example counts in each resample; None: once, R = 1.
+      constant: a number or [D], the scale of a feature that does not vary within a resample.
 
     >>> x = np.array([[1.0, 5.0], [3.0, 5.0], [9.0, 5.0]])
     >>> mean, scale = moments([(0, x)], counts=np.array([[1], [1], [0]]), constant=2.0)
     >>> mean.round(6).tolist(), scale.round(6).tolist()
     ([[2.0, 5.0]], [[1.0, 2.0]])
     """
-    total, mean, squares = 0.0, 0.0, 0.0
+    total, mean, squares = np.zeros((3, 1, 1))
     for start, x in blocks:
         x = np.asarray(x, np.float64).reshape(len(x), -1)
-        there = np.ones((len(x), 1)) if counts is None else counts[start : start + len(x)]
-        n, own_mean, own_squares = _block_moments(x, np.asarray(there, np.float64).T)
-        share = n / np.maximum(total + n, 1)
+        own_counts = np.ones((len(x), 1)) if counts is None else counts[start : start + len(x)]
+        n, own_mean, own_squares = _block_moments(x, np.asarray(own_counts, np.float64).T)
+        fraction = n / np.maximum(total + n, 1)
         difference = own_mean - mean
-        mean = mean + difference * share
-        squares = squares + own_squares + difference**2 * share * total
+        mean = mean + difference * fraction
+        squares = squares + own_squares + difference**2 * fraction * total
         total = total + n
     scale = np.sqrt(squares / total)
     # A reciprocal must be a finite float32.
@@ -74,30 +81,42 @@ def _exact_moments(x, counts):
 _MOST_COPIES = 255  # of a uint8
 
 
-def fold_counts(labels, folds=5, *, stratified=True, seed=0):
+def fold_counts(
+    labels: Shaped[Array | np.ndarray, " N"] | Sequence,
+    folds: ArrayLike | Sequence[int] = 5,
+    *,
+    stratified: bool = True,
+    seed: int = 0,
+) -> UInt8[np.ndarray, "N R"]:
     """Counts [N, R] of K-fold cross-validation: column k is zero on fold k and one elsewhere.
 
-    folds: how many, or an integer array [N] that says which fold each example is in (groups that
-    must stay together). stratified: each fold gets its share of every class. Raises ValueError for
-    fewer than two folds, and for more folds than a class has examples.
+    Args:
+      labels: of the examples.
+      folds: how many, or an integer array [N] that says which fold each example is in (groups that
+        must stay together).
+      stratified: each fold gets its share of every class.
+      seed: of the order in which examples are assigned to folds.
+
+    Raises:
+      ValueError: fewer than two folds, or more folds than a class has examples.
 
     >>> fold_counts(np.array([0, 0, 1, 1]), 2).sum(0).tolist()
     [2, 2]
     """
     labels = np.asarray(labels)
     if np.ndim(folds) == 0:
-        member = _assign_folds(labels, int(folds), stratified, seed)
+        member = _assign_folds(labels, int(np.asarray(folds)), stratified, seed)
     else:
         member = _given_folds(folds, len(labels))
-    mesh.check_counts(len(labels), member.max() + 1)
+    mesh.check_counts(len(labels), int(member.max()) + 1)
     return (member[:, None] != np.arange(member.max() + 1)).astype(np.uint8)
 
 
-def check_resamples(resamples, num_examples):
-    """Raises ValueError for counts that no resample can have.
+def check_resamples(resamples: ArrayLike | Sequence, num_examples: int) -> None:
+    """Raises ValueError for impossible counts.
 
-    They are whole numbers [N, R] from 0 to 255, and every column leaves something in and
-    something out.
+    They must be whole numbers [N, R] from 0 to 255, with a zero and a positive count in every
+    column.
     """
     counts = np.asarray(resamples)
     if counts.ndim != 2 or counts.shape[0] != num_examples or not counts.shape[1]:
@@ -112,7 +131,7 @@ def check_resamples(resamples, num_examples):
         )
 
 
-def bootstrap_counts(num_examples, draws, *, seed=0):
+def bootstrap_counts(num_examples: int, draws: int, *, seed: int = 0) -> UInt8[np.ndarray, "N R"]:
     """Counts [N, R] of R bootstrap draws: each column sums to N, about 37 % of it is zero."""
     if draws < 2:
         raise ValueError(f"A bootstrap needs at least 2 draws; it got {draws}.")
@@ -125,12 +144,16 @@ def bootstrap_counts(num_examples, draws, *, seed=0):
     return counts
 
 
-def example_importance(dataset, class_weight=None):
-    """What each training example weighs in the objective, [N] of mean 1; None: the same.
+def example_importance(
+    dataset: Dataset, class_weight: str | ArrayLike | Sequence | None = None
+) -> Float[np.ndarray, " N"] | None:
+    """The weight of each training example in the objective, of mean 1; None: all are equal.
 
     The product of the dataset's own weights and the weight of the example's class: 'balanced'
-    (N / (C · count of the class)) or C numbers. With mean 1, l2 keeps its meaning. Raises
-    ValueError for class weights that do not fit.
+    (N / (C · count of the class)) or C numbers. With mean 1, l2 keeps its meaning.
+
+    Raises:
+      ValueError: class_weight is not 'balanced' or C numbers from 0, or all weights are zero.
     """
     if dataset.weights is None and class_weight is None:
         return None
@@ -163,7 +186,7 @@ def _class_weights(labels, num_classes, class_weight):
 
 
 def _assign_folds(labels, folds, stratified, seed):
-    """The fold of each example: shuffled, then dealt out like cards (class by class)."""
+    """The fold of each example: shuffled, then assigned in turn (class by class)."""
     smallest = np.bincount(labels)[np.unique(labels)].min() if stratified else len(labels)
     if folds < 2 or folds > smallest:
         scarce = "examples of the rarest class" if stratified else "examples"
@@ -187,22 +210,29 @@ def _given_folds(folds, num_examples):
 
 
 class Inputs(NamedTuple):
-    """A `data.Dataset` for the device: at once, or, where it is too large for that, by shards.
+    """A `data.Dataset` for the device: as a whole or, where it is too large, by shards.
 
-    divided: whether each device of the mesh's batch axis has a share of the examples, instead of
-    all. resident: all of it, on the device, or None. dtype: of the features there.
+    Attributes:
+      dataset: the examples.
+      importance: their weights in the objective; None: all are equal.
+      resamples: how often each counts in each resample; None: there are no resamples.
+      placement: on the devices.
+      dtype: of the features there.
+      divided: whether each device of the mesh's batch axis has a share of the examples, instead of
+        all.
+      resident: the whole dataset, on the device; None: it is read by shards.
     """
 
-    dataset: Any
-    importance: np.ndarray | None
-    resamples: np.ndarray | None
+    dataset: Dataset
+    importance: Float[np.ndarray, " N"] | None
+    resamples: UInt8[np.ndarray, "N R"] | None
     placement: Placement
     dtype: Any
     divided: bool = False
     resident: Data | None = None
 
-    def shards(self, epoch=None, batch_size=1) -> Iterator[tuple[int, Data]]:
-        """(number, examples) of each shard: in the order of an epoch, or (None) in their own."""
+    def shards(self, epoch: int | None = None, batch_size: int = 1) -> Iterator[tuple[int, Data]]:
+        """(number, examples) of each shard, in the order of an epoch or (None) of the dataset."""
         if self.resident is not None:
             yield 0, self.resident
             return
@@ -211,14 +241,14 @@ class Inputs(NamedTuple):
         for shard in shards:
             yield shard.number, self._on_device(shard.dataset, shard.rows)
 
-    def kept(self):
-        """The same inputs, with its dataset on the device if it is not read by shards."""
+    def kept(self) -> "Inputs":
+        """The same inputs, with the dataset on the device unless it is read by shards."""
         if self.dataset.shard_size is not None:
             return self
         return self._replace(resident=self._on_device(self.dataset, slice(None)))
 
-    def normalised(self, mean, scale):
-        """The same inputs with another mean and scale [D]."""
+    def normalised(self, mean: Float[np.ndarray, " D"], scale: Float[np.ndarray, " D"]) -> "Inputs":
+        """The same inputs with another mean and scale."""
         dataset = dataclasses.replace(self.dataset, mean=mean, scale=scale)
         resident = self.resident
         if resident is not None:
@@ -229,14 +259,22 @@ class Inputs(NamedTuple):
     def _on_device(self, dataset, rows):
         importance = None if self.importance is None else self.importance[rows]
         resamples = None if self.resamples is None else self.resamples[rows]
-        lie = self.dtype, self.placement, self.divided
-        return device_data(dataset, importance, resamples, *lie)
+        how = self.dtype, self.placement, self.divided
+        return device_data(dataset, importance, resamples, *how)
 
 
 def device_data(
-    dataset, importance=None, resamples=None, dtype=np.float32, placement=ONE, divided=False
+    dataset: Dataset,
+    importance: Float[np.ndarray, " N"] | None = None,
+    resamples: UInt8[np.ndarray, "N R"] | None = None,
+    dtype: Any = np.float32,
+    placement: Placement = ONE,
+    divided: bool = False,
 ) -> Data:
-    """A `data.Dataset` on the device; arrays that are there already stay where they are."""
+    """A `data.Dataset` on the device; arrays that are there already are not copied.
+
+    The other arguments are the fields of `Inputs`.
+    """
     mean, scale = np.asarray(dataset.mean, dtype), np.asarray(dataset.scale, dtype)
     whole = {"mean": mean if np.any(mean) else None, "scale": scale}
     examples = {
@@ -253,21 +291,21 @@ def device_data(
 class InputPair(NamedTuple):
     """The training data and the held-out data (None: nothing is evaluated).
 
-    mean, scale: None, or [R, D]: those of the training part of each resample, where every resample
-    is standardised by its own.
+    mean, scale: those of the training examples of each resample, where each is standardised by its
+    own; else None.
     """
 
     train: Inputs
     held_out: Inputs | None
-    mean: np.ndarray | None = None
-    scale: np.ndarray | None = None
+    mean: Float[np.ndarray, "R D"] | None = None
+    scale: Float[np.ndarray, "R D"] | None = None
 
     @property
-    def differ(self):
+    def differ(self) -> bool:
         """Whether every resample is normalised in its own way."""
         return self.mean is not None
 
-    def of(self, fold):
+    def of(self, fold: int) -> tuple[Inputs, Inputs | None]:
         """(training inputs, held-out inputs) for the trials of a fold (-1: there are no folds)."""
         if not self.differ:
             return self.train, self.held_out
@@ -276,21 +314,34 @@ class InputPair(NamedTuple):
 
 
 def make_inputs(
-    train,
-    val,
+    train: Dataset,
+    val: Dataset | None,
     *,
-    class_weight=None,
-    resamples=None,
-    standardize=False,
-    dtype=np.float32,
-    placement=ONE,
-    divided=False,
-):
-    """(sources, mean, scale): the data on the device, and how an input is normalised.
+    class_weight: str | ArrayLike | Sequence | None = None,
+    resamples: Num[Array | np.ndarray, "N R"] | None = None,
+    standardize: bool = False,
+    dtype: Any = np.float32,
+    placement: Placement = ONE,
+    divided: bool = False,
+) -> tuple[InputPair, ArrayLike, ArrayLike]:
+    """(inputs, mean, scale): the data on the device, and how an input is normalised.
 
-    mean and scale are [R, D] where each resample has its own. divided: on a mesh, each device of
-    its batch axis has a share of the training examples (what is only evaluated is always so).
-    Raises ValueError for weights that do not fit.
+    Args:
+      train: the examples to train on.
+      val: the examples to evaluate on, or None.
+      class_weight: see `example_importance`.
+      resamples: counts of the training examples, instead of `val`.
+      standardize: whether features get mean 0 and standard deviation 1 over the training examples.
+      dtype: of the features on the device.
+      placement: on the devices.
+      divided: on a mesh, each device of its batch axis has a share of the training examples (those
+        that are only evaluated are always divided).
+
+    Returns:
+      The inputs, and mean and scale: numbers, [D], or [R, D] where each resample has its own.
+
+    Raises:
+      ValueError: see `example_importance`.
     """
     importance = example_importance(train, class_weight)
     own = None

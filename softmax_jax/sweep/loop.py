@@ -1,16 +1,19 @@
 """The loop: an iterator that yields one `Epoch` at a time, and `fit`, which drains it.
 
-What is trained and how is said by three small values: the solver (`SGD`, `LBFGS`), the `Objective`
-and the `Devices`. All options are checked at the call, before anything is compiled.
+Three small values say what is trained and how: the solver (`SGD` or `LBFGS`), the `Objective` and
+the `Devices`. All options are checked at the call, before anything is compiled.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
+from jaxtyping import Array, ArrayLike, Integer, Num
 
 from softmax_jax import losses, train, vocabulary
 from softmax_jax.checks import named_keywords
+from softmax_jax.data import Dataset
 from softmax_jax.hyperparameters import OFF, Hyperparameters
 from softmax_jax.model import Model, augment, concise
 from softmax_jax.sweep import chunks, full_batch, mesh, sgd
@@ -19,32 +22,36 @@ from softmax_jax.sweep.inputs import check_resamples, make_inputs
 from softmax_jax.sweep.result import Result, collect, validation_metrics
 from softmax_jax.sweep.settings import as_arrays, in_use, trial_table
 
+Counts: TypeAlias = Num[Array | np.ndarray, "N R"]  # of the training examples in R resamples
+Wholes: TypeAlias = Sequence[int] | Integer[np.ndarray, " n"]
+
 
 class SGD(NamedTuple):
     """Minibatch SGD.
 
     Attributes:
-      schedule: 'constant', or how the learning rate comes down to final_rate times it: 'cosine',
-        'exponential'.
+      schedule: of the learning rate: 'constant', or 'cosine' or 'exponential', which decay to
+        final_rate times the peak.
       num_samples: classes that a sampled loss draws for each batch, or several numbers of them, to
         be compared; 0: the loss draws none.
       best_by: the metric that decides each trial's best epoch. A trial with a patience stops once
-        so many epochs were no better than its best one.
+        so many epochs in a row were no better than its best one.
     """
 
     schedule: str = "constant"
-    num_samples: Any = 0
+    num_samples: int | Wholes = 0
     best_by: str = "val_loss"
 
 
 class LBFGS(NamedTuple):
     """The certified optimum of each l2 (`softmax_jax.optimum`).
 
-    An iteration over all examples is then an epoch, and num_epochs the most of them; learning_rate,
-    momentum, init_scale and batch_size play no part.
+    An epoch is then an iteration over all examples, and num_epochs the most of these;
+    learning_rate, momentum, init_scale and batch_size have no effect.
 
     Attributes:
       tolerance: the relative gap to the optimum at which a trial has converged.
+      best_by: the metric that decides the best epoch; none is kept.
     """
 
     tolerance: float = 1e-4
@@ -52,34 +59,34 @@ class LBFGS(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """What is minimised: the loss of a model on the examples, as they enter.
+    """What is minimised: the loss of a model on the examples.
 
     Attributes:
       model: of `softmax_jax.model`: `concise`, `scratch`, or `by_name(name, precision)`.
       loss: a function(logits, labels, axis) of `softmax_jax.losses`, or the name of one of
         `vocabulary.OBJECTIVES`.
-      class_weight: what an example of each class weighs: None, 'balanced' or C numbers.
+      class_weight: the weight of an example of each class: None (1), 'balanced' or C numbers.
       standardize: features get mean 0 and standard deviation 1 over the training examples (of every
         resample, over its own), with the weights penalised in these units.
       dtype: of features and parameters; float64 needs `jax_enable_x64`.
     """
 
     model: Model = concise
-    loss: Any = losses.cross_entropy
-    class_weight: Any = None
+    loss: Callable | str = losses.cross_entropy
+    class_weight: str | ArrayLike | Sequence | None = None
     standardize: bool = False
     dtype: Any = np.float32
 
 
 class Devices(NamedTuple):
-    """How the work is laid on the devices; no number depends on it.
+    """How the work is divided over the devices; results do not depend on it.
 
     Attributes:
-      mesh: how many devices share the trials, how many the examples of a minibatch, and how many
-        the classes; -1: all that are left.
-      chunk: trials that run at once; 0: as many as the devices hold.
-      steps_per_call: steps of SGD after which the iterator yields, with metrics or without; 0:
-        after an epoch.
+      mesh: how many devices share the trials, the examples of a minibatch, and the classes; -1: all
+        that are left.
+      chunk: trials that run at once; 0: as many as fit into the memory.
+      steps_per_call: steps of SGD after which the iterator yields, with metrics at the end of an
+        epoch only; 0: after every epoch.
     """
 
     mesh: tuple[int, ...] = (-1, 1, 1)
@@ -89,13 +96,13 @@ class Devices(NamedTuple):
 
 @named_keywords("sweep.epochs")
 def epochs(
-    train,
-    val,
+    train: Dataset,
+    val: Dataset | Counts | None,
     settings: Hyperparameters | None = None,
     *,
     num_epochs: int,
-    batch_size=256,
-    seeds=(0,),
+    batch_size: int | Wholes = 256,
+    seeds: Wholes = (0,),
     solver: SGD | LBFGS = SGD(),  # noqa: B008 (a tuple of constants)
     objective: Objective = Objective(),  # noqa: B008
     devices: Devices = Devices(),  # noqa: B008
@@ -114,26 +121,29 @@ def epochs(
       seeds: of the initial weights and of the order of the examples.
       solver: `SGD` or `LBFGS`.
       objective: what is minimised.
-      devices: how the work is laid on the devices.
+      devices: how the work is divided over the devices.
       pending: the remaining work of a sweep that was interrupted (`chunks.pending_after`), instead
         of all of it.
 
     Raises:
-      ValueError: settings, sizes or weights are out of range; at the call, before anything is
-        compiled.
+      ValueError: settings, sizes or weights are out of range, or the sweep does not fit into the
+        memory; at the call, before anything is compiled.
+      TypeError: an unknown argument, or a solver, objective or devices of another type.
     """
-    _check_types(solver=solver, objective=objective, devices=devices)
-    val, resamples = _divide(val)
+    check_types(solver=solver, objective=objective, devices=devices)
+    held_out, resamples = _divide(val)
     full = isinstance(solver, LBFGS)
     sizes = [len(train.y)] if full else np.atleast_1d(batch_size).tolist()
     _check(train, num_epochs, sizes, seeds, resamples, solver, devices)
     settings = as_arrays(Hyperparameters() if settings is None else settings)
-    _check_solver(solver, settings, seeds, objective, validated=val or resamples is not None)
+    _check_solver(
+        solver, settings, seeds, objective, validated=held_out is not None or resamples is not None
+    )
     num_resamples = 0 if resamples is None else resamples.shape[1]
-    num_samples = [0] if full else np.atleast_1d(solver.num_samples).tolist()
+    num_samples = np.atleast_1d(solver.num_samples).tolist() if isinstance(solver, SGD) else [0]
     placement = mesh.place(*devices.mesh)
     _check_classes(placement, full, train.num_classes)
-    dimensions = {"seeds": seeds, "batch_sizes": sizes, "num_samples": num_samples}
+    dimensions: dict[str, Any] = {"seeds": seeds, "batch_sizes": sizes, "num_samples": num_samples}
     num_trials = len(settings.l2) * len(seeds) * len(sizes) * len(num_samples)
     num_trials *= max(num_resamples, 1)
     shape = train.num_features, train.num_classes
@@ -144,7 +154,7 @@ def epochs(
     table = table._replace(shown=("l2",)) if full else table
     pair, mean, scale = make_inputs(
         train,
-        val,
+        held_out,
         class_weight=objective.class_weight,
         resamples=resamples,
         standardize=objective.standardize,
@@ -163,7 +173,7 @@ def epochs(
         mean=mean,
         scale=scale,
         label_names=train.label_names,
-        schedule="constant" if full else solver.schedule,
+        schedule=solver.schedule if isinstance(solver, SGD) else "constant",
         placement=placement,
     )
     if pending is None:
@@ -171,7 +181,7 @@ def epochs(
         pending = [Pending(chunk) for chunk in plan]
     else:
         pending = chunks.recut(pending, limit, multiple)
-    if full:
+    if isinstance(solver, LBFGS):
         found = full_batch.epochs(run, pending, pair, solver.tolerance)
     else:
         found = sgd.epochs(run, pending, pair, devices.steps_per_call)
@@ -180,13 +190,13 @@ def epochs(
 
 @named_keywords("sweep.fit")
 def fit(
-    train,
-    val,
+    train: Dataset,
+    val: Dataset | Counts | None,
     settings: Hyperparameters | None = None,
     *,
     num_epochs: int,
-    batch_size=256,
-    seeds=(0,),
+    batch_size: int | Wholes = 256,
+    seeds: Wholes = (0,),
     solver: SGD | LBFGS = SGD(),  # noqa: B008
     objective: Objective = Objective(),  # noqa: B008
     devices: Devices = Devices(),  # noqa: B008
@@ -207,7 +217,7 @@ def fit(
     )
 
 
-def _divide(val):
+def _divide(val: Any) -> tuple[Dataset | None, np.ndarray | None]:
     """(validation set or None, resamples [N, R] or None)."""
     if val is None or hasattr(val, "y"):
         return val, None
@@ -215,7 +225,7 @@ def _divide(val):
 
 
 def _bytes_per_trial(full, objective, shape, batch_size, placement):
-    """What a trial takes on each of the devices that share its examples and its classes."""
+    """Bytes of a trial on each of the devices that share its examples and its classes."""
     holds_logits = callable(objective.loss)
     by_loss = mesh.sgd_trial_bytes if holds_logits else mesh.vocabulary_trial_bytes
     count = mesh.lbfgs_trial_bytes if full else by_loss
@@ -230,8 +240,8 @@ def _criterion(loss, stored, num_classes, sharding):
     return lambda samples: vocabulary.criterion(loss, num_classes, samples, sharding)
 
 
-def _check_types(**values):
-    """Raises TypeError for what is not one of the small values of this module."""
+def check_types(**values: Any) -> None:
+    """Raises TypeError for a value that is not of the types of this module."""
     kinds = {"solver": (SGD, LBFGS), "objective": (Objective,), "devices": (Devices,)}
     for name, value in values.items():
         if not isinstance(value, kinds[name]):
@@ -240,7 +250,7 @@ def _check_types(**values):
 
 
 def _raise(wrong):
-    """One ValueError of all texts that are true."""
+    """Raises one ValueError with all texts whose value is true."""
     problems = [text for text, is_wrong in wrong.items() if is_wrong]
     if problems:
         raise ValueError("; ".join(problems) + ".")
@@ -251,7 +261,7 @@ def _check(train, num_epochs, sizes, seeds, resamples, solver, devices):
     num_examples = len(train.y)
     if isinstance(solver, LBFGS) and train.shard_size is not None:
         raise ValueError(
-            "LBFGS needs all training examples in memory, and they are read by shards: take SGD, "
+            "LBFGS needs all training examples in memory, and they are read by shards: use SGD, "
             "fewer examples, or features of a smaller type."
         )
     wrong = {
@@ -273,7 +283,7 @@ def _check(train, num_epochs, sizes, seeds, resamples, solver, devices):
 
 
 def _check_solver(solver, settings, seeds, objective, validated):
-    """Raises ValueError for what the solver does not take, or does not depend on."""
+    """Raises ValueError for options that the solver does not support or does not depend on."""
     if objective.dtype != np.float32 and not jax.config.jax_enable_x64:
         raise ValueError("float64 needs jax.config.update('jax_enable_x64', True) at the start.")
     if isinstance(solver, LBFGS):
@@ -288,10 +298,10 @@ def _check_solver(solver, settings, seeds, objective, validated):
         ),
         f"schedule {solver.schedule!r} decays to final_rate, which is 1 throughout: give one "
         "below 1": "final_rate" not in used and decays,
-        "an exponential decay never arrives at 0: give a final_rate above 0": (
+        "an exponential decay never reaches 0: give a final_rate above 0": (
             solver.schedule == "exponential" and not settings.final_rate.all()
         ),
-        "patience waits for a validation metric: give val, or resamples": (
+        "patience needs a validation metric: give val, or resamples": (
             "patience" in used and not validated
         ),
     }
@@ -304,7 +314,7 @@ def _check_lbfgs(solver, settings, seeds):
     columns = settings._asdict()
     used = [name for name in OFF if name != "momentum" and (columns[name] != OFF[name]).any()]
     if used:
-        raise ValueError(f"{', '.join(used)} do not work with LBFGS: take SGD, or leave them out.")
+        raise ValueError(f"{', '.join(used)} do not work with LBFGS: use SGD, or leave them out.")
     idle = [name for name, column in columns.items() if name != "l2" and _varies(column)]
     idle += ["seeds"] if len(seeds) > 1 else []
     if idle:

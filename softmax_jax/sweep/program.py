@@ -1,14 +1,14 @@
 """The compiled programs of a sweep: the functions of `softmax_jax.train` under two `jax.vmap`s.
 
 The inner axis is that of the trials [K], which share each minibatch: their products are one matrix
-product [B, D + 1] × [D + 1, K·C] (where a CPU takes them in microchunks, one for each). The outer
-axis is that of the seeds [S], each with its own initial weights and its own order of the data. This
-is the only place where either axis is added.
+product [B, D + 1] × [D + 1, K·C] (or, where a CPU takes microchunks, one for each of these). The
+outer axis is that of the seeds [S], each with its own initial weights and its own order of the
+data. This is the only place where either axis is added.
 
-Microchunks: a trial brings C rows to the matrix products. With few rows products are slow; with too
-many, weights and scores come from memory at every step. (Measured on 2 cores with 32 MB of cache:
-1,024 trials on Fashion-MNIST take 18 % less time, 5,000 on digits 35 %, an evaluation of 256 a
-quarter.)
+Microchunks: a trial adds C rows to the matrix products. With few rows the products are slow; with
+too many, weights and scores no longer fit the caches and are read from memory at every step.
+(Measured on 2 cores with 32 MB of cache: 1,024 trials on Fashion-MNIST take 18 % less time, 5,000
+on digits 35 %, an evaluation of 256 a quarter.)
 """
 
 import functools
@@ -16,29 +16,48 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding
+from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
 from softmax_jax import train
-from softmax_jax.sweep.mesh import ONE, constrain
-from softmax_jax.train import Data
+from softmax_jax.hyperparameters import Hyperparameters
+from softmax_jax.model import Model
+from softmax_jax.sweep.inputs import Inputs
+from softmax_jax.sweep.mesh import ONE, Placement, constrain
+from softmax_jax.train import Criterion, Data, State
 
 _MOST_WEIGHTS = 2_100_000  # at most, in all rows: with their gradients 17 MB in float32
 _MOST_SCORES = 1_300_000  # at most, of all rows for a minibatch
-_FEWEST_ROWS = 1280  # for the products, whatever the caches hold
+_FEWEST_ROWS = 1280  # that products need, whatever the caches hold
 _EVALUATION_ROWS = 640  # their scores for 1,000 examples are 2.6 MB
 
 
-def training_microchunk(placement, shape, num_features, num_classes, num_scores):
-    """For trials [S, K], how many of the K to train at once; None: all.
+def training_microchunk(
+    placement: Placement,
+    shape: tuple[int, ...],
+    num_features: int,
+    num_classes: int,
+    num_scores: int,
+) -> int | None:
+    """For trials of shape [S, K], how many of the K to train at once; None: all.
 
-    num_scores: how many scores of each class are held at a time: B, or without logits none.
+    Args:
+      placement: a mesh takes all trials at once.
+      shape: (S, K).
+      num_features: D.
+      num_classes: C.
+      num_scores: how many scores of each class are held at a time: B; 0 for a loss without logits.
     """
     rows = min(_MOST_WEIGHTS // (num_features + 1), _MOST_SCORES // max(num_scores, 1))
     return _microchunk(placement, shape, num_classes, max(rows, _FEWEST_ROWS))
 
 
-def evaluation_microchunk(placement, shape, num_classes):
-    """For trials [S, K], how many of the K to evaluate at once; None: all."""
+def evaluation_microchunk(
+    placement: Placement, shape: tuple[int, ...], num_classes: int
+) -> int | None:
+    """For trials of shape [S, K], how many of the K to evaluate at once; None: all."""
     return _microchunk(placement, shape, num_classes, _EVALUATION_ROWS)
 
 
@@ -48,10 +67,10 @@ def _microchunk(placement, shape, num_classes, rows):
     return even_size(shape[1], -(-shape[0] * shape[1] * num_classes // rows))
 
 
-def even_size(num_trials, num_microchunks):
-    """The size of equal microchunks: so many of them, or as few more as divide the trials.
+def even_size(num_trials: int, num_microchunks: int) -> int | None:
+    """The size of equal microchunks: num_microchunks of them, or as few more as divide the trials.
 
-    None where one is enough, or it would take twice as many.
+    None where one is enough, or twice as many would be needed.
 
     >>> [even_size(256, 4), even_size(1000, 3), even_size(8, 100), even_size(1009, 4)]
     [64, 250, 1, None]
@@ -68,27 +87,34 @@ _EXAMPLES = Data(x=0, y=0, weights=0, mean=None, scale=None, resamples=0, import
 class Best(NamedTuple):
     """The best epoch so far of every trial [S, K]: its number, its value, its parameters."""
 
-    epoch: jax.Array
-    value: jax.Array
+    epoch: Int[Array, "S K"]
+    value: Float[Array, "S K"]
     params: dict
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_features", "num_classes", "placement"))
 def create(
-    seeds,
-    hyperparameters,
-    resample,
-    num_steps=None,
+    seeds: Integer[Array | np.ndarray, " S"],
+    hyperparameters: Hyperparameters,
+    resample: Int[Array | np.ndarray, " K"],
+    num_steps: int | Int[Array, ""] | None = None,
     *,
-    model,
-    num_features,
-    num_classes,
-    placement=ONE,
-):
-    """Fresh states [S, K] for seeds [S], hyperparameters [K] and columns of the resamples [K].
+    model: Model,
+    num_features: int,
+    num_classes: int,
+    placement: Placement = ONE,
+) -> State:
+    """Fresh states [S, K].
 
-    A column of hyperparameters that is None is left out of the program. placement: of the states on
-    devices, from the first moment on.
+    Args:
+      seeds: of the initial weights.
+      hyperparameters: columns [K]; one that is None is left out of the program.
+      resample: each trial's column of the resamples.
+      num_steps: see `train.create_state`.
+      model: in the form that is trained.
+      num_features: D.
+      num_classes: C.
+      placement: where on the devices the states are created.
     """
 
     def one(seed, hyperparameters, resample):
@@ -113,11 +139,18 @@ def create(
     static_argnames=("criterion", "schedule", "microchunk"),
     donate_argnames="states",
 )
-def train_epoch(states, data, orders, criterion, schedule="constant", microchunk=None):
-    """`train.train_epoch` for states [S, K], with an order [S, steps, B] per seed.
+def train_epoch(
+    states: State,
+    data: Data,
+    orders: Int[Array | np.ndarray, "S steps B"],
+    criterion: Criterion,
+    schedule: str = "constant",
+    microchunk: int | None = None,
+) -> tuple[State, dict]:
+    """`train.train_epoch` for states [S, K], with an order [steps, B] per seed.
 
-    microchunk: how many of the K trials at once, a divisor of K (None: all). Each microchunk takes
-    the epoch from its beginning to its end.
+    The memory of the states is reused. microchunk: how many of the K trials at once, a divisor of K
+    (None: all); each microchunk runs through the whole epoch before the next begins.
     """
     one = functools.partial(train.train_epoch, criterion=criterion, schedule=schedule)
     trials = jax.vmap(one, in_axes=(0, None, None))
@@ -133,12 +166,12 @@ def train_epoch(states, data, orders, criterion, schedule="constant", microchunk
 def _by_microchunks(trials, microchunk, states, *shared):
     """trials(states [K], *shared) -> (states, sums), one microchunk after the other, in place.
 
-    As a loop over one set of states: a map would keep the old ones beside the new.
+    A loop that updates one set of states: a map would hold the old ones beside the new.
     """
     _, sums = jax.eval_shape(trials, states, *shared)
     everything = states, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
 
-    def portion(number, everything):
+    def one_microchunk(number, everything):
         start = number * microchunk
 
         def replace(whole, part):
@@ -149,20 +182,26 @@ def _by_microchunks(trials, microchunk, states, *shared):
         )
         return jax.tree.map(replace, everything, trials(own, *shared))
 
-    return lax.fori_loop(0, len(states.step) // microchunk, portion, everything)
+    return lax.fori_loop(0, len(states.step) // microchunk, one_microchunk, everything)
 
 
 @functools.partial(jax.jit, static_argnames="criterion")
-def values(sums, criterion):
+def values(sums: dict, criterion: Criterion) -> dict[str, Float[Array, "S K"]]:
     """{name: metric [S, K]} of sums over steps of training or batches of evaluation."""
     return jax.vmap(jax.vmap(criterion.values))(sums)
 
 
 @functools.partial(jax.jit, static_argnames=("criterion", "sharding", "microchunk"))
-def evaluate(states, data, criterion, sharding=None, microchunk=None):
+def evaluate(
+    states: State,
+    data: Data,
+    criterion: Criterion,
+    sharding: NamedSharding | None = None,
+    microchunk: int | None = None,
+) -> dict:
     """The sums [S, K] of every metric over the data.
 
-    sharding: of the examples over devices. microchunk: how many of the K trials (None: all).
+    sharding: of the examples over devices. microchunk: how many of the K trials at once; None: all.
     """
     one = functools.partial(train.evaluate, criterion=criterion)
 
@@ -179,13 +218,13 @@ def evaluate(states, data, criterion, sharding=None, microchunk=None):
 
 
 @jax.jit
-def add(sums, more):
-    """Both sums together."""
+def add(sums: dict, more: dict) -> dict:
+    """The sums of two sets of examples, added."""
     return jax.tree.map(jnp.add, sums, more)
 
 
 @jax.jit
-def no_best(states) -> Best:
+def no_best(states: State) -> Best:
     """Before the first epoch: epoch 0, an infinite value, the initial parameters (a copy)."""
     shape = states.step.shape
     params = jax.tree.map(jnp.copy, states.averaged)
@@ -194,8 +233,10 @@ def no_best(states) -> Best:
 
 
 @functools.partial(jax.jit, donate_argnames="best")
-def keep_best(best, states, value, epoch) -> Best:
-    """Where `value` [S, K] is below the best one, the present epoch and parameters replace it."""
+def keep_best(
+    best: Best, states: State, value: Float[Array, "S K"], epoch: int | Int[Array, ""]
+) -> Best:
+    """Where `value` is below the best one, this epoch and its parameters replace it."""
     better = value < best.value
 
     def choose(new, old):
@@ -206,14 +247,14 @@ def keep_best(best, states, value, epoch) -> Best:
 
 
 @jax.jit
-def stopped(states, best, epoch):
+def stopped(states: State, best: Best, epoch: int | Int[Array, ""]) -> Bool[Array, "S K"]:
     """Whether each trial [S, K] has stopped by now: its best epoch is `patience` epochs ago."""
     patience = states.hyperparameters.patience
     return states.stopped | ((patience > 0) & (epoch - best.epoch >= patience))
 
 
 def _divided_examples(data, sharding):
-    """The examples as [P, N / P, ...], a share for each of P devices; filled up with zeros."""
+    """The examples as [P, N / P, ...], a share for each of P devices; padded with zeros."""
     num_shares = sharding.mesh.shape[sharding.spec[0]]
 
     def deal(leaf):
@@ -225,8 +266,10 @@ def _divided_examples(data, sharding):
     return data._replace(**jax.tree.map(deal, parts))
 
 
-def evaluate_inputs(states, inputs, criterion):
-    """{name: metric [S, K]} of every metric over the inputs."""
+def evaluate_inputs(
+    states: State, inputs: Inputs, criterion: Criterion
+) -> dict[str, Float[Array, "S K"]]:
+    """Every metric over the inputs, by name."""
     total, placement = None, inputs.placement
     microchunk = evaluation_microchunk(placement, states.step.shape, inputs.dataset.num_classes)
     for _, data in inputs.shards():
@@ -235,12 +278,14 @@ def evaluate_inputs(states, inputs, criterion):
     return values(total, criterion)
 
 
-def prefixed(prefix, metrics):
+def prefixed(prefix: str, metrics: dict) -> dict:
     """{'train_loss': ...} of {'loss': ...}: the loss first."""
     names = sorted(metrics, key=lambda name: name != "loss")
     return {f"{prefix}_{name}": metrics[name] for name in names}
 
 
-def fetch_metrics(metrics, placement):
-    """The metrics on the host, in their order (that of a jitted function is the alphabet's)."""
+def fetch_metrics(
+    metrics: dict[str, Array], placement: Placement
+) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """The metrics on the host, in their order (a jitted function would sort them by name)."""
     return dict(zip(metrics, placement.fetch(list(metrics.values())), strict=True))

@@ -1,21 +1,28 @@
 """What a sweep compares: settings of the hyperparameters, and the trials made of them."""
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from jaxtyping import ArrayLike, Float, Int, Integer, Shaped
 
 from softmax_jax.hyperparameters import OFF, ROWS, TRACED, Hyperparameters, nearest
 from softmax_jax.sweep import mesh
 
+Axis: TypeAlias = ArrayLike | Sequence | None  # a number or several; None: the default
+Number: TypeAlias = int | float
 
-def grid(**axes) -> Hyperparameters:
+
+def grid(**axes: Axis) -> Hyperparameters:
     """Every combination of the values given: the Cartesian product, the last axis fastest.
 
     Axes are named after the fields of `Hyperparameters`, each a number or a sequence of distinct
-    numbers; a hyperparameter that is not named keeps its default. Raises ValueError for an unknown
-    axis, an empty one, a value twice, a value out of range, and a grid too large to be listed.
+    numbers; a hyperparameter that is not named keeps its default.
+
+    Raises:
+      ValueError: an unknown axis, an empty one, a value twice, a value out of range, or a grid too
+        large to be listed.
 
     >>> print(grid(learning_rate=(0.1, 0.3), l2=(0.0, 1e-4)).learning_rate)
     [0.1 0.1 0.3 0.3]
@@ -26,11 +33,14 @@ def grid(**axes) -> Hyperparameters:
     return Hyperparameters(**dict(zip(values, columns, strict=True)))
 
 
-def zipped(**axes) -> Hyperparameters:
+def zipped(**axes: Axis) -> Hyperparameters:
     """One setting after the other: the i-th takes the i-th value of every axis.
 
-    Axes as those of `grid`, but all of one length (a number counts for all), and with values that
-    may come again. Raises ValueError for what `grid` refuses, and for a setting twice.
+    The axes are those of `grid`, but all of one length (a number counts for all), and may repeat
+    values.
+
+    Raises:
+      ValueError: see `grid`; axes of two lengths; or a setting twice.
 
     >>> settings = zipped(l2=(0.0, 1e-2, 0.0), averaging=(0.0, 0.0, 0.5))  # each on its own
     >>> settings.l2.shape, settings.averaging.tolist()
@@ -45,23 +55,26 @@ def zipped(**axes) -> Hyperparameters:
 class Distribution(NamedTuple):
     """A distribution to draw a hyperparameter from: draw(rng, n) -> array [n]."""
 
-    draw: Callable
+    draw: Callable[[np.random.Generator, int], Float[np.ndarray, " n"]]
 
 
-def uniform(low, high) -> Distribution:
+def uniform(low: Number, high: Number) -> Distribution:
     """Uniform on [low, high)."""
     return Distribution(lambda rng, n: rng.uniform(low, high, n))
 
 
-def log_uniform(low, high) -> Distribution:
+def log_uniform(low: Number, high: Number) -> Distribution:
     """Uniform in the logarithm, on [low, high): as many draws in 0.001..0.01 as in 0.01..0.1."""
     if not 0 < low < high:
         raise ValueError(f"log_uniform needs 0 < low < high; it got {low} and {high}.")
     return Distribution(lambda rng, n: np.exp(rng.uniform(np.log(low), np.log(high), n)))
 
 
-def random(n, seed, **axes) -> Hyperparameters:
+def random(n: int, seed: int, **axes: Distribution | Axis) -> Hyperparameters:
     """n settings drawn independently; an axis is a `Distribution` or one fixed number.
+
+    Raises:
+      ValueError: n below 1, an unknown axis, or a value out of range.
 
     >>> drawn = random(3, seed=0, learning_rate=log_uniform(1e-3, 1), l2=1e-4)
     >>> drawn.learning_rate.shape, drawn.l2.tolist() == [np.float32(1e-4)] * 3
@@ -99,6 +112,7 @@ def in_use(settings: Hyperparameters) -> Hyperparameters:
 
 
 def _complete(function, axes):
+    """The axes and the defaults of all others, by name."""
     for name in axes:
         if name not in TRACED:
             near = nearest(name, TRACED)
@@ -135,38 +149,49 @@ def _check_range(name, values):
 class Trials(NamedTuple):
     """A row per trial, in the order of their numbers.
 
-    Of batch size, number of samples, seed, setting and fold, the last runs fastest. Every field is
-    an array [T]; `setting` numbers the settings with their sizes, which are what a selection
-    compares; `fold` is the column of the resamples (-1: there are none); `num_samples` the words
-    that a loss draws for a batch (0: it draws none). `shown` names the columns that matter.
+    Of batch size, number of samples, seed, setting and fold, the last varies fastest.
+
+    Attributes:
+      hyperparameters: columns [T].
+      batch_size: of the minibatches.
+      seed: of the initial weights and of the order of the examples.
+      fold: the column of the resamples; -1: there are none.
+      setting: the index of what a selection compares: hyperparameters with their sizes.
+      num_samples: the classes that a loss draws for a batch; 0: it draws none.
+      shown: the names of the columns that matter.
     """
 
     hyperparameters: Hyperparameters
-    batch_size: np.ndarray
-    seed: np.ndarray
-    fold: np.ndarray
-    setting: np.ndarray
-    num_samples: np.ndarray
-    shown: tuple = (*TRACED, "seed", "batch_size")
+    batch_size: Int[np.ndarray, " T"]
+    seed: Int[np.ndarray, " T"]
+    fold: Int[np.ndarray, " T"]
+    setting: Int[np.ndarray, " T"]
+    num_samples: Int[np.ndarray, " T"]
+    shown: tuple[str, ...] = (*TRACED, "seed", "batch_size")
 
-    def row(self, trial) -> dict:
+    def row(self, trial: int | np.integer) -> dict:
         """The trial's settings by their config names, as plain numbers."""
         values = {name: shortest(column[trial]) for name, column in self.axes().items()}
         sizes = ("seed", "fold", "batch_size", "num_samples")
         values |= {name: int(getattr(self, name)[trial]) for name in sizes}
         return {name: value for name, value in values.items() if name in (*self.shown, "fold")}
 
-    def axes(self) -> dict:
-        """The hyperparameters by name, arrays [T]."""
+    def axes(self) -> dict[str, Shaped[np.ndarray, " T"]]:
+        """The hyperparameters by name."""
         return self.hyperparameters._asdict()
 
-    def columns(self) -> dict:
-        """All that a selection chooses among, by name, arrays [T]: hyperparameters and sizes."""
+    def columns(self) -> dict[str, Shaped[np.ndarray, " T"]]:
+        """What a selection chooses among, by name: hyperparameters and sizes."""
         return self.axes() | {"batch_size": self.batch_size, "num_samples": self.num_samples}
 
 
 def trial_table(
-    settings, *, seeds=(0,), batch_sizes=(256,), num_samples=(0,), num_resamples=0
+    settings: Hyperparameters,
+    *,
+    seeds: Sequence[int] | Integer[np.ndarray, " S"] = (0,),
+    batch_sizes: Sequence[int] = (256,),
+    num_samples: Sequence[int] = (0,),
+    num_resamples: int = 0,
 ) -> Trials:
     """All trials of settings × seeds × resamples × batch sizes × numbers of samples."""
     settings = as_arrays(settings)
@@ -189,6 +214,6 @@ def _in_order(values):
     return list(dict.fromkeys(values.tolist()))
 
 
-def shortest(value):
-    """The float of a NumPy number: 0.1, where float(np.float32(0.1)) is 0.10000000149011612."""
+def shortest(value: np.number | Number) -> float:
+    """The shortest float that rounds to a NumPy number: 0.1, not 0.10000000149011612."""
     return float(str(value))

@@ -1,33 +1,37 @@
 """Minibatch SGD on the chunks of a sweep: an epoch is an order of the data and its programs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Int, Integer
 
 from softmax_jax.sweep import chunks, program
-from softmax_jax.sweep.chunks import Epoch
+from softmax_jax.sweep.chunks import Chunk, Epoch, Pending, Run
+from softmax_jax.sweep.inputs import InputPair, Inputs
 from softmax_jax.sweep.mesh import padded
 from softmax_jax.sweep.program import evaluate_inputs, fetch_metrics, prefixed
 from softmax_jax.sweep.settings import in_use
-from softmax_jax.train import Data
+from softmax_jax.train import Data, State
 
 
 class _Segment(NamedTuple):
-    """Steps that run as one program: those of an epoch, or of its part `number` (from 1)."""
+    """Steps that run as one program: segment `number` (from 1) of an epoch."""
 
     epoch: int
     number: int
     is_last: bool
     data: Data
-    order: np.ndarray
+    order: Int[np.ndarray, "S steps B"]
 
 
-def epochs(run, pending, pair, steps_per_call=0) -> Iterator[Epoch]:
+def epochs(
+    run: Run, pending: list[Pending], pair: InputPair, steps_per_call: int = 0
+) -> Iterator[Epoch]:
     """The epochs of all pending chunks, one chunk after the other.
 
-    steps_per_call: the most steps in a program (0: an epoch); after each the generator yields.
+    steps_per_call: the most steps of a segment (0: an epoch); after each the generator yields.
     """
     for number, item in enumerate(pending):
         fold = int(run.trials.fold[item.chunk.trials[0, 0]])
@@ -36,7 +40,7 @@ def epochs(run, pending, pair, steps_per_call=0) -> Iterator[Epoch]:
 
 
 def _chunk_epochs(run, item, later, inputs, held_out, steps_per_call):
-    """Train, evaluate, keep the best, stop the trials that are done, yield."""
+    """Trains, evaluates, keeps the best, stops the trials that are done, yields."""
     chunk, placement, criterion = item.chunk, run.placement, _criterion(run, item.chunk)
     states, best, sums = _start(run, item, inputs)
     running = np.broadcast_to(np.arange(chunk.trials.shape[1]) < chunk.num_real, chunk.trials.shape)
@@ -58,7 +62,7 @@ def _chunk_epochs(run, item, later, inputs, held_out, steps_per_call):
             if states.stopped is not None:
                 states = states.replace(stopped=program.stopped(states, best, segment.epoch))
             trained, sums, done = running, None, 0
-        upcoming = next(segments, None)  # the device is busy: time to shuffle, and to read
+        upcoming = next(segments, None)  # shuffle and read while the device computes
         if states.stopped is not None and segment.is_last:
             stopped = placement.fetch(states.stopped)
             facts = {"stopped_epoch": np.where(stopped, segment.epoch, 0)[trained]}
@@ -86,7 +90,7 @@ def _chunk_epochs(run, item, later, inputs, held_out, steps_per_call):
 
 
 def _start(run, item, inputs):
-    """States, best epochs and sums (None: the epoch has not begun), fresh or as they were saved."""
+    """States, best epochs and sums (None: no segment is done), fresh or as they were saved."""
     placement = run.placement
     states = create_states(run, item.chunk, inputs)
     best = placement.trials(program.no_best(states))
@@ -114,7 +118,7 @@ def _segments(run, item, inputs, steps_per_call) -> Iterator[_Segment]:
         number = 0
         for shard, data in inputs.shards(epoch, batch_size):
             order = orders(seeds, epoch, len(data.y), batch_size, shard)
-            order = padded(order, -1, placement.size("batch"), -1)
+            order = np.asarray(padded(order, -1, placement.size("batch"), -1))
             limit = steps_per_call or order.shape[1]
             for start in range(0, order.shape[1], limit):
                 steps = order[:, start : start + limit]
@@ -124,8 +128,14 @@ def _segments(run, item, inputs, steps_per_call) -> Iterator[_Segment]:
                     yield _Segment(epoch, number, steps_left == 0, data, steps)
 
 
-def orders(seeds, epoch, num_examples, batch_size, shard=0):
-    """The minibatches of an epoch, [S, steps, B] int32: a permutation per seed, padded with -1.
+def orders(
+    seeds: Sequence[int] | Integer[np.ndarray, " S"],
+    epoch: int,
+    num_examples: int,
+    batch_size: int,
+    shard: int = 0,
+) -> Int[np.ndarray, "S steps B"]:
+    """The minibatches of an epoch: a permutation of the examples per seed, padded with -1.
 
     A function of (seed, epoch) alone; where an epoch is read by shards, of the shard's number too.
 
@@ -140,7 +150,7 @@ def orders(seeds, epoch, num_examples, batch_size, shard=0):
     return order.reshape(len(seeds), steps, batch_size)
 
 
-def create_states(run, chunk, inputs):
+def create_states(run: Run, chunk: Chunk, inputs: Inputs) -> State:
     """Fresh states [S, K] for the trials of a chunk."""
     table, columns, placement = run.trials, chunk.trials[0], run.placement
     return program.create(
@@ -156,7 +166,7 @@ def create_states(run, chunk, inputs):
 
 
 def _criterion(run, chunk):
-    """What the trials of a chunk minimise: they draw equally many samples."""
+    """What the trials of a chunk minimise: all draw the same number of samples."""
     return run.criterion(int(run.trials.num_samples[chunk.trials[0, 0]]))
 
 

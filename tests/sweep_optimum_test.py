@@ -1,6 +1,4 @@
-"""The optimum by way of a sweep: the same as the solver's, per fold and in its own units."""
-
-import dataclasses
+"""A sweep by L-BFGS: the optimum that another solver finds, per fold and in its own units."""
 
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ from scipy.special import log_softmax
 
 from softmax_jax import data, sweep
 from softmax_jax.sweep import inputs
-from tests import flat
+from tests.sweep_fixtures import chunks_of, epochs
 
 L2 = (1e-3, 1e-2, 0.3)
 
@@ -24,10 +22,15 @@ def splits():
     return data.from_arrays(train=(x[:300], y[:300]), val=(x[300:], y[300:]))
 
 
-def fit(splits, l2=L2, **options):
-    options = {"optimizer": "lbfgs", "num_epochs": 200, "tolerance": 1e-6} | options
-    val = None if "resamples" in options else splits.val
-    return flat.fit(splits.train, val, sweep.grid(l2=l2), **options)
+EXACT = sweep.LBFGS(tolerance=1e-6)
+STANDARDIZED = sweep.Objective(standardize=True)
+
+
+def fit(splits, l2=L2, val=None, **options):
+    """The optimum of each l2; val: counts of resamples in the place of the validation set."""
+    options = {"solver": EXACT, "num_epochs": 200} | options
+    val = splits.val if val is None else val
+    return sweep.fit(splits.train, val, sweep.grid(l2=l2), **options)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,7 @@ def by_scipy(x, y, l2):
     return W[:-1], W[-1], found.fun
 
 
-def test_every_trial_is_at_the_optimum_of_its_l2(splits, result):
+def test_every_trial_reaches_the_optimum_of_its_l2(splits, result):
     for trial, l2 in enumerate(L2):
         W, _, objective = by_scipy(splits.train.x, splits.train.y, l2)
         # A column added to all classes changes no probability, and the objective hardly.
@@ -72,32 +75,32 @@ def test_every_trial_is_at_the_optimum_of_its_l2(splits, result):
     assert (result.values("gap_bound") <= 1e-6 * result.values("objective")).all()
 
 
-def test_the_figures_are_those_of_the_classifier(splits, result):
+def test_metrics_are_those_of_the_classifier(splits, result):
     for trial in range(len(L2)):
         classifier = result.classifier(trial)
-        for name, part in (("train_loss", splits.train), ("val_loss", splits.val)):
-            expected = losses_of(classifier, part)
+        for name, dataset in (("train_loss", splits.train), ("val_loss", splits.val)):
+            expected = losses_of(classifier, dataset)
             assert result.values(name)[trial] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.slow
-def test_a_trial_that_is_done_is_heard_of_no_more(digits):
-    settings, options = sweep.grid(l2=(1e-5, 10.0)), {"optimizer": "lbfgs", "num_epochs": 200}
-    epochs = flat.epochs(digits.train, digits.val, settings, **options)
-    heard = [epoch.trials.tolist() for epoch in epochs]
-    assert heard[0] == [0, 1] and heard[-1] == [0]
+def test_finished_trial_is_reported_no_more():
+    settings = sweep.grid(l2=(1e-5, 10.0))
+    steps = epochs(settings, num_epochs=200, solver=sweep.LBFGS())
+    reported = [epoch.trials.tolist() for epoch in steps]
+    assert reported[0] == [0, 1] and reported[-1] == [0]
 
 
-def test_the_table_shows_l2_and_the_certificate_and_nothing_idle(result):
+def test_table_shows_l2_and_the_certificate_and_nothing_idle(result):
     row = result.table()[0]
     assert {"trial", "l2", "gradient_norm", "gap_bound", "iterations", "converged"} <= set(row)
     assert not {"learning_rate", "batch_size", "seed", "best_epoch"} & set(row)
 
 
 @pytest.mark.parametrize("standardize", [False, True])
-def test_a_fold_is_trained_and_standardised_by_its_own_examples(splits, standardize):
+def test_fold_is_trained_and_standardised_by_its_own_examples(splits, standardize):
     counts = inputs.fold_counts(splits.train.y, 3)
-    folds = fit(splits, l2=(1e-2,), resamples=counts, standardize=standardize)
+    folds = fit(splits, (1e-2,), counts, objective=sweep.Objective(standardize=standardize))
     for fold, rows in enumerate(counts.T.astype(bool)):
         x, y = splits.train.x[rows], splits.train.y[rows]
         mean, scale = (x.mean(0), x.std(0)) if standardize else (0.0, 1.0)
@@ -111,7 +114,7 @@ def test_a_fold_is_trained_and_standardised_by_its_own_examples(splits, standard
 
 
 def test_standardised_weights_are_penalised_in_standard_units(splits):
-    ours, x = fit(splits, standardize=True), splits.train.x
+    ours, x = fit(splits, objective=STANDARDIZED), splits.train.x
     x = (x - x.mean(0)) / x.std(0)
     for trial, l2 in enumerate(L2):
         objective = by_scipy(x, splits.train.y, l2)[2]
@@ -122,39 +125,38 @@ def test_standardised_weights_are_penalised_in_standard_units(splits):
 
 def test_sgd_standardises_each_fold_by_its_own_examples_too(splits):
     counts = inputs.fold_counts(splits.train.y, 2)
-    options = {"optimizer": "sgd", "num_epochs": 2, "batch_size": 50, "standardize": True}
-    folds = fit(splits, l2=(0.0, 0.1), resamples=counts, **options)
+    options = {"num_epochs": 2, "batch_size": 50, "solver": sweep.SGD()}
+    folds = fit(splits, (0.0, 0.1), counts, objective=STANDARDIZED, **options)
     rows = counts[:, 1].astype(bool)
     classifier = folds.classifier(1)
     assert folds.run.trials.fold[1] == 1
     np.testing.assert_allclose(classifier.mean, splits.train.x[rows].mean(0), rtol=1e-4)
-    held_out = dataclasses.replace(splits.train, x=splits.train.x[~rows], y=splits.train.y[~rows])
-    expected = losses_of(classifier, held_out)
+    expected = losses_of(classifier, splits.train[~rows])
     assert folds.values("val_loss")[1] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.slow
-def test_cross_validation_refits_by_the_same_optimizer(splits):
-    options = {"optimizer": "lbfgs", "num_epochs": 200, "tolerance": 1e-6, "standardize": True}
-    result = flat.cross_validate(splits.train, sweep.grid(l2=L2), folds=3, **options)
-    again = fit(splits, l2=(result.refit.hyperparameters["l2"],), standardize=True)
+def test_cross_validation_refits_by_the_same_solver(splits):
+    options = {"num_epochs": 200, "solver": EXACT, "objective": STANDARDIZED}
+    result = sweep.cross_validate(splits.train, sweep.grid(l2=L2), folds=3, **options)
+    again = fit(splits, l2=(result.refit.hyperparameters["l2"],), objective=STANDARDIZED)
     np.testing.assert_allclose(result.refit.classifier.W, again.classifier(0).W, atol=1e-3)
 
 
 @pytest.mark.slow
-def test_chunks_change_nothing(splits, result):
-    chunked = fit(splits, chunk=2)
+def test_chunks_reach_the_same_optimum(splits, result):
+    chunked = fit(splits, devices=chunks_of(2))
     for name, values in result.metrics.items():
         if name.endswith(("loss", "objective")):
             np.testing.assert_allclose(chunked.values(name), values[:, -1], rtol=1e-5)
 
 
-def test_a_winner_that_has_not_converged_says_so(splits):
+def test_winner_that_has_not_converged_has_a_hint(splits):
     selected = fit(splits, l2=(1e-4, 2e-4, 3e-4), num_epochs=2).best()
     assert "had not converged after 2 iterations" in selected.hints[-1]
 
 
-def test_a_separable_winner_says_so():
+def test_separable_winner_has_a_hint():
     x = np.array([[-2.0], [-1.0], [1.0], [2.0]], np.float32)
     split = (x, np.array([0, 0, 1, 1]))
     separable = data.from_arrays(train=split, val=(x.copy(), split[1]))
@@ -165,17 +167,17 @@ def test_a_separable_winner_says_so():
     "options, message",
     [
         ({"seeds": (0, 1)}, "l2 alone: seeds cannot vary"),
-        ({"tolerance": 0.0}, "tolerance must be between 0 and 1"),
-        ({"dtype": np.float64}, "float64 needs"),
+        ({"solver": sweep.LBFGS(tolerance=0.0)}, "tolerance must be between 0 and 1"),
+        ({"objective": sweep.Objective(dtype=np.float64)}, "float64 needs"),
     ],
 )
-def test_what_cannot_be_is_refused_at_the_call(splits, options, message):
+def test_option_that_lbfgs_does_not_take_is_refused(splits, options, message):
     with pytest.raises(ValueError, match=message):
         fit(splits, **options)
 
 
-def test_the_path_ends_at_almost_zero_weights(splits):
+def test_l2_path_ends_at_almost_zero_weights(splits):
     path = sweep.l2_path(splits.train, 3, standardize=True)
     assert len(path) == 3 and all(np.diff(np.log(path)) > 0)
-    largest = fit(splits, l2=path, standardize=True).classifier(2)
+    largest = fit(splits, l2=path, objective=STANDARDIZED).classifier(2)
     assert np.abs(largest.W).max() < 0.1

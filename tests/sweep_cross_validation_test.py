@@ -1,0 +1,115 @@
+"""Cross-validation judges every setting on what it did not see; the winner is refitted on all."""
+
+import jax
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from softmax_jax import sweep
+from tests.sweep_fixtures import DIGITS, epochs, fit
+
+OPTIONS = {"num_epochs": 4, "batch_size": 64}
+SETTINGS = sweep.grid(learning_rate=(0.001, 0.1))
+
+
+@pytest.fixture(scope="module")
+def validated():
+    counts = sweep.fold_counts(DIGITS.train.y, 4, seed=5)
+    return sweep.cross_validate(DIGITS.train, SETTINGS, folds=counts, **OPTIONS)
+
+
+def test_trial_is_evaluated_on_its_own_fold(validated):
+    counts = sweep.fold_counts(DIGITS.train.y, 4, seed=5)
+    for trial, row in enumerate(validated.table()):
+        held_out = counts[:, row["fold"]] == 0
+        classifier = validated.classifier(trial)
+        x = DIGITS.train.x[held_out].reshape(held_out.sum(), -1) / DIGITS.train.scale
+        log_p = log_softmax(x @ classifier.W + classifier.b, -1)
+        labels = DIGITS.train.y[held_out]
+        loss = -log_p[np.arange(len(labels)), labels].mean()
+        assert row["val_loss"] == pytest.approx(loss, rel=1e-4)
+        assert row["val_accuracy"] == pytest.approx((log_p.argmax(-1) == labels).mean())
+
+
+def test_winner_is_refitted_on_the_whole_dataset(validated):
+    refit = validated.refit
+    assert refit.refit and refit.hyperparameters["learning_rate"] == 0.1
+    assert "500 training examples" in refit.why
+    alone = fit(sweep.grid(learning_rate=0.1), None, **OPTIONS)
+    np.testing.assert_array_equal(refit.classifier.W, alone.classifier(0).W)
+    np.testing.assert_array_equal(
+        validated.predict(DIGITS.test.x), alone.classifier(0).predict(DIGITS.test.x)
+    )
+    assert validated.test(DIGITS.test)["accuracy"] > 0.7
+
+
+def test_refit_of_best_epochs_takes_their_mean():
+    result = sweep.cross_validate(
+        DIGITS.train, SETTINGS, folds=3, selection=sweep.Selection(epoch="best"), **OPTIONS
+    )
+    group = result.run.trials.setting
+    own = group == group[result.refit.trial]
+    assert result.refit.epoch == round(result.best_epoch[own].mean())
+    means = result.values("val_loss", "best")[own].mean()
+    assert result.refit.metrics["val_loss"] == pytest.approx(means)
+    assert "fold" not in result.refit.hyperparameters
+
+
+@pytest.mark.parametrize("axes", [{}, {"patience": 1}])
+def test_early_refit_keeps_the_full_schedule(axes):
+    """The schedule is not squeezed into the shorter training."""
+    settings = sweep.grid(learning_rate=5.0, momentum=0.9, final_rate=0.1, **axes)
+    options = {"num_epochs": 8, "batch_size": 64, "solver": sweep.SGD(schedule="cosine")}
+    selection = sweep.Selection(epoch="last" if axes else "best")
+    result = sweep.cross_validate(DIGITS.train, settings, folds=2, selection=selection, **options)
+    assert result.refit.epoch == round(result.best_epoch.mean()) < 8
+    for epoch in epochs(settings._replace(patience=None), None, **options):
+        if epoch.epoch == result.refit.epoch:
+            params = jax.tree.map(lambda leaf: leaf[0, 0], epoch.states.params)
+            W, _ = epoch.run.model.weights(params)
+    np.testing.assert_array_equal(result.refit.classifier.W, W)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [sweep.Selection(rule="onese"), sweep.Selection(epoch="first"), sweep.Selection("val_los")],
+)
+def test_misspelt_selection_is_refused_before_training(compilations, option):
+    with pytest.raises(ValueError, match="onese|first|val_los"):
+        sweep.cross_validate(DIGITS.train, num_epochs=1, batch_size=499, selection=option)
+    assert not compilations
+
+
+def test_diverged_refit_is_an_error():
+    result = sweep.cross_validate(DIGITS.train, SETTINGS, folds=2, **OPTIONS)
+    wild = {"learning_rate": 1e38, "momentum": 0.0, "l2": 0.0, "init_scale": 0.01}
+    selected = result.refit._replace(hyperparameters=wild | {"seed": 0, "batch_size": 64})
+    with pytest.raises(ValueError, match="diverged"):
+        sweep.refit(DIGITS.train, result, selected)
+
+
+def test_groups_are_folds():
+    groups = np.arange(500) % 5
+    result = sweep.cross_validate(DIGITS.train, SETTINGS, folds=groups, **OPTIONS)
+    assert len(result.table()) == 10
+
+
+def test_bootstrap_interval_covers_the_metric_on_new_data():
+    result = sweep.bootstrap(
+        DIGITS.train, sweep.grid(learning_rate=0.1), draws=40, num_epochs=8, batch_size=64
+    )
+    values = result.values("val_accuracy")
+    low, high = sweep.spread(result, result.refit, "val_accuracy")["interval"]
+    assert low == pytest.approx(np.quantile(values, 0.025))
+    assert ((values >= low) & (values <= high)).mean() >= 0.94
+    assert low - 0.03 <= result.test(DIGITS.test)["accuracy"] <= high + 0.03
+
+
+def test_class_weights_reach_the_refit():
+    heavy = (20.0,) + (1.0,) * 9
+    weighted, plain = (
+        sweep.cross_validate(DIGITS.train, SETTINGS, folds=3, objective=objective, **OPTIONS)
+        for objective in (sweep.Objective(class_weight=heavy), sweep.Objective())
+    )
+    x = DIGITS.test.x
+    assert (weighted.predict(x) == 0).sum() > (plain.predict(x) == 0).sum()
