@@ -209,20 +209,20 @@ def _curves(run, place):
     entries = [("c0", f"train{which}"), ("c1", f"val{which}")]
     count = len(rest) if len(rest) == len(others) else f"{len(others)} of {len(rest):,}"
     entries += [("faint", f"{count} other trials")] if rest else []
-    charts = []
+    drawn = []
     for what in ("loss", "accuracy"):
         has_val = _has(run, trial, f"val_{what}")
         shown = f"val_{what}" if has_val else f"train_{what}"
         faint = [_curve(run, other, shown, f"trial {other}", "faint") for other in others]
         bold = [_curve(run, trial, f"train_{what}", f"train {what}", "c0")]
         bold += [_curve(run, trial, shown, f"val {what}", "c1")] if has_val else []
-        charts.append(_curve_chart(faint + bold, bold, what, f"curves{place}-{what}-"))
-    return [_legend(entries), _charts(charts)]
+        drawn.append(_curve_chart(faint + bold, bold, what, f"curves{place}-{what}-"))
+    return [_legend(entries), _charts(drawn)]
 
 
 def _curves_overlaid(runs):
     """Two charts with a line per run: the chosen trial's metric on validation data, or on train."""
-    charts = []
+    drawn = []
     for what in ("loss", "accuracy"):
         lines = []
         for place, run in enumerate(runs):
@@ -230,10 +230,10 @@ def _curves_overlaid(runs):
                 role = "val" if _has(run, trial, f"val_{what}") else "train"
                 label, look = f"{run.name}, {role} {what}", charts.page_look(place)
                 lines.append(_curve(run, trial, f"{role}_{what}", label, look))
-        charts.append(_curve_chart(lines, lines, what, f"compared-{what}-"))
+        drawn.append(_curve_chart(lines, lines, what, f"compared-{what}-"))
     entries = [(charts.page_look(place), run.name) for place, run in enumerate(runs)]
     text = "The selected trial of each run on validation data, or without any on train."
-    return [_legend(entries), _note(text), _charts(charts)]
+    return [_legend(entries), _note(text), _charts(drawn)]
 
 
 def _has(run, trial, name):
@@ -288,15 +288,15 @@ def _sweep(run, place):
     sweep = lay_out(run)
     if sweep is None:
         return None
-    charts = [_sweep_panel(sweep, k, f"sweep{place}-{k}-") for k in range(len(sweep.axes))]
+    drawn = [_sweep_panel(sweep, k, f"sweep{place}-{k}-") for k in range(len(sweep.axes))]
     cells = math.prod(len(values) for values in sweep.axes.values())
     if len(sweep.axes) == 2 and cells <= _MAX_HEAT_CELLS:
-        charts.append(_sweep_heat(sweep))
+        drawn.append(_sweep_heat(sweep))
     label = _words(sweep.metric)
     entries = [("c1", label), ("c0 dashed", label.replace("val", "train"))]
     entries += [("faint", "other combinations")] if len(sweep.axes) > 1 else []
     entries += [("star", "selected")] if sweep.winner else []
-    return [_legend(entries), _charts(charts)]
+    return [_legend(entries), _charts(drawn)]
 
 
 def _sweep_panel(sweep, axis, prefix):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from softmax_jax import plots, report, runs
+from softmax_jax import charts, report, runs
 from softmax_jax.data import DataError
 from softmax_jax.host import WORKDIR, JobError
 from softmax_jax.report import render
@@ -92,7 +92,7 @@ def unfinished(run):
 def no_charts(monkeypatch):
     """Pages without their charts, which have tests of their own: many are made faster."""
     for name in ("curve_chart", "sweep_chart"):
-        monkeypatch.setattr(plots, name, lambda *_: "<svg></svg>")
+        monkeypatch.setattr(charts, name, lambda *_: "<svg></svg>")
 
 
 # Reading a folder.
