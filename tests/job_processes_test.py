@@ -236,7 +236,7 @@ for call in (processes.agreed, processes.led):
 assert processes.agree(15 * number, number == 0) == (15, True)
 assert processes.agree(0, number == 1) == (0, False)
 error = fails(processes.same, number, "sum")
-assert str(error) == ("" if number else "Process 0 and process 1 have not the same sum.")
+assert str(error) == ("" if number else "Process 0 and process 1 differ in their sum.")
 
 trees = {"float": np.float32([[1, -2, np.nan, 4]] * 3), "truth": np.array([[True, False]])}
 trees["whole"] = np.arange(24, dtype=np.int32).reshape(3, 4, 2)

@@ -149,7 +149,10 @@ DAMAGED = [
 def test_folder_with_a_damaged_config_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     message = refused(workdir.job_in, tmp_path)
-    assert "config.json is not this program's, or damaged (" in message and "--overw" in message
+    assert (
+        "config.json is damaged, or not written by this program (" in message
+        and "--overw" in message
+    )
 
 
 def test_folder_with_an_unreadable_config_is_refused(tmp_path):
