@@ -18,7 +18,7 @@ import re
 import time
 import zipfile
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -27,6 +27,9 @@ from softmax_jax.host import WORKDIR, JobError, replacing
 from softmax_jax.job import processes, workdir
 from softmax_jax.sweep import chunks
 from softmax_jax.sweep.result import Collection
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _FORMAT = 3  # to be raised when the meaning of a file changes
 _MANIFEST = "manifest.json"  # stored, not compressed, in this and all later formats
@@ -71,7 +74,7 @@ def write_sealed(file: BinaryIO, checkpoint: Checkpoint) -> None:
         "facts": checkpoint.facts,
         "dtypes": {name: a.dtype.name for name, a in arrays.items() if _is_foreign(a.dtype)},
     }
-    with zipfile.ZipFile(hashed, "w") as archive:  # uncompressed
+    with zipfile.ZipFile(hashed, "w") as archive:  # type: ignore[call-overload]  # uncompressed
         archive.comment = _MARK + _BLANK
         archive.writestr(zipfile.ZipInfo(_MANIFEST), json.dumps(manifest))
         for name, array in arrays.items():
@@ -155,14 +158,14 @@ def _foreign(name):
 class _Hashed:
     """A file that can only be written from front to back, with the digest of what was written."""
 
-    def __init__(self, file):
+    def __init__(self, file: BinaryIO):
         self._file, self.digest = file, hashlib.sha256()
 
-    def write(self, data):
+    def write(self, data: "Buffer") -> int:
         self.digest.update(data)
         return self._file.write(data)
 
-    def flush(self):
+    def flush(self) -> None:
         self._file.flush()
 
 
@@ -207,7 +210,7 @@ def restore(folder: Path, job: str) -> tuple[Checkpoint | None, list[str]]:
       JobError: the newest intact one belongs to another job or has another format, or the folder
         cannot be read (exit code 3).
     """
-    warnings = []
+    warnings: list[str] = []
     try:
         for half in folder.glob("*.npz.*.tmp"):
             half.unlink(missing_ok=True)
@@ -277,7 +280,10 @@ class Progress:
         self.number = found.number if found else 0
         self.seconds = found.facts["seconds"] if found else 0.0
         self._started = self._saved = time.monotonic()
-        self.arrays, self.pending = _unpack_progress(found) if found else (None, None)
+        self.arrays: dict[str, np.ndarray] | None = None
+        self.pending: list[chunks.Pending] | None = None
+        if found:
+            self.arrays, self.pending = _unpack_progress(found)
 
     def collection(self, run: chunks.Run) -> Collection:
         """What the job has measured so far."""

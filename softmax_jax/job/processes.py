@@ -56,7 +56,7 @@ def start_devices() -> None:
         jax.devices()
         mesh.device_bytes()
     except (RuntimeError, AssertionError) as error:  # the latter without a plugin for the platform
-        wanted = jax.config.jax_platforms or ""
+        wanted = jax.config.read("jax_platforms") or ""
         reason = (str(error).splitlines() or ["there is none of that kind"])[0].rstrip(".")
         raise JobError(
             f"JAX has no device for JAX_PLATFORMS={wanted}: {reason}. Check that the machine "
@@ -242,7 +242,8 @@ def led(function: Callable[..., T], *arguments: Any) -> T:
     """`agreed`, but the first process runs first: the others find the files that it has left."""
     if not are_several():
         return function(*arguments)
-    result = error = None
+    result: Any = None
+    error = None
     if is_first():
         result, error = _attempt(function, *arguments)
     _settle(error)
@@ -289,7 +290,8 @@ def leave(code: int) -> int:
         done = code in (DONE, DIVERGED)
         patience = _END if done else _PATIENCE
         try:
-            distributed.global_state.client.wait_at_barrier("leave", 1000 * patience)
+            client = distributed.global_state.client
+            client.wait_at_barrier("leave", 1000 * patience)  # type: ignore[union-attr]
             jax.distributed.shutdown()
             return code
         except jax.errors.JaxRuntimeError:

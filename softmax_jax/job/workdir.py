@@ -154,7 +154,7 @@ class Workdir:
     """
 
     def __init__(self, folder: str | Path = ""):
-        self.path = Path(folder) if folder else None
+        self.path: Path | None = Path(folder) if folder else None
 
     def open(self) -> None:
         """Creates the folder if it does not exist."""
@@ -169,11 +169,12 @@ class Workdir:
         """Writes a file atomically."""
         if not is_writer():
             return
+        path = self.file(name)
         try:
-            with replacing(self.path / name) as file:
+            with replacing(path) as file:
                 file.write(content)
         except OSError as error:
-            raise unusable(self.path / name, error) from error
+            raise unusable(path, error) from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes indented JSON; a number that is not finite becomes null."""
@@ -190,7 +191,7 @@ class Workdir:
     def write_npz(self, name: str, **arrays: np.ndarray) -> None:
         """Writes arrays by name; strings are stored as fixed-width text, never as pickles."""
         content = io.BytesIO()
-        np.savez(content, **arrays)
+        np.savez(content, allow_pickle=False, **arrays)
         self.write_bytes(name, content.getvalue())
 
     def write_figure(self, name: str, figure: "Figure") -> None:
@@ -212,11 +213,17 @@ class Workdir:
         ]
         if not is_writer():
             return
+        path = self.file("metrics.jsonl")
         try:
-            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            with open(path, "a", encoding="utf-8") as file:
                 file.write("".join(map(_json_line, lines)))
         except OSError as error:
-            raise unusable(self.path / "metrics.jsonl", error) from error
+            raise unusable(path, error) from error
+
+    def file(self, name: str = "") -> Path:
+        """The path of a file in the folder, which must be open; by default that of the folder."""
+        assert self.path is not None, "the folder is not open"
+        return self.path / name
 
 
 def is_writer() -> bool:
