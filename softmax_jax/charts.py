@@ -1,14 +1,14 @@
-"""Charts of the report: inline SVG in the colours of its style sheet, drawn by Matplotlib."""
+"""The charts of the report: inline SVG in the colours of its style sheet, drawn by Matplotlib."""
 
 import io
 import json
 import re
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
+from jaxtyping import Float
 
 from softmax_jax.plots import (
     Line,
@@ -20,23 +20,27 @@ from softmax_jax.plots import (
     scale_swept,
 )
 
-if TYPE_CHECKING:
-    pass
-
 LOOKS = 8  # colours of lines in the style sheet: c0 to c7
 _WIDTH, _HEIGHT = 460, 280  # units of the SVG; an SVG of Matplotlib has 72 of them in an inch
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 12, 44
 _MAX_POINTS = 300  # of a line
-_LARGEST = 1e100  # no value beyond it, or nearer to zero than 1 / it: ratios and squares are finite
-# Matplotlib draws in colours that nothing else has; the properties of the style sheet replace them.
+_LARGEST = 1e100  # values are limited to this and its inverse: ratios and squares stay finite
+# Matplotlib draws in reserved colours, which properties of the style sheet then replace.
 _PROPERTIES = ("muted", "rule", "ink", "star", *(f"c{k}" for k in range(LOOKS)))
 _PAGE = {name: f"#0102{number:02x}" for number, name in enumerate(_PROPERTIES)}
 
 
 def curve_chart(lines: list[Line], focus: list[Line], what: str, prefix: str) -> str | None:
-    """A metric by epoch as SVG; None without a finite value in `focus`, the lines to be seen.
+    """A metric by epoch as SVG.
 
-    `prefix` sets the ids of this chart apart from those of the others on the page.
+    Args:
+      lines: the first at the bottom.
+      focus: those of them that the axes must show.
+      what: the metric.
+      prefix: makes the ids of this chart unique on the page.
+
+    Returns:
+      The SVG element; None without a finite value in `focus`.
     """
     lines, focus = [_bounded(line) for line in lines], [_bounded(line) for line in focus]
     own, everything = _finite(focus), _finite(lines)
@@ -59,16 +63,22 @@ def curve_chart(lines: list[Line], focus: list[Line], what: str, prefix: str) ->
 
 
 def sweep_chart(
-    lines: list[Line], name: str, values: Sequence[float], metric: str, winner, prefix: str
+    lines: list[Line],
+    name: str,
+    values: Sequence[float] | Float[np.ndarray, " n"],
+    metric: str,
+    winner: tuple[float, float] | None,
+    prefix: str,
 ) -> str:
     """A metric against a swept hyperparameter as SVG.
 
     Args:
       lines: the first at the bottom.
-      name: the hyperparameter; `values`: all that it takes in the sweep.
+      name: the hyperparameter.
+      values: all that it has in the sweep.
       metric: such as 'val_loss'.
       winner: the point (x, y) of the selected setting, or None.
-      prefix: sets the ids of this chart apart from those of the others on the page.
+      prefix: makes the ids of this chart unique on the page.
     """
     what = metric.removeprefix("val_").replace("_", " ")
     figure, axes = _chart(name, what)
@@ -88,7 +98,7 @@ def sweep_chart(
 
 
 def page_look(number: int) -> str:
-    """The classes of run `number` in every chart and legend of a page."""
+    """The CSS classes of run `number` in every chart and legend of a page."""
     return f"c{number % LOOKS}" + (" dashed" if number >= LOOKS else "")
 
 
@@ -120,7 +130,7 @@ def _finite(lines):
 
 
 def _chart(x_label, y_label):
-    """An empty figure of the page and its axes: a frame at the bottom, rules across."""
+    """An empty figure of the page and its axes: a spine at the bottom, horizontal rules."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -150,7 +160,7 @@ def _tick_text(value, _position):
 
 
 def _mark_swept(axes, values):
-    """Ticks at the values of the sweep, as many as have room for their texts."""
+    """Sets ticks at the values of the sweep, as many as fit without overlapping labels."""
     from matplotlib.ticker import NullLocator
 
     along = axes.xaxis.get_transform().transform
@@ -165,13 +175,13 @@ def _mark_swept(axes, values):
 
 
 def _svg(figure, label, prefix):
-    """The figure as an SVG element for an HTML page: no colours, fonts or names of its own."""
+    """The figure as an SVG element for an HTML page, without colours or fonts of its own."""
     import matplotlib
 
     content = io.StringIO()
     options = {"svg.fonttype": "none", "svg.hashsalt": "softmax_jax"}  # text stays; ids repeat
     with matplotlib.rc_context(options), np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of glyphs that Matplotlib's font lacks
+        warnings.simplefilter("ignore")  # about glyphs that Matplotlib's font lacks
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     root = ElementTree.fromstring(content.getvalue())
     for parent in list(root.iter()):
@@ -187,7 +197,7 @@ def _svg(figure, label, prefix):
 
 
 def _adapt(element, prefix):
-    """Makes an element of Matplotlib's SVG one of the page."""
+    """Adapts an element of Matplotlib's SVG to the page."""
     given, element.attrib = element.attrib, {}
     element.text, element.tail = (element.text or "").strip(), None
     for name, value in given.items():
@@ -201,7 +211,7 @@ def _adapt(element, prefix):
                     element[0].text = title
             continue
         if name == "style" and element.tag == "path" and "id" in given:
-            continue  # a symbol: it takes the style of where it is used
+            continue  # a symbol: its style is that of the place of use
         if name == "style":
             value = re.sub(r"#0102(..)", lambda m: f"var(--{_PROPERTIES[int(m[1], 16)]})", value)
             value = re.sub(r"font-family: [^;]*(; )?", "", value)

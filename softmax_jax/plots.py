@@ -1,16 +1,17 @@
-"""Every picture: Matplotlib figures for the work folder, and charts as inline SVG for the report.
+"""The pictures of the work folder, and what they share with the charts of the report.
 
 A picture is a `matplotlib.figure.Figure`, never pyplot's: no global state, no window system.
-Matplotlib is imported by the functions that draw, so that importing this module costs nothing.
+Matplotlib is imported by the functions that draw, so that importing this module is cheap.
 """
 
 import itertools
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from softmax_jax.host import DataError
 from softmax_jax.metrics import confusion_matrix
@@ -19,53 +20,71 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from softmax_jax.classifier import Classifier
+    from softmax_jax.data.dataset import Dataset
+    from softmax_jax.studies import PowerLaw, Suspects
+    from softmax_jax.sweep.result import Result, Selected
+    from softmax_jax.sweep.settings import Trials
+
+    Values = Sequence[float] | np.ndarray
+
 _COLOURS = {"train": "tab:blue", "val": "tab:orange"}
 _MEASURED = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
 _FAINT = "0.8"
-_MAX_CONFUSION_CLASSES = 100  # a confusion matrix of more is not legible
+_MAX_CONFUSION_CLASSES = 100  # a larger confusion matrix is not legible
 _MAX_NUMBERED_CLASSES = 20  # with counts in the cells
-_MAX_MARKED_EPOCHS = 50  # markers of more hide the line
-_MAX_COLOURED_LINES = 10  # of more, only the one through the winner is coloured
+_MAX_MARKED_EPOCHS = 50  # more markers hide the line
+_MAX_COLOURED_LINES = 10  # beyond, only the line through the winner is coloured
 _MAX_SETTINGS = 10  # curves whose colours can be told apart
 _MAX_IMAGES = 36  # in the galleries of mistakes and of suspects
 OVERHANG = 8  # units outside the frame at which lines are cut off
 _MAX_HOVER_MARKS = 60
-_EXTRAPOLATED = 10  # times as many examples as there are: how far the power law is drawn
+_EXTRAPOLATED = 10  # the power law is drawn up to so many times the examples
 
 
 class Line(NamedTuple):
     """A curve through the points (x, y); a value that is not finite leaves a gap.
 
-    style: Matplotlib's options for a line. look: its classes in the report's style sheet, from
-    which `chart` makes the style. spread: standard deviations of y, drawn as a band.
+    Attributes:
+      name: shown on hover, or in a legend.
+      x, y: of the points [n].
+      style: Matplotlib's options for a line.
+      look: its classes in the report's style sheet, from which `charts` makes the style.
+      spread: standard deviations of y [n], drawn as a band.
     """
 
     name: str
-    x: Sequence
-    y: Sequence
+    x: "Values"
+    y: "Values"
     style: dict | None = None
     look: str = ""
-    spread: Sequence | None = None
+    spread: "Values | None" = None
 
 
-def curves(result, selected, title: str) -> "Figure":
-    """Loss and accuracy by epoch: the selected trial bold, the runners-up thin, the rest faint."""
+def curves(result: "Result", selected: "Selected", title: str) -> "Figure":
+    """Loss and accuracy by epoch: the selected trial bold, the next best thin, the rest faint."""
     figure = _figure((9, 3.6), title)
     near, far = _other_trials(result, selected)
     for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         shown = [name for name in (f"train_{what}", f"val_{what}") if name in result.metrics]
         for name in shown:
             colour = _COLOURS[name.split("_")[0]]
-            faint = {"color": colour, "alpha": 0.12, "linewidth": 0.7}
-            thin = {"color": colour, "alpha": 0.55, "linewidth": 0.8}
+            faint: dict[str, Any] = {"color": colour, "alpha": 0.12, "linewidth": 0.7}
+            thin: dict[str, Any] = {"color": colour, "alpha": 0.55, "linewidth": 0.8}
             marker = "." if len(result.reached[selected.trial]) <= _MAX_MARKED_EPOCHS else None
-            bold = {"color": colour, "marker": marker, "label": name.replace("_", " ")}
-            styles = [(trial, faint) for trial in far] + [(trial, thin) for trial in near]
+            bold: dict[str, Any] = {
+                "color": colour,
+                "marker": marker,
+                "label": name.replace("_", " "),
+            }
+            styles: list[tuple[int, dict]] = [(trial, faint) for trial in far] + [
+                (trial, thin) for trial in near
+            ]
             for trial, style in [*styles, (selected.trial, bold)]:
                 draw_line(
                     axes, Line(name, result.reached[trial], result.metrics[name][trial], style)
                 )
-        # A trial that blew up must not flatten the others.
+        # A diverging trial must not flatten the others.
         top = 2.5 * np.nanmax(result.metrics[shown[0]][selected.trial])
         if axes.get_ylim()[1] > top:
             axes.set_ylim(0, top)
@@ -75,8 +94,8 @@ def curves(result, selected, title: str) -> "Figure":
     return figure
 
 
-def of_classifier(classifier, dataset, title: str) -> dict:
-    """{file name: figure} of the classifier's predictions on a dataset, as its kind allows."""
+def of_classifier(classifier: "Classifier", dataset: "Dataset", title: str) -> dict[str, "Figure"]:
+    """{file name: figure} of the classifier's predictions, as the kind of the dataset allows."""
     if dataset.num_classes > _MAX_CONFUSION_CLASSES and not dataset.is_image:
         return {}
     probabilities, labels = classifier.predict_proba(dataset.x), np.asarray(dataset.y)
@@ -91,7 +110,12 @@ def of_classifier(classifier, dataset, title: str) -> dict:
     return figures
 
 
-def confusion(labels, predictions, label_names, title: str) -> "Figure":
+def confusion(
+    labels: Int[np.ndarray, " N"],
+    predictions: Int[np.ndarray, " N"],
+    label_names: Sequence[str],
+    title: str,
+) -> "Figure":
     """True labels by row, predictions by column; the cells hold counts, shaded by row."""
     num_classes = len(label_names)
     counts = confusion_matrix(labels, predictions, num_classes)
@@ -112,7 +136,7 @@ def confusion(labels, predictions, label_names, title: str) -> "Figure":
     return figure
 
 
-def mistakes(dataset, probabilities, title: str) -> "Figure":
+def mistakes(dataset: "Dataset", probabilities: Float[np.ndarray, "N C"], title: str) -> "Figure":
     """Misclassified images, the most confident first: the true label over the predicted one."""
     labels, predictions = np.asarray(dataset.y), probabilities.argmax(-1)
     wrong = np.flatnonzero(predictions != labels)
@@ -126,7 +150,7 @@ def mistakes(dataset, probabilities, title: str) -> "Figure":
     return show_images(np.asarray(dataset.x)[shown], titles, heading=heading)
 
 
-def suspects(dataset, found, title: str) -> "Figure":
+def suspects(dataset: "Dataset", found: "Suspects", title: str) -> "Figure":
     """The images with the least probable labels: the given label over the predicted one."""
     rows = found.table(dataset.label_names)[:_MAX_IMAGES]
     titles = [f"{row['given']}?\n{row['predicted']}" for row in rows]
@@ -134,7 +158,7 @@ def suspects(dataset, found, title: str) -> "Figure":
     return show_images(np.asarray(dataset.x)[found.row[:_MAX_IMAGES]], titles, heading=heading)
 
 
-def weights(classifier, image_shape, title: str) -> "Figure":
+def weights(classifier: "Classifier", image_shape: tuple[int, ...], title: str) -> "Figure":
     """Each class's weights as an image: red raises the class's score, blue lowers it."""
     num_classes = len(classifier.label_names)
     columns = min(num_classes, 5)
@@ -154,7 +178,7 @@ def weights(classifier, image_shape, title: str) -> "Figure":
 
 
 def show_images(
-    images: Sequence,
+    images: Sequence | np.ndarray,
     titles: Sequence[str],
     num_columns: int = 9,
     scale: float = 1.5,
@@ -167,31 +191,31 @@ def show_images(
     Args:
       images: n images: [H, W] or [H, W, 1] in shades of grey, each from its darkest value to its
         brightest; or [H, W, 3] in colour, uint8 or floats in 0..1.
-      titles: n texts; a text may have several lines.
+      titles: n texts; each may have several lines.
       num_columns: images in a row.
       scale: width and height of a cell, in inches.
-      heading: a line above them all.
+      heading: a line above all images.
 
     Returns:
       A figure; `figure.savefig(path)` writes it, and a notebook shows it after
       `%matplotlib inline`.
 
     Raises:
-      DataError: there are no images, the numbers of images and titles differ, or the shape is not
-        that of images.
+      DataError: there are no images, the numbers of images and titles differ, or the shape is that
+        of no images.
     """
     from matplotlib.figure import Figure
 
-    images = _check_images(np.asarray(images), titles)
-    num_columns = min(num_columns, len(images))
-    num_rows = -(-len(images) // num_columns)
+    array = _check_images(np.asarray(images), titles)
+    num_columns = min(num_columns, len(array))
+    num_rows = -(-len(array) // num_columns)
     lines = max(str(title).count("\n") + 1 for title in titles)
     height = scale + 0.17 * lines  # inches: an image and its title
     top = num_rows * height  # where the images end and the heading begins
     figure = Figure(figsize=(num_columns * scale, top + (0.4 if heading else 0)))
     width, total = figure.get_size_inches()
     figure.suptitle(plain_text(heading), y=1 - 0.1 / total, va="top", fontsize=11)
-    for index, (image, title) in enumerate(zip(images, titles, strict=True)):
+    for index, (image, title) in enumerate(zip(array, titles, strict=True)):
         row, column = divmod(index, num_columns)
         left, bottom = (column + 0.05) * scale / width, (top - (row + 0.95) * height) / total
         axes = figure.add_axes((left, bottom, 0.9 * scale / width, 0.9 * scale / total))
@@ -202,24 +226,26 @@ def show_images(
 
 
 class Grid(NamedTuple):
-    """A sweep laid out by its axes: mean and spread of the metric, in arrays shaped by `axes`.
+    """A sweep laid out by its axes.
 
-    axes: {name: its values, ascending}; winner: the index of the selected setting in the arrays.
+    Attributes:
+      metric: that the arrays hold.
+      axes: {name: its values, ascending}.
+      val, train: means over seeds and folds, an array dimension per axis.
+      val_spread: standard deviations of val.
+      winner: the index of the selected setting in the arrays.
     """
 
     metric: str
-    axes: dict
+    axes: dict[str, np.ndarray]
     val: np.ndarray
     val_spread: np.ndarray
     train: np.ndarray
-    winner: tuple
+    winner: tuple[int, ...]
 
 
-def lay_out(result, selected, metric: str, epoch) -> Grid | None:
-    """A result as a grid over its swept axes.
-
-    None where nothing is swept, or the axes are not crossed.
-    """
+def lay_out(result: "Result", selected: "Selected", metric: str, epoch: str) -> Grid | None:
+    """A result as a grid over its swept axes; None without any, or if they are not crossed."""
     trials = result.run.trials
     columns = trials.columns()
     columns = {name: values for name, values in columns.items() if len(np.unique(values)) > 1}
@@ -251,11 +277,11 @@ def sweep(grid: Grid, title: str) -> "Figure":
     return figure
 
 
-def settings(result, title: str, epoch="last") -> "Figure | None":
+def settings(result: "Result", title: str, epoch: str = "last") -> "Figure | None":
     """Loss and accuracy by epoch, train and validation: a curve per setting, its trials' mean.
 
-    A dot marks the epoch whose model counts ('last' or 'best', as in `Result.epochs`). None where
-    there are fewer than two settings, or more than can be told apart.
+    A dot marks the epoch of the model ('last' or 'best', as in `Result.epochs`). None where there
+    are fewer than two settings, or more than can be distinguished.
     """
     names = setting_names(result.run.trials)
     if not 2 <= len(names) <= _MAX_SETTINGS:
@@ -272,13 +298,13 @@ def settings(result, title: str, epoch="last") -> "Figure | None":
     return figure
 
 
-def setting_names(trials) -> list[str]:
-    """Each setting by what sets it apart: 'l2 0.01', or 'baseline' where it is as most others are.
+def setting_names(trials: "Trials") -> list[str]:
+    """Each setting by its unusual values: 'l2 0.01', or 'baseline' if it has none.
 
-    An axis is left out where the setting has the value that more than half of all have.
+    A value is usual if more than half of the settings have it.
     """
     _, first = np.unique(trials.setting, return_index=True)
-    parts = [[] for _ in first]
+    parts: list[list[str]] = [[] for _ in first]
     for name, column in trials.columns().items():
         values, which, counts = np.unique(column[first], return_inverse=True, return_counts=True)
         for setting, value in enumerate(which):
@@ -287,7 +313,7 @@ def setting_names(trials) -> list[str]:
     return [", ".join(part) or "baseline" for part in parts]
 
 
-def learning_curve(rows: list[dict], law, title: str) -> "Figure":
+def learning_curve(rows: list[dict], law: "PowerLaw | None", title: str) -> "Figure":
     """Validation error with its power law, and both losses: means and ranges over the seeds."""
     figure = _figure((9, 3.8), title)
     errors, losses = figure.subplots(1, 2)
@@ -321,21 +347,22 @@ def _figure(size: tuple[float, float], title: str = "") -> "Figure":
     return figure
 
 
-def plain_text(text) -> str:
-    """Text that comes from data, as Matplotlib draws it unchanged.
+def plain_text(text: object) -> str:
+    """Text from data in a form that Matplotlib draws literally.
 
-    Matplotlib reads `$…$` as mathematics, and it cannot draw control characters or halves of
+    Matplotlib parses `$…$` as mathematics, and cannot draw control characters or halves of
     surrogate pairs.
     """
     text = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", str(text))
     return text.replace("$", r"\$")
 
 
-def draw_line(axes: "Axes", line: Line, hover: bool = False):
-    """Draws a line over its band. With `hover`, each point is a mark with a title of its own."""
+def draw_line(axes: "Axes", line: Line, hover: bool = False) -> None:
+    """Draws a line over its band; with `hover`, each point is a mark with its own title."""
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
-    style = {"gid": group_id(f"line {line.look}", line.name)} | (line.style or {})
-    artists = []
+    style: dict[str, Any] = {"gid": group_id(f"line {line.look}", line.name)}
+    style |= line.style or {}
+    artists: list[Any] = []
     if line.spread is not None:
         low, high = (y + sign * np.asarray(line.spread, float) for sign in (-1, 1))
         band = {"color": style["color"], "alpha": 0.2, "linewidth": 0, "gid": group_id("band")}
@@ -347,7 +374,7 @@ def draw_line(axes: "Axes", line: Line, hover: bool = False):
         for point in finite:
             gid = group_id(f"mark {line.look}", f"{line.name}: {y[point]:.4f} at {x[point]:g}")
             artists += axes.plot(x[point], y[point], "o", gid=gid, **marks)
-    if hover:  # marks on the edge of the frame stay whole
+    if hover:  # do not cut marks at the edge of the frame
         for artist in artists:
             artist.set_clip_box(axes.bbox.padded(OVERHANG))
 
@@ -370,7 +397,7 @@ def _check_images(images: np.ndarray, titles: Sequence[str]) -> np.ndarray:
 
 
 def _other_trials(result, selected, max_near=4, max_far=200):
-    """The trials next to the selected one by their final loss, and an even sample of the rest."""
+    """The trials after the selected one by final loss, and an even sample of the rest."""
     name = "val_loss" if "val_loss" in result.metrics else "train_loss"
     order = np.argsort(result.metrics[name][:, -1], kind="stable")  # NaN comes last
     order = order[order != selected.trial]
@@ -384,7 +411,7 @@ def _average(values, index, shape):
     np.add.at(count, index, 1)
     np.add.at(total, index, values)
     mean = total / count
-    with np.errstate(invalid="ignore"):  # the metrics of diverged trials may be infinite
+    with np.errstate(invalid="ignore"):  # metrics of diverged trials may be infinite
         np.add.at(squares, index, np.square(values - mean[index]))
     return mean, np.sqrt(squares / np.maximum(count - 1, 1))
 
@@ -430,8 +457,8 @@ def _line_colours(combinations, winner):
     return dict(zip(combinations, map(tuple, shades), strict=True))
 
 
-def scale_swept(axes, name, values):
-    """Logarithmic where the values span a decade; with a zero among them, linear up to the rest."""
+def scale_swept(axes: "Axes", name: str, values: Float[np.ndarray, " n"]) -> None:
+    """Makes the x axis logarithmic if the values span a decade; linear from a zero to the next."""
     positive = values[values > 0]
     if values[0] >= 0 and len(positive) > 1 and positive[-1] >= 10 * positive[0]:
         if values[0] > 0:
@@ -441,15 +468,16 @@ def scale_swept(axes, name, values):
     axes.set_xlabel(plain_text(name))
 
 
-def scale_loss(axes, metric, values, best):
-    """A loss that blows up within the sweep is shown on a logarithmic scale, up to a limit."""
+def scale_loss(axes: "Axes", metric: str, values: Float[np.ndarray, " n"], best: float) -> None:
+    """Makes the y axis logarithmic, up to a limit, for a loss that diverges within the sweep."""
     finite = values[np.isfinite(values)]
     if metric.endswith("loss") and finite.size and finite.max() > 5 * best > 0:
         axes.set_ylim(min(finite.min(), best) * 0.8, min(finite.max() * 1.2, 100 * best))
         make_logarithmic(axes)
 
 
-def make_logarithmic(axes):
+def make_logarithmic(axes: "Axes") -> None:
+    """Makes the y axis logarithmic, with ticks at 1, 2 and 5 times the powers of ten."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log")
@@ -490,7 +518,7 @@ def _settings_panel(axes, result, name, names, epoch):
         reached, values = result.reached[own].max(0), result.metrics[name][own].mean(0)
         (line,) = axes.plot(reached, values, label=label, linewidth=1.1)
         axes.plot(judged[own].mean(), marked[own].mean(), "o", color=line.get_color(), zorder=3)
-        shown.append(values[len(values) // 10 :])  # in the first tenth all settings are alike
+        shown.append(values[len(values) // 10 :])  # in the first tenth all settings are similar
     values = np.concatenate(shown)
     finite = values[np.isfinite(values)]
     if finite.size:
@@ -509,6 +537,6 @@ def _range_over_seeds(axes, rows, sizes, value, label):
     axes.fill_between(sizes, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def group_id(look, title=None):
-    """What `charts` makes a class and a title of. As JSON in ASCII it survives the way there."""
+def group_id(look: str, title: str | None = None) -> str:
+    """An SVG id from which `charts` makes a class and a title: JSON, in ASCII."""
     return json.dumps([look.strip(), title])

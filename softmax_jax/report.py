@@ -1,17 +1,19 @@
 """`python -m softmax_jax report`: one self-contained HTML page about one run or several.
 
-`read` makes a `Run` of a folder, the functions after it say what the run holds, and those at the
-end turn that into the blocks that `templates/report.html` knows: dictionaries with a `kind`.
+The functions turn each `runs.Run` into the blocks that `templates/report.html` renders:
+dictionaries with a `kind`.
 """
 
 import base64
 import functools
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from softmax_jax import charts
@@ -65,7 +67,7 @@ def report(folders: list[Path], target: Path) -> None:
 
 
 def render(runs: list[Run]) -> str:
-    """The page about one run, or about several side by side. It loads nothing from anywhere."""
+    """The page about one run, or about several side by side. It loads nothing else."""
     environment = _environment()
     style, script = (
         Markup(environment.loader.get_source(environment, f"report.{kind}")[0])
@@ -96,7 +98,7 @@ def _environment():
 
 
 def _card(place, run, several):
-    """A run's state, its data and its headline metrics: of test, else of val, else of train."""
+    """A run's status, its data and its headline metrics: of test, else of val, else of train."""
     found, word_and_look = final_metrics(run), status(run)
     names = ([f"{role}_{what}" for what in ("accuracy", "loss")] for role in reversed(ROLES))
     names = ([name for name in pair if name in found] for pair in names)
@@ -104,7 +106,7 @@ def _card(place, run, several):
         "word": word_and_look[0],
         "badge": word_and_look[1],
         "look": charts.page_look(place) if several else None,
-        "name": run.name if several else "",  # the title of the page says it already
+        "name": run.name if several else "",  # the title of the page has it already
         "headlines": [(_words(n), found[n]) for n in next(filter(None, names), [])],
         "lines": list(_card_lines(run)),
         "notices": notices(run),
@@ -138,7 +140,7 @@ def _card_lines(run):
 
 
 def _topics(runs):
-    """(heading, blocks) of every section, from what decides to what is looked up."""
+    """(heading, blocks) of every section, the most important first."""
     names, fields = [run.name for run in runs], configuration(runs)
     differing = {name: cells for name, cells in fields.items() if len(set(cells)) > 1}
     yield "What differs", differing and [_table(names, differing)]
@@ -165,9 +167,9 @@ def _by_run(runs, make):
 
 
 def _metrics_compared(runs):
-    """Of one run a row per metric and a column per split; of several a column per run.
+    """For one run a row per metric and a column per split; for several a column per run.
 
-    The best of several is marked, where they were measured on the same examples.
+    The best run is marked if all were measured on the same examples.
     """
     by_run = [final_metrics(run) for run in runs]
     names = list(dict.fromkeys(name for found in by_run for name in found))
@@ -199,7 +201,7 @@ def _best(name, metrics):
 
 
 def _curves(run, place):
-    """Two charts: the chosen trial's train and val metrics, and faintly those of the others."""
+    """Two charts: the chosen trial's train and val metrics, faintly those of the others."""
     trial = chosen_trial(run)
     if trial is None:
         return [_note("No epoch has been finished yet.")]
@@ -209,20 +211,20 @@ def _curves(run, place):
     entries = [("c0", f"train{which}"), ("c1", f"val{which}")]
     count = len(rest) if len(rest) == len(others) else f"{len(others)} of {len(rest):,}"
     entries += [("faint", f"{count} other trials")] if rest else []
-    charts = []
+    drawn = []
     for what in ("loss", "accuracy"):
         has_val = _has(run, trial, f"val_{what}")
         shown = f"val_{what}" if has_val else f"train_{what}"
         faint = [_curve(run, other, shown, f"trial {other}", "faint") for other in others]
         bold = [_curve(run, trial, f"train_{what}", f"train {what}", "c0")]
         bold += [_curve(run, trial, shown, f"val {what}", "c1")] if has_val else []
-        charts.append(_curve_chart(faint + bold, bold, what, f"curves{place}-{what}-"))
-    return [_legend(entries), _charts(charts)]
+        drawn.append(_curve_chart(faint + bold, bold, what, f"curves{place}-{what}-"))
+    return [_legend(entries), _charts(drawn)]
 
 
 def _curves_overlaid(runs):
-    """Two charts with a line per run: the chosen trial's metric on validation data, or on train."""
-    charts = []
+    """Two charts with a line per run: the chosen trial's metric on val, or without it on train."""
+    drawn = []
     for what in ("loss", "accuracy"):
         lines = []
         for place, run in enumerate(runs):
@@ -230,10 +232,10 @@ def _curves_overlaid(runs):
                 role = "val" if _has(run, trial, f"val_{what}") else "train"
                 label, look = f"{run.name}, {role} {what}", charts.page_look(place)
                 lines.append(_curve(run, trial, f"{role}_{what}", label, look))
-        charts.append(_curve_chart(lines, lines, what, f"compared-{what}-"))
+        drawn.append(_curve_chart(lines, lines, what, f"compared-{what}-"))
     entries = [(charts.page_look(place), run.name) for place, run in enumerate(runs)]
     text = "The selected trial of each run on validation data, or without any on train."
-    return [_legend(entries), _note(text), _charts(charts)]
+    return [_legend(entries), _note(text), _charts(drawn)]
 
 
 def _has(run, trial, name):
@@ -252,30 +254,36 @@ def _curve_chart(lines, focus, what, prefix):
 
 
 class Sweep(NamedTuple):
-    """settings: {values of the axes: (val metric, its sd, train metric)}; winner: such values."""
+    """The settings of a sweep by their axes.
+
+    Attributes:
+      metric: by which they are compared.
+      axes: {name: its values, ascending}.
+      settings: {values of the axes: (val metric, its sd, train metric)}.
+      winner: the values of the selected setting.
+    """
 
     metric: str
-    axes: dict
-    settings: dict
+    axes: dict[str, list[float]]
+    settings: dict[tuple, tuple[float, float, float]]
     winner: tuple | None
 
 
 def lay_out(run: Run) -> Sweep | None:
     """settings.csv by its axes: the fields of config.sweep in which the settings differ.
 
-    None where nothing was swept, or the table is not there yet.
+    None where nothing was swept, or the table does not exist yet.
     """
     rows, metric = run.settings, select_metric(run)
     if not rows or f"{metric}_mean" not in rows[0]:
         return None
     swept = [name for name in section(run.config, "config", "sweep") if name in rows[0]]
-    columns = {name: [finite(row[name]) for row in rows] for name in swept}
-    columns = {n: v for n, v in columns.items() if None not in v and len(set(v)) > 1}
+    columns = {name: _numbers(rows, name) for name in swept}
+    columns = {n: v for n, v in columns.items() if not np.isnan(v).any() and len(set(v)) > 1}
     if not columns:
         return None
     names = [f"{metric}_mean", f"{metric}_sd", f"{metric.replace('val_', 'train_')}_mean"]
-    found = [[finite(row.get(name)) for name in names] for row in rows]
-    found = [tuple(math.nan if v is None else v for v in values) for values in found]
+    found = zip(*(_numbers(rows, name) for name in names), strict=True)
     settings = dict(zip(zip(*columns.values(), strict=True), found, strict=True))
     chosen = section(run.summary, "selected", "hyperparameters")
     winner = tuple(finite(chosen.get(name)) for name in columns)
@@ -283,26 +291,32 @@ def lay_out(run: Run) -> Sweep | None:
     return Sweep(metric, axes, settings, winner if winner in settings else None)
 
 
+def _numbers(rows, name):
+    """A column of a table, NaN where it has no finite number."""
+    values = [finite(row.get(name)) for row in rows]
+    return [math.nan if value is None else value for value in values]
+
+
 def _sweep(run, place):
-    """The metric against every swept axis, and a heat map where there are two of them."""
+    """The metric against every swept axis, and a heat map where there are two axes."""
     sweep = lay_out(run)
     if sweep is None:
         return None
-    charts = [_sweep_panel(sweep, k, f"sweep{place}-{k}-") for k in range(len(sweep.axes))]
+    drawn = [_sweep_panel(sweep, k, f"sweep{place}-{k}-") for k in range(len(sweep.axes))]
     cells = math.prod(len(values) for values in sweep.axes.values())
     if len(sweep.axes) == 2 and cells <= _MAX_HEAT_CELLS:
-        charts.append(_sweep_heat(sweep))
+        drawn.append(_sweep_heat(sweep))
     label = _words(sweep.metric)
     entries = [("c1", label), ("c0 dashed", label.replace("val", "train"))]
     entries += [("faint", "other combinations")] if len(sweep.axes) > 1 else []
     entries += [("star", "selected")] if sweep.winner else []
-    return [_legend(entries), _charts(charts)]
+    return [_legend(entries), _charts(drawn)]
 
 
 def _sweep_panel(sweep, axis, prefix):
-    """A line for every combination of the other axes: faint, and bold for the winner's.
+    """A faint line for every combination of the other axes, but a bold one for the winner's.
 
-    Without a winner (every trial diverged) all are faint.
+    Without a winner (every setting diverged) all are faint.
     """
     name, winner = list(sweep.axes)[axis], sweep.winner
     others = [other for other in sweep.axes if other != name]
@@ -326,7 +340,7 @@ def _sweep_panel(sweep, axis, prefix):
 
 
 def _sweep_heat(sweep):
-    """The best setting is the darkest."""
+    """A cell per setting, the best one darkest."""
     (row_name, rows), (column_name, columns) = sweep.axes.items()
     values = [[sweep.settings.get((r, c), (math.nan,))[0] for c in columns] for r in rows]
     known = [value for row in values for value in row if math.isfinite(value)] or [0.0]
@@ -349,7 +363,7 @@ def _sweep_heat(sweep):
 
 
 def _figures(runs):
-    """Each kind of figure of all runs next to each other, less those that are drawn as charts."""
+    """The figures by name, those of all runs side by side, without those drawn as charts."""
     names = dict.fromkeys(name for run in runs for name in run.figures)
     blocks = []
     for name in (name for name in names if name not in _SHOWN_AS_CHARTS):
@@ -366,7 +380,7 @@ def _figures(runs):
 
 
 def _more_metrics(run, _):
-    """What summary.json holds besides: metrics by class, over resamples, of decisions."""
+    """The rest of summary.json: metrics by class, over resamples, of decisions."""
     found = {name: value for name, value in run.summary.items() if value}
     for part in ("selected", "test"):
         for name, value in section(run.summary, part).items():
@@ -379,10 +393,13 @@ def _more_metrics(run, _):
     return blocks
 
 
-def show(value, label_names=(), depth=0):
-    """A block for a value of JSON: a table, a matrix, a list or a text, by its shape.
+def show(value: Any, label_names: Sequence[str] = (), depth: int = 0) -> str | dict:
+    """A block for a JSON value: a table, a matrix, a list or a text, by its shape.
 
-    A list of as many values as there are classes is labelled with their names.
+    Args:
+      value: what `json.loads` returns.
+      label_names: label a list of as many values.
+      depth: of the value within others; deep ones are abbreviated.
     """
     if not isinstance(value, dict | list):
         return number(value)
@@ -393,8 +410,8 @@ def show(value, label_names=(), depth=0):
         lengths = {len(column) if _is_flat(column) else 0 for column in columns}
         if len(lengths) == 1 and 0 < (length := max(lengths)) * len(columns) <= _MAX_MATRIX_CELLS:
             names = _names(length, label_names)  # lists of equal length: a row per item
-            rows = zip(names, zip(*columns, strict=True), strict=True)
-            return _table(list(value), {name: list(map(number, row)) for name, row in rows})
+            items = zip(names, zip(*columns, strict=True), strict=True)
+            return _table(list(value), {name: list(map(number, row)) for name, row in items})
         rows = {name: [show(item, label_names, depth + 1)] for name, item in value.items()}
         return _table([], rows)
     if all(_is_flat(row) and len(row) == len(value[0]) for row in value):
@@ -427,13 +444,13 @@ def _is_flat(value):
 
 
 def _trials(run, _):
-    """trials.csv, in the order of the metric, the selected one marked."""
+    """trials.csv, ordered by the metric, the selected trial marked."""
     selected = section(run.summary, "selected")
     return _ranked(run, run.trials, "", {"trial": selected.get("trial")} if selected else {})
 
 
 def _settings(run, _):
-    """settings.csv, in the order of the metric's mean, the selected one marked."""
+    """settings.csv, ordered by the metric's mean, the selected setting marked."""
     return _ranked(run, run.settings, "_mean", section(run.summary, "selected", "hyperparameters"))
 
 
@@ -450,7 +467,7 @@ def _ranked(run, rows, suffix, chosen):
 
 
 def _times(runs):
-    """A bar per run, a stretch per phase, all on one scale."""
+    """A bar per run with a segment per phase, all on one scale."""
     spent = [section(run.summary, "seconds") for run in runs]
     spent = [{k: max(finite(v) or 0.0, 0.0) for k, v in phases.items()} for phases in spent]
     longest = max(sum(phases.values()) for phases in spent)
@@ -468,9 +485,9 @@ def _times(runs):
 
 
 def _sortable(rows, order_by=None, descending=False, chosen=None):
-    """Rows of text, sorted by a click on a column's head; below it, what is the same in all.
+    """Rows of text that a click on a column's head sorts; columns of one value stand below.
 
-    Shown are the first 1,000 in the order of the column `order_by`; `chosen`(row) marks a row.
+    Shows the first 1,000 in the order of the column `order_by`; `chosen`(row) marks a row.
     """
     if order_by in rows[0]:
         sign = -1 if descending else 1
@@ -508,7 +525,7 @@ def _cell(text, rounded):
 
 
 def _heat(row_names, column_names, values, shades, corner="", chosen=None):
-    """A matrix of numbers, each cell shaded by a fraction in 0..1; `chosen` is (row, column)."""
+    """A matrix of numbers, each cell shaded by a fraction from 0 to 1; `chosen`: (row, column)."""
     lines = []
     for i, name in enumerate(row_names):
         cells = []
@@ -520,7 +537,7 @@ def _heat(row_names, column_names, values, shades, corner="", chosen=None):
 
 
 def _table(heads, rows, differing=frozenset()):
-    """A row per key of `rows` and a column per run; the rows in `differing` are marked."""
+    """A row per key of `rows` and a column per run; those in `differing` are marked."""
     return {"kind": "table", "heads": heads, "lines": rows, "differing": differing}
 
 

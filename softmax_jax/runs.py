@@ -1,13 +1,13 @@
-"""The folder of a run, read whole or not at all, and what it says of itself.
+"""The folder of a run: reading it, and the values that the report shows of it.
 
-Whatever its JSON holds is shown: an unfinished run, an older or a newer one than this program's.
+Any JSON content is accepted: of an unfinished run, of an older or a newer version of this program.
 """
 
 import csv
 import json
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from softmax_jax.classifier import load
 from softmax_jax.host import DataError, reading
@@ -18,32 +18,35 @@ ROLES = ("train", "val", "test")
 class Run(NamedTuple):
     """What a run has left in its folder so far.
 
-    name: the folder's. config, summary: config.json and summary.json ({} while there is none).
-    metrics: {trial: {epoch: {metric: value}}}, NaN for a value that was not finite. trials,
-    settings: the rows of the tables, as text. label_names: () before there is a model.
-    figures: {file name: PNG}.
+    Attributes:
+      name: the folder's.
+      config, summary: config.json and summary.json, {} while there is none.
+      metrics: {trial: {epoch: {metric: value}}}, NaN for a value that was not finite.
+      trials, settings: the rows of the tables, as text.
+      label_names: () before there is a model.
+      figures: {file name: PNG}.
     """
 
     name: str
     config: dict
     summary: dict
-    metrics: dict
-    trials: list
-    settings: list
+    metrics: dict[int, dict[int, dict[str, float]]]
+    trials: list[dict[str, str]]
+    settings: list[dict[str, str]]
     label_names: tuple
-    figures: dict
+    figures: dict[str, bytes]
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end: summary.json is the last file that it writes."""
+        """Whether the run has ended: summary.json is the last file that it writes."""
         return bool(self.summary)
 
 
 def read(folder: Path) -> Run:
-    """Reads the folder of a run. Only config.json must be there: a run writes it first.
+    """Reads the folder of a run. Only config.json, which a run writes first, must exist.
 
     Raises:
-      DataError: it is not the folder of a run, or a file in it is damaged.
+      DataError: it holds no run, or a file in it is damaged.
     """
     if not (folder / "config.json").is_file():
         raise DataError(
@@ -84,8 +87,8 @@ def _check_depth(value, room=20):
 
 
 def _read_metrics(path):
-    """The lines of metrics.jsonl by trial and epoch. A torn last line has not been written yet."""
-    metrics = {}
+    """The lines of metrics.jsonl by trial and epoch, without a torn last one."""
+    metrics: dict[int, dict[int, dict[str, float]]] = {}
     if not path.exists():
         return metrics
     with reading(path):
@@ -131,15 +134,15 @@ def _read_png(path):
         return content
 
 
-def section(values, *names) -> dict:
+def section(values: Any, *names: str) -> dict:
     """A dictionary inside another; {} where there is none."""
     for name in names:
         values = values.get(name) if isinstance(values, dict) else None
     return values if isinstance(values, dict) else {}
 
 
-def finite(value) -> float | None:
-    """The value as a float, or None if it is no finite number."""
+def finite(value: Any) -> float | None:
+    """The value as a float, or None if it is not a finite number."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -147,8 +150,8 @@ def finite(value) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def number(value) -> str:
-    """A number for reading: four decimals, or three digits where it is very large or small.
+def number(value: Any) -> str:
+    """A number as text: four decimals, or three digits where it is very large or small.
 
     >>> number(0.48321), number(0.00001234), number(1437), number(None)
     ('0.4832', '1.23e-05', '1,437', '–')
@@ -164,7 +167,7 @@ def number(value) -> str:
 
 
 def status(run: Run) -> tuple[str, str]:
-    """How the run stands, and its class in the style sheet."""
+    """The status of the run, and its class in the style sheet."""
     if section(run.summary, "selected"):
         return "finished", "good"
     return ("every trial diverged", "bad") if run.finished else ("unfinished", "warning")
@@ -190,7 +193,7 @@ def chosen_trial(run: Run) -> int | None:
 
 
 def final_metrics(run: Run) -> dict[str, dict]:
-    """{'val_loss': a metric block, ...} of the selected trial, or of the best one so far."""
+    """{'val_loss': a metric cell, ...} of the selected trial, or of the best one so far."""
     selected, test = section(run.summary, "selected"), section(run.summary, "test")
     trial = chosen_trial(run)
     if not selected and trial is not None:
@@ -209,8 +212,8 @@ def final_metrics(run: Run) -> dict[str, dict]:
 
 
 def notices(run: Run) -> list[str]:
-    """What a reader must know before believing the metrics."""
-    found = []
+    """Warnings about the metrics."""
+    found: list[str] = []
     config, used = section(run.config, "config"), str(run.config.get("dataset", "unknown"))
     asked = config.get("dataset")
     if used == config.get("dataset_fallback") != asked:
@@ -225,9 +228,9 @@ def notices(run: Run) -> list[str]:
     return found + [str(hint) for hint in hints if hint] if isinstance(hints, list) else found
 
 
-def flat_fields(values: dict, prefix="") -> dict[str, str]:
-    """A nested dictionary as {'sweep.l2': text}; what is empty stays out."""
-    flat = {}
+def flat_fields(values: dict, prefix: str = "") -> dict[str, str]:
+    """A nested dictionary as {'sweep.l2': text}, without empty values."""
+    flat: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, dict) and prefix.count(".") < 4:
             flat |= flat_fields(value, f"{prefix}{name}.")
@@ -238,7 +241,7 @@ def flat_fields(values: dict, prefix="") -> dict[str, str]:
 
 
 def configuration(runs: list[Run]) -> dict[str, list[str]]:
-    """{field: a text per run} of all in config.json."""
+    """{field: a text per run} of every field in config.json."""
     by_run = []
     for run in runs:
         used = {"dataset used": str(run.config.get("dataset", "–"))}
@@ -248,6 +251,7 @@ def configuration(runs: list[Run]) -> dict[str, list[str]]:
     return {name: [found.get(name, "–") for found in by_run] for name in names}
 
 
-def metric_cell(value, interval=None):
+def metric_cell(value: float, interval: list[float] | None = None) -> dict[str, Any]:
+    """A block of the report: a metric with its interval."""
     text = interval and f"[{number(interval[0])}, {number(interval[1])}]"
     return {"kind": "metric", "value": value, "interval": text, "best": False}

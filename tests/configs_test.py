@@ -1,4 +1,4 @@
-"""Every config runs; and on the real data every lab note is held to what it says."""
+"""Every config runs, and on the real data reaches what its lab note claims."""
 
 import csv
 import importlib
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from softmax_jax.job import config
+from tests.programs import run_each
 
 NAMES = sorted(
     path.stem for path in Path(__file__).parents[1].glob("configs/*.py") if path.stem != "__init__"
@@ -38,26 +39,40 @@ SMALL_OF = {
     "medical": {"dataset": "breast_cancer", "bootstraps": 2},
     "probe": {"l2_path": 3},
 }
-# They compile a program for every number of trials that are still on their way.
+# They compile a program for every number of remaining trials.
 LONG = ("learning_curve", "medical", "probe")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_config_is_valid_and_documented(name):
+def test_config_is_valid_and_documented(name):
     module = importlib.import_module(f"configs.{name}")
     assert config.config_problems(module.get_config()) == []
     assert f"python main.py --config=configs/{name}.py" in module.__doc__
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in NAMES]
-)
-def test_the_config_runs_on_small_data(main, tmp_path, name):
-    fields = SMALL | SMALL_OF.get(name, {})
-    small = [f"--config.{field}={value}" for field, value in fields.items()]
-    done = main(f"--config=configs/{name}.py", *small, f"--workdir={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "summary.json").read_text())["dataset"] == fields["dataset"]
+def test_configs_run_on_small_data(environment, tmp_path):
+    assert_run([name for name in NAMES if name not in LONG], environment, tmp_path)
+
+
+@pytest.mark.slow
+def test_long_configs_run_on_small_data(environment, tmp_path):
+    assert_run(LONG, environment, tmp_path)
+
+
+def assert_run(names, environment, folder):
+    fields = {name: SMALL | SMALL_OF.get(name, {}) for name in names}
+    commands = [
+        [
+            f"--config=configs/{name}.py",
+            *(f"--config.{field}={value}" for field, value in fields[name].items()),
+            f"--workdir={folder / name}",
+        ]
+        for name in names
+    ]
+    for name, done in zip(names, run_each(environment, commands), strict=True):
+        assert done.returncode == 0, (name, done.stderr)
+        summary = json.loads((folder / name / "summary.json").read_text())
+        assert summary["dataset"] == fields[name]["dataset"]
 
 
 def _real(main, environment, fashion_mnist_dir, folder, name, *arguments):
@@ -72,14 +87,14 @@ def _real(main, environment, fashion_mnist_dir, folder, name, *arguments):
     return json.loads((folder / "summary.json").read_text())
 
 
-def _means(folder, axis, figure):
-    """{value of the axis: mean of the figure over the seeds}, from settings.csv."""
+def _means(folder, axis, metric):
+    """{value of the axis: mean of the metric over the seeds}, from settings.csv."""
     with open(folder / "settings.csv", newline="") as file:
-        return {row[axis]: float(row[f"{figure}_mean"]) for row in csv.DictReader(file)}
+        return {row[axis]: float(row[f"{metric}_mean"]) for row in csv.DictReader(file)}
 
 
 @pytest.mark.slow
-def test_the_book_runs_reach_the_accuracy_they_claim(
+def test_book_runs_reach_the_accuracy_of_their_notes(
     main, environment, fashion_mnist_dir, tmp_path
 ):
     reached = {}
@@ -94,7 +109,7 @@ def test_the_book_runs_reach_the_accuracy_they_claim(
 
 
 @pytest.mark.slow
-def test_digits_reach_what_their_note_claims(main, tmp_path):
+def test_digits_reach_the_metrics_of_their_note(main, tmp_path):
     done = main("--config=configs/digits.py", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     selected = json.loads((tmp_path / "summary.json").read_text())["selected"]
@@ -103,7 +118,9 @@ def test_digits_reach_what_their_note_claims(main, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_best_learning_rate_is_an_inner_one(main, environment, fashion_mnist_dir, tmp_path):
+def test_best_learning_rate_is_inside_the_swept_range(
+    main, environment, fashion_mnist_dir, tmp_path
+):
     selected = _real(main, environment, fashion_mnist_dir, tmp_path, "learning_rate")["selected"]
     assert selected["hyperparameters"]["learning_rate"] == 0.1
     assert selected["hints"] == []
@@ -117,9 +134,7 @@ def test_the_best_learning_rate_is_an_inner_one(main, environment, fashion_mnist
 
 
 @pytest.mark.slow
-def test_the_losses_leave_the_spread_of_the_seeds_where_the_note_says(
-    main, environment, fashion_mnist_dir, tmp_path
-):
+def test_losses_by_batch_size_match_the_note(main, environment, fashion_mnist_dir, tmp_path):
     _real(main, environment, fashion_mnist_dir, tmp_path, "batch_size")
     loss = _means(tmp_path, "batch_size", "val_loss")
     assert min(loss, key=loss.get) == "64"
@@ -131,9 +146,7 @@ def test_the_losses_leave_the_spread_of_the_seeds_where_the_note_says(
 
 
 @pytest.mark.slow
-def test_the_grid_reaches_the_test_figures_it_claims(
-    main, environment, fashion_mnist_dir, tmp_path
-):
+def test_grid_reaches_the_test_metrics_of_its_note(main, environment, fashion_mnist_dir, tmp_path):
     summary = _real(main, environment, fashion_mnist_dir, tmp_path, "grid")
     assert summary["num_examples"] == {"train": 50000, "val": 10000, "test": 10000}
     assert summary["test"]["accuracy"] == pytest.approx(0.838, abs=0.005)
@@ -146,7 +159,9 @@ def test_the_grid_reaches_the_test_figures_it_claims(
 
 
 @pytest.mark.slow
-def test_the_cures_help_as_much_as_the_note_says(main, environment, fashion_mnist_dir, tmp_path):
+def test_regularisation_helps_as_much_as_the_note_claims(
+    main, environment, fashion_mnist_dir, tmp_path
+):
     selected = _real(main, environment, fashion_mnist_dir, tmp_path, "overfit")["selected"]
     assert selected["trial"] == 6 and selected["hints"] == []
     with open(tmp_path / "settings.csv", newline="") as file:
@@ -164,7 +179,7 @@ def test_the_cures_help_as_much_as_the_note_says(main, environment, fashion_mnis
 
 
 @pytest.mark.slow
-def test_without_a_cure_the_validation_loss_rises_and_the_accuracy_stays(
+def test_unregularised_validation_loss_rises_while_accuracy_stays(
     main, environment, fashion_mnist_dir, tmp_path
 ):
     alone = ("--config.combine=product", "--config.schedule=constant", "--config.sweep.seed=0")
@@ -184,9 +199,7 @@ def test_without_a_cure_the_validation_loss_rises_and_the_accuracy_stays(
 
 
 @pytest.mark.slow
-def test_the_probe_comes_to_the_test_figures_it_claims(
-    main, environment, fashion_mnist_dir, tmp_path
-):
+def test_probe_reaches_the_test_metrics_of_its_note(main, environment, fashion_mnist_dir, tmp_path):
     splits = ("--config.train_split=train[:50000]", "--config.val_split=train[50000:]")
     # A few penalties around the one that wins on the whole path.
     path = ("--config.l2_path=0", "--config.sweep.l2=5e-4,1.7e-3,5e-3")
@@ -199,7 +212,7 @@ def test_the_probe_comes_to_the_test_figures_it_claims(
 
 
 @pytest.mark.slow
-def test_the_cost_rule_saves_what_the_medical_note_claims(main, tmp_path):
+def test_cost_rule_saves_what_the_medical_note_claims(main, tmp_path):
     done = main("--config=configs/medical.py", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     resampled = json.loads((tmp_path / "summary.json").read_text())["decisions"]["resampled"]
@@ -211,7 +224,7 @@ def test_the_cost_rule_saves_what_the_medical_note_claims(main, tmp_path):
 
 
 @pytest.mark.slow
-def test_more_data_bring_what_the_learning_curve_claims(
+def test_more_data_improve_accuracy_as_the_learning_curve_claims(
     main, environment, fashion_mnist_dir, tmp_path
 ):
     summary = _real(main, environment, fashion_mnist_dir, tmp_path, "learning_curve")
@@ -225,7 +238,7 @@ def test_more_data_bring_what_the_learning_curve_claims(
 
 
 @pytest.mark.slow
-def test_the_large_vocabulary_comes_as_near_to_its_language_as_it_claims(main, tmp_path):
+def test_large_vocabulary_reaches_the_divergence_of_its_note(main, tmp_path):
     done = main("--config=configs/large_vocabulary.py", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -55,6 +55,17 @@ def main(environment):
     return run
 
 
+@pytest.fixture
+def config():
+    """The default config for a short job on digits, unlocked."""
+    from configs import default
+
+    config = default.get_config().unlock()
+    config.dataset = "digits"
+    config.num_epochs = 2
+    return config
+
+
 @pytest.fixture(scope="session")
 def splits():
     """Digits: 1,437 train, 360 val, and the same 360 as test."""

@@ -1,6 +1,6 @@
-"""What a job promises when its machine fails it, tried on the real program (docs/reliability.md).
+"""What a job promises when its machine fails, tried on the real program (docs/reliability.md).
 
-The parts have tests of their own (tests/job/, tests/data/): here is what they promise together.
+The parts have their own tests; here is what they promise together.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ import pytest
 
 from configs import default
 from softmax_jax.job import checkpoint, run, workdir
+from tests import programs
 
 ROOT = Path(__file__).parents[1]
 SGD = (
@@ -46,19 +47,11 @@ slow = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def survive(environment):
-    """survive(folder, *arguments, kills=0): a job, killed so often, to its end. See lives.py."""
+    """survive(folder, *arguments, kills=0): runs a job to its end. See lives.py."""
 
     def run(folder, *arguments, env=environment, **options):
         command = {"arguments": [*arguments, f"--workdir={folder}"], "folder": str(folder)}
-        done = subprocess.run(
-            [sys.executable, "tests/lives.py", json.dumps(command | options)],
-            cwd=ROOT,
-            env=env | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=True,
-        )
+        done = programs.lives(env, **command, **options)
         *lines, last = done.stdout.splitlines()
         return SimpleNamespace(**json.loads(last), stdout="\n".join(lines), stderr=done.stderr)
 
@@ -67,7 +60,7 @@ def survive(environment):
 
 @contextlib.contextmanager
 def started(environment, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE):
-    """`python main.py` under way; killed at the end of the block, if it still is."""
+    """`python main.py`, running; killed at the end of the block, if it still runs."""
     command = [sys.executable, "main.py", *arguments]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=stdout, stderr=stderr, text=True
@@ -79,10 +72,10 @@ def started(environment, *arguments, stdout=subprocess.DEVNULL, stderr=subproces
 
 
 def until(condition, seconds=120):
-    """Waits for a condition; looks often enough to meet a process in the middle of a save."""
+    """Waits for a condition, polling often enough to catch a process in the middle of a save."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
+        assert time.monotonic() < deadline, "the condition was never met"
         time.sleep(1e-4)
 
 
@@ -93,7 +86,7 @@ def lines(folder):
 
 
 def results(folder):
-    """{name: content} of all that a job leaves, less what the clock had a hand in."""
+    """{name: content} of all that a job leaves, without what depends on the clock."""
     found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     summary = json.loads(found["summary.json"])
     del summary["seconds"], found[".lock"]
@@ -111,7 +104,7 @@ def assert_ends_well(job):
 
 
 def assert_stopped(job, code, *texts):
-    """It ends with this code, and on the standard error with one message."""
+    """It ends with this code and one message on the standard error."""
     errors = job.communicate(timeout=60)[1]
     assert job.returncode == code, errors
     assert "Traceback" not in errors and errors.count("main.py: ") == 1
@@ -121,7 +114,7 @@ def assert_stopped(job, code, *texts):
 
 @pytest.fixture(scope="module")
 def undisturbed(survive, tmp_path_factory):
-    """The folder of the SGD job that nothing happened to."""
+    """The folder of the SGD job without any fault."""
     folder = tmp_path_factory.mktemp("undisturbed")
     assert_ends_well(survive(folder, *SGD))
     assert lines(folder) == 400
@@ -129,9 +122,9 @@ def undisturbed(survive, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def broken_off(environment, tmp_path_factory):
-    """The folder of the SGD job that got a SIGTERM in the midst of an epoch."""
-    folder = tmp_path_factory.mktemp("broken_off")
+def interrupted(environment, tmp_path_factory):
+    """The folder of the SGD job that got a SIGTERM in the middle of an epoch."""
+    folder = tmp_path_factory.mktemp("interrupted")
     with started(environment, *SGD, f"--workdir={folder}") as job:
         until(lambda: lines(folder) > 30)
         job.send_signal(signal.SIGTERM)
@@ -141,15 +134,13 @@ def broken_off(environment, tmp_path_factory):
 
 
 @pytest.fixture
-def begun(broken_off, tmp_path):
+def begun(interrupted, tmp_path):
     """A copy of that folder."""
-    return shutil.copytree(broken_off, tmp_path / "begun")
+    return shutil.copytree(interrupted, tmp_path / "begun")
 
 
 @slow
-def test_killed_at_24_random_moments_a_job_ends_as_if_nothing_had_happened(
-    survive, undisturbed, tmp_path
-):
+def test_job_killed_at_24_random_moments_matches_an_undisturbed_one(survive, undisturbed, tmp_path):
     job = survive(tmp_path, *SGD, kills=24, apart=4)
     assert_ends_well(job)
     assert job.kills >= 20 and job.halves >= 2  # killed while they saved
@@ -158,7 +149,7 @@ def test_killed_at_24_random_moments_a_job_ends_as_if_nothing_had_happened(
 
 
 @slow
-def test_so_does_one_on_its_way_to_the_optimum(survive, tmp_path):
+def test_killed_search_for_the_optimum_matches_an_undisturbed_one(survive, tmp_path):
     assert_ends_well(survive(tmp_path / "whole", *OPTIMUM))
     job = survive(tmp_path / "killed", *OPTIMUM, kills=6, apart=2)
     assert_ends_well(job)
@@ -168,10 +159,8 @@ def test_so_does_one_on_its_way_to_the_optimum(survive, tmp_path):
 
 
 @slow
-def test_sigterm_in_every_phase_ends_the_job_in_good_order(
-    survive, environment, undisturbed, begun
-):
-    """Compile, save, pictures, one after the other on one job; an epoch it was already."""
+def test_sigterm_in_every_phase_ends_the_job_cleanly(survive, environment, undisturbed, begun):
+    """While compiling, saving and drawing, one after the other in one job."""
     command, saved = (*SGD, f"--workdir={begun}"), begun / "checkpoints"
     cold = environment | {"JAX_LOG_COMPILES": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     with started(cold, *command) as job:
@@ -198,7 +187,7 @@ def test_sigterm_in_every_phase_ends_the_job_in_good_order(
 
 
 @slow
-def test_sigterm_while_the_data_are_read_leaves_nothing_behind(environment, tmp_path):
+def test_sigterm_while_the_data_are_read_leaves_no_files(environment, tmp_path):
     x = np.random.default_rng(0).integers(0, 9, (20_000, 400)).astype(np.float32)
     np.savez_compressed(tmp_path / "x.npz", x_train=x, y_train=x[:, 0].astype(int))
     splits = ("--config.train_split=train[:80%]", "--config.val_split=train[80%:]")
@@ -213,7 +202,7 @@ def test_sigterm_while_the_data_are_read_leaves_nothing_behind(environment, tmp_
 
 
 def opened(files):
-    """The paths of the files that a process has open (some are closed while one looks)."""
+    """The paths of the files that a process has open (some may be closed meanwhile)."""
     paths = []
     for link in files.iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -222,7 +211,7 @@ def opened(files):
 
 
 @slow
-def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_used(survive, undisturbed, begun):
+def test_damaged_checkpoint_is_reported_and_the_one_before_it_used(survive, undisturbed, begun):
     *_, newest = checkpoint.saved_files(begun / "checkpoints")
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -234,8 +223,8 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_used(survive, und
 
 
 @slow
-def test_a_clock_that_runs_back_disturbs_nothing(survive, undisturbed, begun):
-    """Nor do checkpoints of which the older one has the later date."""
+def test_clock_that_runs_backwards_changes_nothing(survive, undisturbed, begun):
+    """Nor do checkpoints whose modification times are in the wrong order."""
     saved = checkpoint.saved_files(begun / "checkpoints")
     for age, path in enumerate(saved):
         os.utime(path, (4e9 - 1e9 * age,) * 2)
@@ -248,16 +237,16 @@ def test_a_clock_that_runs_back_disturbs_nothing(survive, undisturbed, begun):
 
 
 @slow
-def test_a_machine_with_less_memory_goes_on_in_smaller_chunks(survive, undisturbed, begun):
-    """To within rounding, as the programs are others."""
+def test_job_resumes_in_smaller_chunks(survive, undisturbed, begun):
+    """Equal to within rounding: the programs are different."""
     job = survive(begun, *(f.replace("chunk=2", "chunk=1") for f in SGD))
     assert_ends_well(job)
-    figures = [
+    losses = [
         {(line["trial"], line["epoch"]): line["val_loss"] for line in read_lines(folder)}
         for folder in (begun, undisturbed)
     ]
-    assert figures[0].keys() == figures[1].keys()
-    assert figures[0] == pytest.approx(figures[1], rel=1e-6, abs=1e-6)
+    assert losses[0].keys() == losses[1].keys()
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6, abs=1e-6)
     with np.load(begun / "params.npz") as ours, np.load(undisturbed / "params.npz") as theirs:
         np.testing.assert_allclose(ours["W"], theirs["W"], rtol=1e-4, atol=1e-6)
 
@@ -267,7 +256,7 @@ def read_lines(folder):
 
 
 @slow
-def test_a_second_job_in_the_folder_is_refused_while_the_first_lives(
+def test_second_job_in_the_folder_is_refused_while_the_first_lives(
     survive, main, environment, undisturbed, tmp_path
 ):
     with started(environment, *SGD, f"--workdir={tmp_path}") as job:
@@ -275,8 +264,7 @@ def test_a_second_job_in_the_folder_is_refused_while_the_first_lives(
         job.send_signal(signal.SIGSTOP)
         for more in ((), ("--overwrite",)):
             refused = main(*SGD, f"--workdir={tmp_path}", *more)
-            assert refused.returncode == 3 and "Traceback" not in refused.stderr
-            assert f"is in use by process {job.pid} on" in refused.stderr
+            programs.assert_one_message(refused, 3, f"is in use by process {job.pid} on")
     assert job.returncode == -signal.SIGKILL
     assert_ends_well(survive(tmp_path, *SGD))
     assert results(tmp_path) == results(undisturbed)
@@ -284,7 +272,7 @@ def test_a_second_job_in_the_folder_is_refused_while_the_first_lives(
 
 @pytest.fixture
 def mounted(tmp_path):
-    """mounted(*arguments): a folder on which that is mounted; skipped where that cannot be done."""
+    """mounted(*arguments): a folder on which that is mounted; skipped where mounting fails."""
     folders = []
 
     def mount(*arguments):
@@ -303,7 +291,7 @@ def mounted(tmp_path):
 
 
 @slow
-def test_a_disk_that_fills_up_in_mid_run_costs_nothing_that_was_saved(
+def test_disk_that_fills_up_loses_nothing_that_was_saved(
     survive, environment, undisturbed, mounted
 ):
     """The log lies on the same disk."""
@@ -329,9 +317,7 @@ def test_a_disk_that_fills_up_in_mid_run_costs_nothing_that_was_saved(
 
 
 @slow
-def test_a_folder_that_cannot_be_written_is_an_error_unless_its_job_has_ended(
-    main, undisturbed, begun, mounted
-):
+def test_read_only_folder_is_an_error_unless_its_job_has_ended(main, undisturbed, begun, mounted):
     full = mounted("--bind", "-o", "ro", str(undisturbed))
     done = main(*SGD, f"--workdir={full}")
     assert (done.returncode, done.stderr) == (0, "") and "Nothing is left to do" in done.stdout
@@ -340,8 +326,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_unless_its_job_has_ended(
         mounted("--bind", "-o", "ro", begun),
     ):
         done = main(*SGD, f"--workdir={folder}")
-        assert done.returncode == 3 and "Read-only file system" in done.stderr
-        assert done.stderr.count("main.py: ") == 1 and "Traceback" not in done.stderr
+        programs.assert_one_message(done, 3, "Read-only file system")
         assert "epoch" not in done.stdout
 
 
@@ -364,7 +349,7 @@ def write_fashion_mnist(folder):
 
 
 @slow
-def test_a_job_waits_for_its_data_and_never_takes_others(survive, alone, tmp_path):
+def test_job_needs_its_own_data_to_resume(survive, alone, tmp_path):
     here, there, folder = tmp_path / "here", tmp_path / "there", tmp_path / "w"
     write_fashion_mnist(here)
     command = ("--config=configs/default.py", "--config.num_epochs=2", "--config.batch_size=16")
@@ -379,7 +364,7 @@ def test_a_job_waits_for_its_data_and_never_takes_others(survive, alone, tmp_pat
 
 
 @slow
-def test_what_was_begun_on_the_fallback_ends_on_it(survive, alone, tmp_path):
+def test_job_begun_on_the_fallback_resumes_on_it(survive, alone, tmp_path):
     command = ("--config=configs/default.py", "--config.num_epochs=2")
     job = survive(tmp_path / "w", *command, env=alone)
     assert job.code == 0 and "TRAINING ON DIGITS INSTEAD" in job.stderr
@@ -417,9 +402,7 @@ def stalling():
 
 @slow
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 2)])
-def test_a_download_that_is_broken_off_or_stalls_leaves_no_file(
-    alone, stalling, tmp_path, number, code
-):
+def test_interrupted_or_stalled_download_leaves_no_file(alone, stalling, tmp_path, number, code):
     cache = tmp_path / "cache"
     env = alone | {"http_proxy": stalling, "XDG_CACHE_HOME": str(cache)}
     fallback, folder = "--config.dataset_fallback=", f"--workdir={tmp_path / 'w'}"
@@ -434,7 +417,7 @@ def test_a_download_that_is_broken_off_or_stalls_leaves_no_file(
 
 
 @slow
-def test_a_billion_trials_are_refused_with_the_memory_that_they_would_take(environment, tmp_path):
+def test_billion_trials_are_refused_with_the_memory_they_need(environment, tmp_path):
     (tmp_path / "billion.py").write_text(
         "from configs import digits\n"
         "def get_config():\n"
@@ -488,9 +471,7 @@ WITH_NAN, WITH_INF = (np.where(np.eye(60, 3) == 1, value, X) for value in (np.na
         ({"x_train": X[:0], "y_train": Y[:0]}, "train: The split 'train' is empty"),
     ],
 )
-def test_data_that_cannot_be_trained_on_are_refused_before_anything_is_written(
-    tmp_path, capsys, changes, text
-):
+def test_invalid_data_are_refused_before_anything_is_written(tmp_path, capsys, changes, text):
     arrays = {"x_train": X, "y_train": Y, "x_val": X, "y_val": Y} | changes
     np.savez(tmp_path / "x.npz", **arrays)
     config = default.get_config()
@@ -501,7 +482,7 @@ def test_data_that_cannot_be_trained_on_are_refused_before_anything_is_written(
     assert not (tmp_path / "w").exists()
 
 
-def test_every_test_that_the_document_names_is_there():
+def test_every_test_named_in_the_document_exists():
     text = (ROOT / "docs" / "reliability.md").read_text("utf-8")
     named = re.findall(r"`(\w+_test): (\w+)`", text)
     assert len(named) > 50

@@ -1,10 +1,7 @@
-"""Kills a job at random moments, again and again, until it has ended: python lives.py JSON
+"""Runs main.py in forks of one process that has imported everything: python lives.py JSON
 
-JSON: {"arguments": those of main.py, "folder": its --workdir, "kills": how many at most, "apart":
-checkpoints between two of them at most, "clock_runs_back": whether the time of day does}. Prints
-JSON: the exit code, the number of kills and how many of them left a checkpoint half written. Each
-life is a process of its own, forked from one that has imported everything: so it takes a fraction
-of a second to get going.
+So each of them starts in a fraction of a second. JSON has the options of `run`, which kills a job
+at random moments until it has ended, or those of `run_each`; what these return is printed as JSON.
 """
 
 import contextlib
@@ -13,6 +10,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -26,7 +24,7 @@ import main
 from softmax_jax.job import config
 
 
-def live(arguments, clock_runs_back):
+def live(arguments, clock_runs_back=False):
     """The program itself; does not return."""
     if clock_runs_back:
         time.time = lambda: 2e9 - 1000 * time.monotonic()
@@ -53,15 +51,15 @@ def checkpoints(folder):
 
 
 def fate(rng, folder, apart):
-    """A function that tells whether the moment has come to be killed.
+    """A function that tells whether it is time to kill the program.
 
-    Early, when the program is still getting ready or has just got going; after a few more
-    checkpoints and a few milliseconds; or in the middle of a save.
+    Early, while it starts; after a few more checkpoints and a few milliseconds; or in the middle of
+    a save.
     """
     kind, moment = rng.choice(("early", "late", "late", "saving")), time.monotonic() + rng.random()
     wanted, delay = checkpoints(folder)[0] + rng.randint(1, apart), rng.uniform(0, 0.01)
 
-    def has_come():
+    def is_time():
         nonlocal moment
         newest, half = checkpoints(folder)
         if kind == "early":
@@ -72,16 +70,16 @@ def fate(rng, folder, apart):
             moment = time.monotonic() + delay
         return time.monotonic() > moment
 
-    return has_come
+    return is_time
 
 
-def watch(child, has_come):
-    """The exit code of the child, or None: it was killed when its moment had come."""
+def watch(child, is_time):
+    """The exit code of the child, or None: it was killed, as it was time."""
     while True:
         gone, status = os.waitpid(child, os.WNOHANG)
         if gone:
             return os.waitstatus_to_exitcode(status)
-        if has_come():
+        if is_time():
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return None
@@ -89,21 +87,46 @@ def watch(child, has_come):
 
 
 def run(arguments, folder, kills=0, apart=6, clock_runs_back=False):
-    """One life after the other."""
+    """Runs a job again and again until it ends by itself.
+
+    kills: how often it is killed at most; apart: after how many more checkpoints at most;
+    clock_runs_back: whether the time of day does. Returns the exit code, the number of kills, and
+    how many of them left a checkpoint half written.
+    """
     rng, killed, halves = random.Random(0), 0, 0
     folder = Path(folder) / "checkpoints"
     while True:
-        has_come = fate(rng, folder, apart) if killed < kills else lambda: False
+        is_time = fate(rng, folder, apart) if killed < kills else lambda: False
         child = os.fork()
         if child == 0:
             live(arguments, clock_runs_back)
-        code = watch(child, has_come)
+        code = watch(child, is_time)
         if code is not None:
             return {"code": code, "kills": killed, "halves": halves}
         killed += 1
         halves += checkpoints(folder)[1]
 
 
+def run_each(commands):
+    """Exit code and output of main.py with each list of arguments, one after the other."""
+    found = []
+    for arguments in commands:
+        with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+            child = os.fork()
+            if child == 0:
+                os.dup2(stdout.fileno(), 1)
+                os.dup2(stderr.fileno(), 2)
+                live(arguments)
+            _, status = os.waitpid(child, 0)
+            texts = {}
+            for name, file in (("stdout", stdout), ("stderr", stderr)):
+                file.seek(0)
+                texts[name] = file.read()
+        found.append({"returncode": os.waitstatus_to_exitcode(status)} | texts)
+    return found
+
+
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
-    print(json.dumps(run(**json.loads(sys.argv[1]))))
+    options = json.loads(sys.argv[1])
+    print(json.dumps((run_each if "commands" in options else run)(**options)))

@@ -30,7 +30,7 @@ _LIGHT, _DARK = 1, 0
 
 @pytest.fixture(scope="module")
 def folders(write_run, tmp_path_factory):
-    """Two runs: a sweep whose labels are attacks, with a wide picture; and one broken off."""
+    """A sweep with hostile labels and a wide picture, and an interrupted run."""
     home = tmp_path_factory.mktemp("runs")
     write_run(home / "sweep", _HOSTILE)
     Image.new("RGB", (3000, 400), "white").save(home / "sweep" / "mistakes.png")
@@ -69,7 +69,7 @@ def browse(tmp_path_factory):
 
 @pytest.fixture
 def ask(browse, tmp_path):
-    """ask(page, script) -> what the script returns in a copy of the page that lets it run."""
+    """ask(page, script) -> the result of the script in a copy of the page without its policy."""
 
     def ask(page, script, *flags):
         source = page.read_text("utf-8")
@@ -87,7 +87,7 @@ def ask(browse, tmp_path):
 
 @pytest.fixture
 def proxy():
-    """A server that answers nothing and keeps what it is asked for: (port, [requests])."""
+    """A server that answers 404 and records the requests: (port, [requests])."""
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -109,10 +109,8 @@ def proxy():
     server.server_close()
 
 
-def test_the_page_says_nothing_and_cannot_ask_the_network_for_anything(
-    browse, pages, proxy, tmp_path
-):
-    """Its policy would tell of an attempt; a page without one shows that the proxy would, too."""
+def test_page_logs_nothing_and_makes_no_requests(browse, pages, proxy, tmp_path):
+    """The policy would log an attempt; a page without one shows that the proxy sees it."""
     port, asked = proxy
     through = f"--proxy-server=http://127.0.0.1:{port}"
     for page in pages:
@@ -130,8 +128,8 @@ def test_the_page_says_nothing_and_cannot_ask_the_network_for_anything(
     assert any("nothing is not defined" in line for line in console)
 
 
-def test_a_script_that_is_not_of_the_page_does_not_run(browse, pages, tmp_path):
-    """Even if an attack got into the page, the browser would refuse it."""
+def test_foreign_script_does_not_run(browse, pages, tmp_path):
+    """The policy blocks even a script that got into the page."""
     attacked = tmp_path / "attacked.html"
     attack = "<script>document.title = 'taken'</script></body>"
     attacked.write_text(pages[0].read_text("utf-8").replace("</body>", attack), "utf-8")
@@ -141,8 +139,8 @@ def test_a_script_that_is_not_of_the_page_does_not_run(browse, pages, tmp_path):
     assert "Content Security Policy" in line
 
 
-def test_hostile_labels_are_text(ask, pages):
-    """Without the policy, too: escaping alone is enough."""
+def test_hostile_labels_are_shown_as_text(ask, pages):
+    """Escaping alone is enough, without the policy."""
     found = ask(
         pages[0],
         "return {text: document.body.innerText, images: document.querySelectorAll('img[onerror]')"
@@ -162,7 +160,7 @@ _COLUMN = """
 """
 
 
-def test_a_click_sorts_and_another_turns_the_order_round(ask, pages):
+def test_click_sorts_and_second_click_reverses(ask, pages):
     found = ask(
         pages[0],
         _COLUMN
@@ -186,7 +184,7 @@ def test_a_click_sorts_and_another_turns_the_order_round(ask, pages):
     assert sorted_columns == 1
 
 
-def test_what_is_missing_is_sorted_last_either_way(ask, pages):
+def test_missing_values_are_sorted_last_in_both_orders(ask, pages):
     found = ask(
         pages[0],
         _COLUMN
@@ -206,7 +204,7 @@ def test_what_is_missing_is_sorted_last_either_way(ask, pages):
 
 
 @pytest.mark.parametrize("width", [500, 900, 1600])
-def test_nothing_sticks_out_of_the_page(ask, pages, width):
+def test_page_fits_any_window_width(ask, pages, width):
     script = (
         "const right = (element) => element.getBoundingClientRect().right;"
         "return [document.documentElement.scrollWidth, innerWidth, "
@@ -219,8 +217,8 @@ def test_nothing_sticks_out_of_the_page(ask, pages, width):
         assert max(rights) <= width
 
 
-def test_light_and_dark_follow_the_system(browse, pages, tmp_path):
-    """The ground of the page in a corner, and its darkest or brightest ink."""
+def test_colours_follow_the_system_scheme(browse, pages, tmp_path):
+    """The background in a corner, and the darkest or brightest ink."""
     shades = {}
     for scheme in (_LIGHT, _DARK):
         shot = tmp_path / f"{scheme}.png"
@@ -235,8 +233,8 @@ def test_light_and_dark_follow_the_system(browse, pages, tmp_path):
     assert ground < 40 and ink > 200
 
 
-def test_it_prints_dark_on_white_whatever_the_system(browse, pages, tmp_path):
-    """The PDF has the ink of the light page, and neither ground of the dark one."""
+def test_page_prints_dark_on_white_under_either_scheme(browse, pages, tmp_path):
+    """The PDF has the ink of the light page and neither background of the dark one."""
     printed = tmp_path / "report.pdf"
     browse(pages[1], f"--print-to-pdf={printed}", f"--blink-settings=preferredColorScheme={_DARK}")
     content = printed.read_bytes()
@@ -247,7 +245,7 @@ def test_it_prints_dark_on_white_whatever_the_system(browse, pages, tmp_path):
 
 
 def _fills(pdf):
-    """The colours, 0 to 255, that something in a PDF is filled with."""
+    """The fill colours (0 to 255) in a PDF."""
     drawn = b""
     for stream in re.findall(rb"stream\r?\n(.*?)endstream", pdf, re.DOTALL):
         with contextlib.suppress(zlib.error):  # what is not compressed is no drawing

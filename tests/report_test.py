@@ -1,4 +1,4 @@
-"""The page of a report: what it reads, what it tells, and that nothing in a run is markup."""
+"""The report page: what it reads, what it shows, and that no text of a run becomes markup."""
 
 import base64
 import copy
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from softmax_jax import plots, report, runs
+from softmax_jax import charts, report, runs
 from softmax_jax.data import DataError
 from softmax_jax.host import WORKDIR, JobError
 from softmax_jax.report import render
@@ -43,13 +43,13 @@ class _Reader(HTMLParser):
         self.parsed, self.open = Parsed([], []), []
 
     def handle_starttag(self, tag, attrs):
-        assert len(dict(attrs)) == len(attrs), "an attribute is there twice"
+        assert len(dict(attrs)) == len(attrs), "an attribute occurs twice"
         self.parsed.elements.append((tag, dict(attrs)))
         if tag not in _VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag, "an element is closed that is not the last opened"
+        assert self.open.pop() == tag, "elements are not nested"
 
     def handle_data(self, data):
         if data.strip():
@@ -57,7 +57,7 @@ class _Reader(HTMLParser):
 
 
 def parse(html):
-    """Takes a page apart; fails where an element is not closed, or an attribute doubled."""
+    """Parses a page; fails on an unclosed element or a repeated attribute."""
     reader = _Reader()
     reader.feed(html)
     reader.close()
@@ -85,20 +85,20 @@ def unfinished(run):
         for trial, epochs in run.metrics.items()
     }
     nothing = {"summary": {}, "trials": [], "settings": [], "label_names": (), "figures": {}}
-    return run._replace(name="broken off", metrics=metrics, **nothing)
+    return run._replace(name="interrupted", metrics=metrics, **nothing)
 
 
 @pytest.fixture
 def no_charts(monkeypatch):
-    """Pages without their charts, which have tests of their own: many are made faster."""
+    """Renders pages without charts, which have their own tests: much faster."""
     for name in ("curve_chart", "sweep_chart"):
-        monkeypatch.setattr(plots, name, lambda *_: "<svg></svg>")
+        monkeypatch.setattr(charts, name, lambda *_: "<svg></svg>")
 
 
 # Reading a folder.
 
 
-def test_read_takes_a_finished_run_whole(run, run_folder):
+def test_read_loads_a_finished_run(run, run_folder):
     assert run.name == "my run" and run.finished
     assert run.config["config"]["learning_rate"] == 0.1
     assert run.label_names == ("ant", "bee", "cat")
@@ -109,7 +109,7 @@ def test_read_takes_a_finished_run_whole(run, run_folder):
         assert run.metrics[line["trial"]][line["epoch"]]["val_loss"] == line["val_loss"]
 
 
-def test_read_needs_the_config_alone(run_folder, tmp_path):
+def test_read_requires_only_the_config(run_folder, tmp_path):
     (tmp_path / "config.json").write_text((run_folder / "config.json").read_text())
     run = read(tmp_path)
     assert not run.finished
@@ -117,7 +117,7 @@ def test_read_needs_the_config_alone(run_folder, tmp_path):
     assert "No epoch has been finished yet." in parse(render([run])).texts
 
 
-def test_read_leaves_out_a_last_line_torn_at_any_byte(run_folder):
+def test_read_ignores_a_torn_last_line(run_folder):
     path = run_folder / "metrics.jsonl"
     whole, expected = path.read_bytes(), read(run_folder).metrics
     del expected[7][4]
@@ -126,7 +126,7 @@ def test_read_leaves_out_a_last_line_torn_at_any_byte(run_folder):
         assert read(run_folder).metrics == expected
 
 
-def test_read_makes_null_nan_and_drops_what_is_no_number(run_folder):
+def test_read_maps_null_to_nan_and_drops_non_numbers(run_folder):
     line = {"trial": 0, "epoch": 1, "val_loss": None, "why": "text", "train_loss": 1}
     (run_folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     values = read(run_folder).metrics[0][1]
@@ -141,7 +141,7 @@ def test_read_makes_null_nan_and_drops_what_is_no_number(run_folder):
         '{"trial": 0, "epoch": 1, "x": 1' + 400 * "0" + "}", "[" * 100_000, "",
     ],
 )  # fmt: skip
-def test_read_names_a_damaged_line_before_the_last(run_folder, line):
+def test_read_names_a_damaged_line(run_folder, line):
     path = run_folder / "metrics.jsonl"
     first, *rest = path.read_text().splitlines()
     path.write_text("\n".join([first, line, *rest]) + "\n")
@@ -171,7 +171,7 @@ def test_read_names_a_damaged_file(run_folder, name, content):
         read(run_folder)
 
 
-def test_read_refuses_a_folder_without_a_run(tmp_path):
+def test_read_rejects_a_folder_without_a_run(tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(DataError, match="holds no run: there is no config.json"):
             read(folder)
@@ -180,7 +180,7 @@ def test_read_refuses_a_folder_without_a_run(tmp_path):
 # Writing the page.
 
 
-def test_report_is_a_file_of_its_own_in_utf8(run_folder, tmp_path):
+def test_report_is_one_utf8_file(run_folder, tmp_path):
     """JSON and .npz can hold halves of surrogate pairs, which have no UTF-8."""
     config = run_folder / "config.json"
     config.write_text(config.read_text().replace('"cpu"', '"\\ud800cpu"'))
@@ -190,13 +190,13 @@ def test_report_is_a_file_of_its_own_in_utf8(run_folder, tmp_path):
     assert "?cpu" in content
 
 
-def test_report_that_cannot_be_written_is_an_error_of_its_own(run_folder, tmp_path):
+def test_report_that_cannot_be_written_is_a_job_error(run_folder, tmp_path):
     with pytest.raises(JobError, match="cannot be written: No such file") as caught:
         report.report([run_folder], tmp_path / "none" / "report.html")
     assert caught.value.exit_code == WORKDIR
 
 
-def test_report_of_a_damaged_run_leaves_the_old_page(run_folder, tmp_path):
+def test_report_of_a_damaged_run_keeps_the_old_page(run_folder, tmp_path):
     (tmp_path / "report.html").write_text("old")
     np.savez(run_folder / "params.npz", W=1)
     before = os.listdir(tmp_path)
@@ -225,7 +225,7 @@ def test_page_compares_several_runs_first(run, unfinished):
     assert len(set(all_ids)) == len(all_ids)
 
 
-def test_page_loads_nothing_and_runs_its_own_script_alone(run):
+def test_page_loads_nothing_and_runs_only_its_own_script(run):
     html = render([run])
     parsed = parse(html)
     sources = [link for key in ("src", "href", "data") for link in parsed.attributes(key)]
@@ -241,7 +241,7 @@ def test_page_loads_nothing_and_runs_its_own_script_alone(run):
     assert not [key for _, a in parsed.elements for key in a if key.startswith("on")]
 
 
-def test_page_repeats(run):
+def test_page_is_deterministic(run):
     assert render([run]) == render([run])
 
 
@@ -249,14 +249,14 @@ HOSTILE = "</script><script>alert('1')</script>\"><img src=x onerror=alert(2)>&a
 
 
 def _poison(value):
-    """Every text becomes an attack, and every dictionary gets a key that is one."""
+    """Replaces every text by an attack, and adds an attacking key to every dictionary."""
     if isinstance(value, dict):
         return {key: _poison(item) for key, item in value.items()} | {HOSTILE: HOSTILE}
     return HOSTILE if isinstance(value, str) else value
 
 
-def test_page_shows_an_attack_in_any_text_as_text(write_run, tmp_path):
-    """The page has no element and no attribute that it would not have had anyway."""
+def test_page_escapes_every_text(write_run, tmp_path):
+    """The page gains no element and no attribute."""
     folder = write_run(tmp_path / "<b>evil", [f"{HOSTILE}{n}" for n in range(3)])
     for name in ("config.json", "summary.json"):
         content = _poison(json.loads((folder / name).read_text()))
@@ -284,8 +284,8 @@ def test_page_shows_an_attack_in_any_text_as_text(write_run, tmp_path):
 
 @pytest.mark.parametrize("part", ["config", "summary"])
 @pytest.mark.usefixtures("no_charts")
-def test_page_takes_values_of_any_kind(run, part):
-    """Each value of config.json and summary.json in turn becomes what no run would write."""
+def test_page_accepts_values_of_any_type(run, part):
+    """Replaces each value of config.json and summary.json in turn by an unexpected one."""
     whole, count = getattr(run, part), 0
     for path in _paths(whole):
         for value in (None, "x", 1e308, [[1, 2], [3]], [{"a": {}}], {"b": [None]}):
@@ -314,7 +314,7 @@ def _set(value, path, new):
 
 
 @pytest.mark.parametrize("huge", [1e308, -1e308])
-def test_page_takes_losses_of_any_size(run, huge):
+def test_page_accepts_losses_of_any_size(run, huge):
     run.metrics[0][1]["val_loss"] = run.metrics[0][2]["train_loss"] = huge
     for row, sign in zip(run.settings, (1, -1, 1, -1), strict=True):
         row["val_loss_mean"] = str(sign * huge)
@@ -323,7 +323,7 @@ def test_page_takes_losses_of_any_size(run, huge):
     parse(render([run, run]))
 
 
-# What the page says.
+# What the page shows.
 
 
 def test_card_leads_with_the_test_metrics_and_their_intervals(run):
@@ -338,7 +338,7 @@ def test_card_leads_with_the_test_metrics_and_their_intervals(run):
     assert texts[texts.index("finished") + 1] == "val accuracy"
 
 
-def test_card_of_an_unfinished_run_tells_its_best_trial_so_far(unfinished):
+def test_card_of_an_unfinished_run_names_its_best_trial(unfinished):
     best = runs.chosen_trial(unfinished)
     losses = {trial: epochs[3]["val_loss"] for trial, epochs in unfinished.metrics.items()}
     assert losses[best] == min(losses.values())
@@ -351,7 +351,7 @@ def test_card_of_an_unfinished_run_tells_its_best_trial_so_far(unfinished):
 
 
 @pytest.mark.usefixtures("no_charts")
-def test_notices_say_what_makes_the_metrics_doubtful(run):
+def test_notices_name_what_makes_the_metrics_doubtful(run):
     run.config["config"]["dataset"] = "fashion_mnist"
     run.summary.update(val_is_test=True, diverged=3)
     optimistic = "Validation and test share examples: the test metrics are optimistic."
@@ -383,7 +383,7 @@ def test_metrics_have_a_column_per_split_or_per_run(run, unfinished):
     assert "There are no metrics yet." in topic("metrics", unfinished._replace(metrics={})).texts
 
 
-def test_configuration_is_listed_and_what_differs_leads(run):
+def test_configuration_lists_differing_fields_first(run):
     fields = runs.configuration([run])
     assert fields["sweep.l2"] == ["0.0, 0.01"] and fields["versions.jax"] == ["0.10.2"]
     config = run.config["config"] | {"learning_rate": 0.5, "note": "x", "dataset": "other"}
@@ -398,7 +398,7 @@ def test_configuration_is_listed_and_what_differs_leads(run):
     assert len(topic("configuration", run, changed).with_class("differs")) == 4
 
 
-def test_curves_show_the_chosen_trial_as_it_was_recorded(run):
+def test_curves_show_the_recorded_values_of_the_chosen_trial(run):
     parsed = topic("curves", run)
     for epoch, values in run.metrics[runs.chosen_trial(run)].items():
         for name, value in values.items():
@@ -407,15 +407,15 @@ def test_curves_show_the_chosen_trial_as_it_was_recorded(run):
     assert len([e for e in parsed.with_class("line") if "faint" in e[1]["class"]]) == 2 * 7
 
 
-def test_curves_of_many_trials_are_a_sample(run):
+def test_curves_of_many_trials_are_sampled(run):
     parsed = topic("curves", run._replace(metrics={k: run.metrics[k % 8] for k in range(1000)}))
     faint = [e for e in parsed.with_class("line") if "faint" in e[1]["class"]]
     assert 100 <= len(faint) <= 200
     assert "100 of 999 other trials" in parsed.texts
 
 
-def test_curves_are_not_flattened_by_a_trial_that_blew_up(run):
-    """The chosen trial still takes a quarter of the height, whatever the others do."""
+def test_curves_ignore_the_scale_of_a_diverged_trial(run):
+    """The chosen trial still spans a quarter of the height."""
     trial = runs.chosen_trial(run)
     run.metrics[5 if trial != 5 else 6][2]["val_loss"] = 1e6
     html = render([run])
@@ -430,11 +430,11 @@ def test_curves_are_not_flattened_by_a_trial_that_blew_up(run):
 def test_curves_of_several_runs_are_overlaid(run, unfinished):
     parsed = topic("curves-compared", run, unfinished)
     assert len(parsed.with_class("line")) == 4
-    assert {"my run, val loss", "broken off, val accuracy"} <= set(parsed.texts)
+    assert {"my run, val loss", "interrupted, val accuracy"} <= set(parsed.texts)
     for metrics in unfinished.metrics.values():
         for values in metrics.values():
             del values["val_loss"], values["val_accuracy"]
-    assert "broken off, train loss" in topic("curves-compared", run, unfinished).texts
+    assert "interrupted, train loss" in topic("curves-compared", run, unfinished).texts
     assert not [t for t in topic("curves", unfinished).texts if t.startswith("val loss")]
 
 
@@ -461,7 +461,7 @@ def test_sweep_has_a_panel_per_axis_and_a_heat_map(run):
     assert {0.0: "l2 0.01", 0.01: "l2 0"}[chosen["l2"]] in parsed.texts  # the other, faint
 
 
-def test_sweep_leaves_out_a_diverged_setting(run):
+def test_sweep_omits_a_diverged_setting(run):
     for row in run.settings:
         if (
             float(row["learning_rate"])
@@ -479,7 +479,7 @@ def test_sweep_without_a_winner_is_faint(run):
     assert not parsed.with_class("star")
 
 
-def test_sweep_of_random_draws_has_points(run):
+def test_sweep_of_random_draws_has_marks(run):
     """Every setting differs from every other in both axes: no lines, but a mark each."""
     draws = [{"learning_rate": str(0.01 * 1.1**k), "l2": str(1e-5 * 1.3**k)} for k in range(30)]
     parsed = topic("sweep", run._replace(settings=[run.settings[0] | draw for draw in draws]))
@@ -488,7 +488,7 @@ def test_sweep_of_random_draws_has_points(run):
 
 
 @pytest.mark.usefixtures("no_charts")
-def test_sweep_and_tables_are_left_out_where_nothing_was_swept(run, unfinished):
+def test_sweep_and_tables_are_omitted_without_a_sweep(run, unfinished):
     assert topic("sweep", unfinished) is topic("trials", unfinished) is None
     single = run._replace(settings=run.settings[:1], trials=run.trials[:1])
     assert topic("sweep", single) is topic("trials", single) is topic("settings", single) is None
@@ -497,7 +497,7 @@ def test_sweep_and_tables_are_left_out_where_nothing_was_swept(run, unfinished):
 
 
 @pytest.mark.usefixtures("no_charts")
-def test_tables_mark_what_was_selected(run):
+def test_tables_mark_the_selected_row(run):
     trial = run.summary["selected"]["trial"]
     for heading, rows, number in (("trials", 8, trial), ("settings", 4, trial // 2)):
         parsed = topic(heading, run)
@@ -509,7 +509,7 @@ def test_tables_mark_what_was_selected(run):
 
 
 @pytest.mark.usefixtures("no_charts")
-def test_figures_are_inlined_less_those_drawn_as_charts(run, picture):
+def test_figures_are_inlined_except_those_drawn_as_charts(run, picture):
     images = [a for name, a in topic("figures", run, run).elements if name == "img"]
     captions = ["my run: confusion", "my run: confusion", "my run: weights", "my run: weights"]
     assert [image["alt"] for image in images] == captions
@@ -518,7 +518,7 @@ def test_figures_are_inlined_less_those_drawn_as_charts(run, picture):
 
 
 @pytest.mark.usefixtures("no_charts")
-def test_times_are_as_long_as_their_seconds(run):
+def test_time_bars_are_proportional_to_seconds(run):
     longer = run._replace(summary=run.summary | {"seconds": {"training": 8.0}})
     parsed = topic("time", run, longer)
     assert parsed.attributes("style") == ["width:6.25%", "width:18.75%", "width:100.00%"]
@@ -560,7 +560,7 @@ def test_times_are_as_long_as_their_seconds(run):
         ({"a": {"a": {"a": {"a": {"a": 1}}}}}, ["a", "a", "a", "a", "…"], []),
     ],
 )
-def test_more_metrics_are_shown_by_their_shape(run, value, texts, shades):
+def test_more_metrics_are_laid_out_by_shape(run, value, texts, shades):
     run.summary["test"]["new_metric"] = run.summary["new_metric"] = value
     parsed = topic("more-metrics", run)
     assert parsed.texts[1 : 2 + len(texts)] == ["new metric", *texts]
@@ -577,13 +577,13 @@ def test_numbers_have_four_decimals_or_three_digits():
 
 
 @pytest.mark.parametrize("value", [None, "x", "nan", math.inf, 10**400, [], {}])
-def test_what_is_no_finite_number_is_none(value):
+def test_finite_is_none_for_anything_else(value):
     assert runs.finite(value) is None
 
 
 @pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize("metric, order", [("val_loss", [2, 3, 0, 1]), ("val_top5", [0, 3, 2, 1])])
-def test_rows_are_ordered_by_the_metric_and_what_is_missing_is_last(run, metric, order):
+def test_rows_are_ordered_by_the_metric_with_missing_values_last(run, metric, order):
     run.config["config"]["select_metric"] = metric
     values = ["0.3", "nan", "0.123456789", "0.2"]
     rows = [{"trial": str(k), metric: v, "l2": f"1e-0{k + 1}"} for k, v in enumerate(values)]
@@ -598,7 +598,7 @@ def test_rows_are_ordered_by_the_metric_and_what_is_missing_is_last(run, metric,
 
 
 @pytest.mark.usefixtures("no_charts")
-def test_rows_beyond_a_thousand_are_counted(run):
+def test_rows_beyond_a_thousand_are_only_counted(run):
     rows = [{"trial": str(n), "val_loss": str(2000 - n)} for n in range(1500)]
     parsed = topic("trials", run._replace(trials=rows))
     assert parsed.count("tr") == 1001

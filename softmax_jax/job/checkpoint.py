@@ -1,10 +1,10 @@
-"""Checkpoints: the state of a job in files that verify, so that a killed job can resume.
+"""Checkpoints: the state of a job in files that can be verified, so that a killed job can resume.
 
 The file is an ordinary `.npz` that is sealed with a digest of itself: an uncompressed zip of `.npy`
 members (so NumPy's own `np.load` opens it) and a JSON member, `manifest.json`. A zip may end with a
 comment: here it is a mark and a SHA-256 in hexadecimal, the last 64 bytes of the file. The digest
-is that of the file with the character 0 in their place, and nothing of a file is used before it
-agrees: one changed bit, anywhere, is noticed.
+is that of the file with the character 0 in their place. It is verified before anything in the file
+is used, so a single changed bit is detected anywhere.
 
     np.load("00000010.npz")["params/W"]
 """
@@ -18,14 +18,18 @@ import re
 import time
 import zipfile
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from softmax_jax.host import WORKDIR, JobError, replacing
 from softmax_jax.job import processes, workdir
 from softmax_jax.sweep import chunks
 from softmax_jax.sweep.result import Collection
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _FORMAT = 3  # to be raised when the meaning of a file changes
 _MANIFEST = "manifest.json"  # stored, not compressed, in this and all later formats
@@ -33,9 +37,13 @@ _MARK, _BLANK = b"softmax_jax checkpoint, SHA-256 ", b"0" * 64
 
 
 class Checkpoint(NamedTuple):
-    """The state of a job: arrays by name, and facts (anything that JSON can hold).
+    """The state of a job.
 
-    number: its place among the checkpoints of the job; job: the digest of what the job is.
+    Attributes:
+      number: its place among the checkpoints of the job, from 1.
+      job: the digest of the job's identity.
+      arrays: by name.
+      facts: anything that JSON can hold.
     """
 
     number: int
@@ -45,11 +53,18 @@ class Checkpoint(NamedTuple):
 
 
 class DamagedError(Exception):
-    """A file that is not, or is no longer, what `write` wrote; the message ends a sentence."""
+    """A file that `write_sealed` did not write, or that has changed since.
+
+    The message completes the sentence 'FILE is damaged: ...'.
+    """
 
 
-def write_sealed(file: BinaryIO, checkpoint: Checkpoint):
-    """Writes a sealed checkpoint into a new file. Raises ValueError for arrays of objects."""
+def write_sealed(file: BinaryIO, checkpoint: Checkpoint) -> None:
+    """Writes a sealed checkpoint into a new file.
+
+    Raises:
+      ValueError: an array holds Python objects.
+    """
     hashed = _Hashed(file)
     arrays = {name: np.asarray(array) for name, array in checkpoint.arrays.items()}
     manifest = {
@@ -59,7 +74,7 @@ def write_sealed(file: BinaryIO, checkpoint: Checkpoint):
         "facts": checkpoint.facts,
         "dtypes": {name: a.dtype.name for name, a in arrays.items() if _is_foreign(a.dtype)},
     }
-    with zipfile.ZipFile(hashed, "w") as archive:  # uncompressed
+    with zipfile.ZipFile(hashed, "w") as archive:  # type: ignore[call-overload]  # uncompressed
         archive.comment = _MARK + _BLANK
         archive.writestr(zipfile.ZipInfo(_MANIFEST), json.dumps(manifest))
         for name, array in arrays.items():
@@ -72,9 +87,12 @@ def write_sealed(file: BinaryIO, checkpoint: Checkpoint):
 
 
 def read_sealed(path: Path) -> Checkpoint:
-    """The checkpoint, verified to the last bit.
+    """The checkpoint in a file, verified to the last bit.
 
-    Raises DamagedError; JobError (exit code 3) for one of another version of this program; OSError.
+    Raises:
+      DamagedError: the file is not as `write_sealed` wrote it.
+      JobError: its format is that of another version of this program (exit code 3).
+      OSError: it cannot be read.
     """
     content = _verified(path)
     try:
@@ -90,14 +108,12 @@ def read_sealed(path: Path) -> Checkpoint:
         return Checkpoint(manifest["number"], manifest["job"], arrays, manifest["facts"])
     except (JobError, MemoryError):
         raise
-    except (
-        Exception
-    ) as error:  # sealed, yet not by `write_sealed`: whatever the unpacking stumbles over
-        raise DamagedError(f"it makes no sense: {type(error).__name__}: {error}") from error
+    except Exception as error:  # sealed, but not by `write_sealed`: it may fail in any way
+        raise DamagedError(f"its content is invalid: {type(error).__name__}: {error}") from error
 
 
 def _verified(path):
-    """The content of a file whose digest is right."""
+    """The content of a file whose digest matches."""
     with open(path, "rb") as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(max(size - len(_MARK + _BLANK), 0))
@@ -108,7 +124,7 @@ def _verified(path):
     digest = hashlib.sha256(memoryview(content)[: -len(_BLANK)])
     digest.update(_BLANK)
     if digest.hexdigest().encode() != content[-len(_BLANK) :]:
-        raise DamagedError("its SHA-256 is not the one that it ends with")
+        raise DamagedError("its SHA-256 does not match the one at its end")
     return content
 
 
@@ -140,28 +156,30 @@ def _foreign(name):
 
 
 class _Hashed:
-    """A file that can be written from front to back only, with the digest of what was."""
+    """A file that can only be written from front to back, with the digest of what was written."""
 
-    def __init__(self, file):
+    def __init__(self, file: BinaryIO):
         self._file, self.digest = file, hashlib.sha256()
 
-    def write(self, data):
+    def write(self, data: "Buffer") -> int:
         self.digest.update(data)
         return self._file.write(data)
 
-    def flush(self):
+    def flush(self) -> None:
         self._file.flush()
 
 
 _FILE_NAME = re.compile(r"[0-9]{8,}\.npz")
 
 
-def save(folder: Path, checkpoint: Checkpoint, keep: int):
+def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     """Writes the checkpoint durably, then deletes all but the last `keep` (from 1).
 
-    Whenever the process is killed, the files that are there are whole. A checkpoint of the same
-    number is replaced. Raises JobError (exit code 3) where the folder cannot be written; the
-    earlier checkpoints are then as they were.
+    Whenever the process is killed, every checkpoint in the folder is intact. One of the same number
+    is replaced.
+
+    Raises:
+      JobError: the folder cannot be written (exit code 3); the earlier checkpoints are unchanged.
     """
     path = folder / f"{checkpoint.number:08d}.npz"
     try:
@@ -173,20 +191,26 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int):
     except OSError as error:
         raise JobError(
             f"The checkpoint {path} cannot be written: {error.strerror or error}. The earlier ones "
-            "are whole: correct that and give the same command again, which resumes the job.",
+            "are intact: fix that and repeat the command, which resumes the job.",
             WORKDIR,
         ) from error
 
 
 def restore(folder: Path, job: str) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole (None: there is none), and a warning per damaged one.
+    """The newest intact checkpoint (None: there is none), and a warning for each damaged one.
 
-    A damaged one is renamed to *.damaged, and the one before it is tried. What a killed process
-    was about to write is deleted, so this is for the holder of the folder's lock. Raises JobError
-    (exit code 3) for a checkpoint of another job, or of another format than this program's, and
-    where the folder cannot be read.
+    A damaged one is renamed to *.damaged, and the one before it is tried. Half-written files are
+    deleted, so only the holder of the folder's lock may call this.
+
+    Args:
+      folder: of the checkpoints; it need not exist.
+      job: the digest of the job's identity.
+
+    Raises:
+      JobError: the newest intact one belongs to another job or has another format, or the folder
+        cannot be read (exit code 3).
     """
-    warnings = []
+    warnings: list[str] = []
     try:
         for half in folder.glob("*.npz.*.tmp"):
             half.unlink(missing_ok=True)
@@ -197,7 +221,8 @@ def restore(folder: Path, job: str) -> tuple[Checkpoint | None, list[str]]:
                 aside = path.with_name(f"{path.name}.damaged")
                 path.replace(aside)
                 warnings.append(
-                    f"{path} is damaged: {error}. It is now {aside.name}, and not used."
+                    f"{path} is damaged: {error}. It has been renamed to {aside.name}, and is not "
+                    "used."
                 )
     except OSError as error:
         raise JobError(
@@ -207,7 +232,7 @@ def restore(folder: Path, job: str) -> tuple[Checkpoint | None, list[str]]:
 
 
 def saved_files(folder: Path) -> list[Path]:
-    """The files of the checkpoints in the folder, by number; of other files nothing is said."""
+    """The checkpoints in the folder, ordered by number; other files are ignored."""
     with contextlib.suppress(FileNotFoundError):
         names = [name for name in os.listdir(folder) if _FILE_NAME.fullmatch(name)]
         return [folder / name for name in sorted(names, key=_number)]
@@ -231,34 +256,49 @@ def _number(name):
 class Progress:
     """The checkpoints of one job: what was found at the start, and when the next one is due.
 
-    arrays, pending: of the collection, and the remaining work; None and None for a fresh job.
-    seconds: of training in earlier runs. number: of the last checkpoint (0: there is none). Only
-    the first process writes; all agree on when.
+    Only the first process writes; all agree on when.
+
+    Args:
+      folder: of the checkpoints.
+      job: the identity of the job.
+      config: its fields `keep` and `checkpoint_seconds` are used.
+
+    Attributes:
+      arrays, pending: the state of the collection, and the remaining chunks; None for a fresh job.
+      seconds: of training in earlier runs.
+      number: of the last checkpoint; 0: there is none.
+      warnings: one for each damaged checkpoint.
+
+    Raises:
+      JobError: the checkpoints cannot be used (exit code 3).
     """
 
-    def __init__(self, folder, job, config):
+    def __init__(self, folder: Path, job: dict, config: ConfigDict):
         self._folder, self._digest = folder, workdir.digest(job)
         self._keep, self._every = config.keep, config.checkpoint_seconds
         found, self.warnings = restore(folder, self._digest)
         self.number = found.number if found else 0
         self.seconds = found.facts["seconds"] if found else 0.0
         self._started = self._saved = time.monotonic()
-        self.arrays, self.pending = _unpack_progress(found) if found else (None, None)
+        self.arrays: dict[str, np.ndarray] | None = None
+        self.pending: list[chunks.Pending] | None = None
+        if found:
+            self.arrays, self.pending = _unpack_progress(found)
 
-    def collection(self, run) -> Collection:
+    def collection(self, run: chunks.Run) -> Collection:
         """What the job has measured so far."""
         return Collection(run) if self.arrays is None else Collection.restored(run, self.arrays)
 
-    def training_seconds(self):
-        """Of this run and of those before it."""
+    def training_seconds(self) -> float:
+        """Seconds of training in this run and those before it."""
         return self.seconds + time.monotonic() - self._started
 
-    def agree(self, stop):
+    def agree(self, stop: processes.Stop) -> tuple[int, bool]:
         """(the signal to stop, or 0; whether a checkpoint is due): the same in every process."""
         return processes.agree(stop.requested, time.monotonic() - self._saved >= self._every)
 
-    def save(self, collection, epoch):
-        """A checkpoint after this step of the training."""
+    def save(self, collection: Collection, epoch: chunks.Epoch) -> None:
+        """Saves a checkpoint after this epoch or segment of one."""
         saved, pending = chunks.pack(chunks.pending_after(epoch))
         arrays = {f"collection/{name}": array for name, array in collection.arrays().items()}
         arrays |= {f"pending/{name}": array for name, array in saved.items()}

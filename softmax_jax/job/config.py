@@ -1,6 +1,6 @@
-"""The fields of a config, what is wrong with one, and the flags that it comes from.
+"""The rules of a config's fields, the problems of a config, and the flags that set its fields.
 
-All problems are found before anything is compiled, and are one message with exit code 2.
+All problems are found before anything is compiled, and reported in one message with exit code 2.
 """
 
 import difflib
@@ -8,22 +8,23 @@ import math
 import re
 import sys
 import traceback
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from softmax_jax import losses, model, train, vocabulary
+from softmax_jax.data.dataset import Splits
 from softmax_jax.host import USAGE, JobError
 from softmax_jax.hyperparameters import TABLE, TRACED
 from softmax_jax.sweep import result
 
 
 class Rule(NamedTuple):
-    """accepts(value) -> bool, and the end of the sentence 'FIELD must be ...'."""
+    """What a field may hold: accepts(value) -> bool, and the end of 'FIELD must be ...'."""
 
-    accepts: Callable
+    accepts: Callable[[Any], Any]
     text: str
 
 
@@ -71,7 +72,7 @@ _YES_OR_NO = Rule(lambda value: isinstance(value, bool), "True or False")
 _DEVICES = Rule(lambda v: v == -1 or _whole(1).accepts(v), "-1 or a whole number from 1")
 _SPLIT = Rule(lambda value: isinstance(value, str) and value, "a split such as 'train[:80%]'")
 
-# 'cross_entropy' goes by way of the logits; the exact loss without them has a name of its own.
+# 'cross_entropy' computes the logits; the exact loss without them has another name.
 WITHOUT_LOGITS = {"linear_cross_entropy": vocabulary.EXACT} | {
     name: name for name in vocabulary.OBJECTIVES if name != vocabulary.EXACT
 }
@@ -118,20 +119,20 @@ RULES = {
 AXES = {row.name: row.config_field for row in TABLE}
 
 
-def field_value(config, name):
-    """The field of that name, a dot leading into a field of fields; None where it is missing."""
+def field_value(config: ConfigDict, name: str) -> Any:
+    """The value of a field, a dot leading into a field of fields; None where it is missing."""
     for part in name.split("."):
         config = config[part] if part in config else None
     return config
 
 
-def axis_values(config, name) -> tuple:
+def axis_values(config: ConfigDict, name: str) -> tuple:
     """The values of an axis: those of the sweep, or the single one of the scalar field."""
     return tuple(config.sweep[name]) or (field_value(config, AXES[name]),)
 
 
-def cost_problems(cost_matrix, label_names) -> list[str]:
-    """What is wrong with a cost matrix for these classes, a line each."""
+def cost_problems(cost_matrix: Any, label_names: Sequence[str]) -> list[str]:
+    """The problems of a cost matrix for these classes, a line each."""
     form = f"cost_matrix must have a row of costs for each of the {len(label_names)} classes"
     rows = cost_matrix if isinstance(cost_matrix, tuple | list) else ()
     if len(rows) != len(label_names) or not all(isinstance(row, tuple | list) for row in rows):
@@ -150,14 +151,14 @@ def _is_finite_cost(cost):
 _DATA_FIELDS = ("dataset", "dataset_fallback", "data_dir", "train_split", "val_split", "test_split")
 
 
-def config_problems(config) -> list[str]:
-    """Every problem of the config that shows without its data, a line each."""
+def config_problems(config: ConfigDict) -> list[str]:
+    """Every problem of the config that can be found without its data, a line each."""
     found = _unknown(config) + _out_of_range(config) + _sweep_problems(config)
     return found or _contradictions(config)
 
 
-def problems_with(config, splits) -> list[str]:
-    """The problems that show once the data are there."""
+def problems_with(config: ConfigDict, splits: Splits) -> list[str]:
+    """The problems of the config with these data, a line each."""
     if _unknown(config) or not isinstance(config.sweep.batch_size, tuple | list):
         return []
     found = cost_problems(config.cost_matrix, splits.label_names) if config.cost_matrix else []
@@ -171,13 +172,13 @@ def problems_with(config, splits) -> list[str]:
     ]
 
 
-def names_data(config):
-    """Whether the fields that say which data to load are all there and in range."""
-    return all(name in config and RULES[name].accepts(config[name]) for name in _DATA_FIELDS)
+def names_data(config: ConfigDict) -> bool:
+    """Whether the fields that name the data are all there and in range."""
+    return all(name in config and bool(RULES[name].accepts(config[name])) for name in _DATA_FIELDS)
 
 
-def refuse(problems):
-    """Raises one JobError that names all problems, if there are any."""
+def refuse(problems: Sequence[str]) -> None:
+    """Raises one JobError (exit code 2) that names all problems, if there are any."""
     if problems:
         raise JobError("The config cannot be run:\n" + "\n".join(f"  {line}" for line in problems))
 
@@ -254,7 +255,7 @@ def _contradictions(config):
 
 
 def _loss_problems(config):
-    """What a loss without logits needs, and what it does not have."""
+    """What a loss without logits needs, and what it does not support."""
     samples = WITHOUT_LOGITS.get(config.loss, vocabulary.EXACT) != vocabulary.EXACT
     drawn = axis_values(config, "num_samples")
     if samples and min(drawn) < 1:
@@ -280,7 +281,7 @@ def _zip_problems(config):
 
 
 def _not_for_the_optimum(config):
-    """What the optimum does not depend on, or does not work with."""
+    """The fields that the optimum does not depend on or does not support."""
     found = [
         f"sweep.{name} has no effect on the optimum that optimizer = 'lbfgs' finds; empty it"
         for name in AXES
@@ -294,8 +295,15 @@ def _not_for_the_optimum(config):
     return found
 
 
-def parse_flags(argv):
-    """Parses the flags, the config file among them; for `absl.app.run(flags_parser=parse)`."""
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags and the config file; for `absl.app.run(main, flags_parser=parse_flags)`.
+
+    Returns:
+      The arguments that are not flags: only the name of the program.
+
+    Raises:
+      SystemExit: a flag or the config file is wrong (exit code 2, after one message).
+    """
     try:
         _check_fields(argv)
         rest = flags.FLAGS(argv)
@@ -303,7 +311,7 @@ def parse_flags(argv):
             _exit_usage("--config is missing. Give one, as in --config=configs/default.py.")
         if len(rest) > 1:
             _exit_usage(f"{rest[1]!r} is not a flag. Settings are given as --config.FIELD=VALUE.")
-        list(flags.FLAGS.config)  # a file that could not be loaded raises its error here
+        list(flags.FLAGS.config)  # raises the error of a file that could not be loaded
         if not isinstance(flags.FLAGS.config, ConfigDict):
             _exit_usage("The config file's get_config() must return an ml_collections ConfigDict.")
         return rest
@@ -313,12 +321,12 @@ def parse_flags(argv):
         )
     except flags.Error as error:
         _exit_usage(_in_config_file(error) if "config file" in str(error) else str(error))
-    except Exception as error:  # a config file is a program: whatever it raises is the user's
+    except Exception as error:  # a config file is a program: it may raise anything
         _exit_usage(_in_config_file(error))
 
 
 def _check_fields(argv):
-    """Looks for misspelt fields before a library does: it knows the nearest right name."""
+    """Finds misspelt fields before the library does, which does not name the nearest field."""
     fields = [*RULES, *(f"sweep.{name}" for name in AXES)]
     for argument in argv[1:]:
         match = re.match(r"--?config\.([\w.]+)", argument)
@@ -333,7 +341,7 @@ def _no_field(name, fields):
 
 
 def _in_config_file(error):
-    """What is wrong with the config file, and where, without the frames of the libraries."""
+    """The error in the config file and its line, without the frames of the libraries."""
     chain = [error]
     while chain[-1].__cause__ or chain[-1].__context__:
         chain.append(chain[-1].__cause__ or chain[-1].__context__)
@@ -343,7 +351,7 @@ def _in_config_file(error):
         if isinstance(cause, SyntaxError):
             where = f"{cause.filename}, line {cause.lineno}"
             return f"The config file has an error: {where}: {cause.msg}"
-    # The library wraps what the file raised: the innermost error that passed through the file.
+    # The library wraps the error: take the innermost one that passed through the file.
     located = [(cause, frame) for cause in chain if (frame := _frame_in_config(cause))]
     cause, frame = located[-1] if located else (error, None)
     at = f"{frame.filename}, line {frame.lineno}: " if frame else ""
@@ -363,6 +371,6 @@ def _frame_in_config(error):
     return frames[-1] if frames else None
 
 
-def _exit_usage(message):
+def _exit_usage(message) -> NoReturn:
     print(f"main.py: {message}", file=sys.stderr)
     sys.exit(USAGE)

@@ -1,4 +1,4 @@
-"""What a job shows while it runs: a progress bar or a log, and TensorBoard's event files."""
+"""What a job shows while it runs: a progress bar or a log, and event files for TensorBoard."""
 
 import contextlib
 import logging
@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import absl.logging
@@ -15,53 +15,58 @@ from tqdm import tqdm
 
 from softmax_jax.host import WORKDIR, JobError
 from softmax_jax.job import processes
+from softmax_jax.sweep.chunks import Epoch
 
 _BAR = "{desc} |{bar:20}| {percentage:3.0f}%{postfix} [{elapsed}<{remaining}]"
 
-_ALL_OF_THEM, _SECONDS_BETWEEN = 100, 0.5
+_FIRST_LINES, _SECONDS_BETWEEN = 100, 0.5
 
 
-def say(text=""):
-    """A line on the standard output, at once (a log that is being followed shows it).
+def say(text: str = "") -> None:
+    """Prints a line on the standard output and flushes it.
 
-    Where nobody reads any more (`| head`), or the log's disk is full, the job goes on without it.
-    Of several processes only the first says anything.
+    Where the reader has gone (`| head`) or the log's disk is full, the job continues without
+    output. Of several processes only the first prints.
     """
     if processes.is_first():
         _write(text, sys.stdout)
 
 
-def warn(text):
-    """A warning that nobody overlooks, on the standard error."""
+def warn(text: str) -> None:
+    """Prints a conspicuous warning on the standard error."""
     rule = "!" * 88
     if processes.is_first():
         complain(f"{rule}\nWARNING: {text}\n{rule}")
 
 
-def complain(text):
-    """Lines on the standard error."""
+def complain(text: str) -> None:
+    """Prints lines on the standard error, from any process."""
     _write(text, sys.stderr)
 
 
-def warn_if(text):
-    """`warn`, where there is something to warn of."""
+def warn_if(text: str) -> None:
+    """Prints the warning if it is not empty."""
     if text:
         warn(text)
 
 
-def quieten():
-    """Leaves the log to the job: of the libraries only warnings, without absl's prefix."""
+def quieten() -> None:
+    """Limits the libraries' log to warnings, without absl's prefix."""
     absl.logging.set_verbosity(absl.logging.WARNING)
     absl.logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
     own = logging.getLogger("softmax_jax")
     own.setLevel(logging.INFO)
 
 
-def watch(epochs, num_examples) -> Iterator:
-    """Passes the epochs of a sweep on, and shows each: the best trial of those that it trained.
+def watch(epochs: Iterable[Epoch], num_examples: int) -> Iterator[Epoch]:
+    """Yields the epochs of a sweep unchanged, and shows each: the best of its trials.
 
-    num_examples: of the training split, for the rate. On a terminal a bar, elsewhere a line each:
-    all of the first 100, then two a second, and the last one.
+    On a terminal as a bar, elsewhere as a line: all of the first 100, then two a second, and the
+    last one.
+
+    Args:
+      epochs: of `sweep.epochs`.
+      num_examples: of the training split, for the examples per second.
     """
     show, began = None, time.perf_counter()
     for epoch in epochs:
@@ -85,7 +90,7 @@ def _write(text, stream):
 
 
 class _Pace:
-    """How fast it goes: passes over the data, all trials taken together."""
+    """The speed: passes over the data, summed over all trials."""
 
     def __init__(self, total, num_examples, began):
         self.total, self.num_examples = total, num_examples
@@ -112,7 +117,7 @@ class _Bar:
     def __call__(self, epoch):
         passes, rate, _ = self.pace.step(epoch)
         self.bar.set_description(f"epoch {epoch.epoch}/{epoch.run.num_epochs}", refresh=False)
-        self.bar.set_postfix_str(_figures(epoch, rate), refresh=False)
+        self.bar.set_postfix_str(_metric_text(epoch, rate), refresh=False)
         self.bar.update(passes)
         self.bar.refresh()
 
@@ -122,19 +127,19 @@ class _Lines:
         self.pace, self.count, self.shown = pace, 0, -math.inf
 
     def __call__(self, epoch):
-        _, rate, left = self.pace.step(epoch)
+        _, rate, remaining = self.pace.step(epoch)
         last, since = epoch.ends and not epoch.pending, time.perf_counter() - self.shown
-        if self.count < _ALL_OF_THEM or last or since >= _SECONDS_BETWEEN:
-            ahead = "" if last else f"  {left:,.0f} s left"
+        if self.count < _FIRST_LINES or last or since >= _SECONDS_BETWEEN:
+            eta = "" if last else f"  {remaining:,.0f} s left"
             name = f"epoch {epoch.epoch:3d}/{epoch.run.num_epochs}{_which(epoch)}"
-            say(f"{name}  {_figures(epoch, rate)}{ahead}")
+            say(f"{name}  {_metric_text(epoch, rate)}{eta}")
             self.count, self.shown = self.count + 1, time.perf_counter()
 
     def close(self):
-        """There is nothing to be tidied up."""
+        """Lines leave nothing open."""
 
 
-def _figures(epoch, rate):
+def _metric_text(epoch, rate):
     """'train loss .., val loss .., val accuracy .., examples/s' of the best trial by val loss."""
     shown = ["train_loss"] + [
         name for name in ("val_loss", "val_accuracy") if name in epoch.metrics
@@ -152,13 +157,12 @@ def _which(epoch):
     return f"  trials {first}-{last}, best:"
 
 
-def record_events(epochs, folder: Path):
-    """Passes the epochs of a sweep on, each written first for TensorBoard: a run per trial.
+def record_events(epochs: Iterable[Epoch], folder: Path) -> Iterable[Epoch]:
+    """Yields the epochs of a sweep unchanged, after writing each for TensorBoard: a run per trial.
 
-    The files lie under `folder`/tensorboard/trial_N. The tags put train and val side by side:
-    train_loss is loss/train, val_top5 is top5/val. A resumed job starts files of its own, and
-    TensorBoard then drops what the earlier ones hold of the epochs that come again. Without
-    tensorboardX it warns, and only passes the epochs on.
+    The files are `folder`/tensorboard/trial_N. The tags put train and val side by side: train_loss
+    is loss/train, val_top5 is top5/val. A resumed job starts new files, and TensorBoard then drops
+    repeated epochs from the earlier ones. Without tensorboardX it only warns.
 
     Raises:
       JobError: the folder cannot be written (exit code 3).
@@ -186,7 +190,7 @@ def _record(epochs, folder):
 
 
 def _first_events(step):
-    """The events that a file begins with: its version, and that older files end before `step`."""
+    """The events that begin a file: its version, and that older files end before `step`."""
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     return [
@@ -209,11 +213,11 @@ def _tag(name):
 
 
 def _append(path, events):
-    """Adds events to a file that is open only for so long: a sweep has thousands of them.
+    """Appends events to a file that is open only meanwhile: a sweep has thousands of them.
 
-    By tensorboardX's `RecordWriter`, not its `SummaryWriter`: that one takes a thread and three
-    descriptors for each trial, names its files by the second (a second writer of that second
-    replaces the file of the first), and waits forever once its thread has died of a full disk.
+    With tensorboardX's `RecordWriter` instead of its `SummaryWriter`, which takes a thread and
+    three descriptors for each trial, names its files by the second (so that two may have one name),
+    and waits forever once a full disk has ended its thread.
     """
     from tensorboardX.record_writer import RecordWriter
 
@@ -227,7 +231,7 @@ def _append(path, events):
 
 
 class _Appending:
-    """How tensorboardX opens a file named append:PATH (its own way empties a file that exists)."""
+    """Opens append:PATH for tensorboardX, whose own way truncates an existing file."""
 
     @staticmethod
     def open(path):

@@ -1,59 +1,92 @@
-"""What a job leaves: tables, parameters, pictures, summary.json, closing lines of the log."""
+"""What a job writes: tables, parameters, pictures, summary.json, the closing lines of the log."""
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Shaped
+from ml_collections import ConfigDict
 
 from softmax_jax import decisions, metrics, plots, studies, sweep
+from softmax_jax.classifier import Classifier
+from softmax_jax.data.dataset import Dataset, Splits
 from softmax_jax.host import JobError
 from softmax_jax.job import console, processes
+from softmax_jax.job.checkpoint import Progress
+from softmax_jax.job.workdir import Workdir
+from softmax_jax.sweep.result import Result, Selected
 
-_MOST_CLASSES = 100  # whose confusion matrix is written out, and of which the log has a line each
+_MOST_CLASSES = 100  # of more the confusion matrix and the lines in the log are left out
 DECISION_RULES = ("argmax", "bayes")
 
 
-def decision_fields(config, splits, result, chosen, selected, counts=None) -> dict:
-    """What summary.json holds of classes and costs, and `lines` writes in the log.
+def decision_fields(
+    config: ConfigDict,
+    splits: Splits,
+    result: Result,
+    chosen: Selected,
+    selected: Selected,
+    counts: Shaped[np.ndarray, "N R"] | None = None,
+) -> dict[str, Any]:
+    """The metrics by class and the costs, on test, or without a test split on val.
 
-    chosen, selected: the winner as it was chosen, which has not seen val, and as it may have been
-    refitted since, which has not seen test; on test, or where there is none on val. counts: the
-    resamples [N, R] of the sweep, if it had any. Costs are None without config.cost_matrix.
+    Args:
+      config: without its cost_matrix the costs are None.
+      splits: the data.
+      result: of the sweep.
+      chosen: the winner as it was chosen, which has not seen val.
+      selected: the winner as it may have been refitted, which has not seen test.
+      counts: the resamples of the sweep, if it had any.
+
+    Returns:
+      What summary.json holds of them, and `decision_lines` writes to the log.
     """
-    on, part, model = "test", splits.test, selected
-    if part is None:
-        on, part, model = "val", splits.val, chosen
-    probabilities = model.classifier.predict_proba(part.x)
-    found = {
+    on, split, model = "test", splits.test, selected
+    if split is None:
+        on, split, model = "val", splits.val, chosen
+    probabilities = model.classifier.predict_proba(split.x)
+    found: dict[str, Any] = {
         "on": on,
-        "classes": class_metrics(probabilities, part),
+        "classes": class_metrics(probabilities, split),
         "costs": None,
         "resampled": None,
     }
     if config.cost_matrix:
-        found["costs"] = cost_metrics(probabilities, part, config.cost_matrix)
+        found["costs"] = cost_metrics(probabilities, split, config.cost_matrix)
         if counts is not None:
             arguments = result, chosen, splits.train, counts, config.cost_matrix
             found["resampled"] = resampled_costs(*arguments, config.select_epoch)
     return found
 
 
-def class_metrics(probabilities, dataset) -> dict:
+def class_metrics(probabilities: Float[np.ndarray, "N C"], dataset: Dataset) -> dict[str, Any]:
     """Precision, recall, F1, support and the confusion matrix of argmax, in the order of labels.
 
     The confusion matrix is None for more than 100 classes.
     """
     table = metrics.confusion_matrix(dataset.y, probabilities.argmax(-1), dataset.num_classes)
-    figures = metrics.per_class(table)
     shown = table if dataset.num_classes <= _MOST_CLASSES else None
-    return {"label_names": dataset.label_names, **figures, "confusion": shown}
+    return {"label_names": dataset.label_names, **metrics.per_class(table), "confusion": shown}
 
 
-def cost_metrics(probabilities, dataset, cost_matrix) -> dict:
-    """The mean cost of an example by argmax, by the least expected cost, and what that saves.
+def cost_metrics(
+    probabilities: Float[np.ndarray, "N C"], dataset: Dataset, cost_matrix: Sequence
+) -> dict[str, Any]:
+    """The mean cost of an example by argmax and by least expected cost, and the saving.
 
-    Each with a normal 95 % interval, that of the saving from the differences of each example: too
-    short where the dear mistakes are a handful, as they may all be missing from this split.
-    `actions` [C, A]: how often each class met each action.
+    Each has a normal 95 % interval, that of the saving from the differences by example. It is too
+    short where there are only a few expensive mistakes, as this split may lack them altogether.
+
+    Args:
+      probabilities: of the classes.
+      dataset: has the labels.
+      cost_matrix: the cost of each action in a row per class.
+
+    Returns:
+      {'cost_matrix', 'argmax', 'bayes', 'saving'}; for both rules `actions` [C, A] counts how often
+      each class met each action.
     """
     cost, labels = np.asarray(cost_matrix, float), np.asarray(dataset.y)
     actions = _actions(probabilities, cost)
@@ -65,34 +98,52 @@ def cost_metrics(probabilities, dataset, cost_matrix) -> dict:
     return {"cost_matrix": cost, **rules, "saving": _mean_with_interval(costs[0] - costs[1])}
 
 
-def resampled_costs(result, selected, train, counts, cost_matrix, epoch="last") -> dict:
-    """The same on what each resample held out: counts [N, R], as the sweep was given them.
+def resampled_costs(
+    result: Result,
+    selected: Selected,
+    train: Dataset,
+    counts: Shaped[np.ndarray, "N R"],
+    cost_matrix: Sequence,
+    epoch: str = "last",
+) -> dict[str, Any]:
+    """The costs on the examples that each resample held out, over the selected setting's trials.
 
-    By rule, over the trials of the selected setting: mean, standard deviation and central 95 % of
-    the mean cost and, where the actions are the classes, of the recall of each class.
+    Args:
+      result: of the sweep.
+      selected: its winner.
+      train: the training examples.
+      counts: the resamples, as the sweep was given them.
+      cost_matrix: the cost of each action in a row per class.
+      epoch: whose models: 'last' or 'best'.
+
+    Returns:
+      For both rules mean, standard deviation and central 95 % of the mean cost and, where the
+      actions are the classes, of the recall of each class.
     """
     cost, trials = np.asarray(cost_matrix, float), result.run.trials
+    num_classes, num_actions = cost.shape
     own = np.flatnonzero(trials.setting == trials.setting[selected.trial])
-    tables = []
+    by_trial = []
     for trial in own:
         probabilities = result.classifier(int(trial), epoch).predict_proba(train.x)
         actions, held_out = _actions(probabilities, cost), counts[:, trials.fold[trial]] == 0
-        tables.append(metrics.confusion_matrix(train.y, actions, *cost.shape, held_out))
-    tables = np.stack(tables, 1)  # [2, R, C, A]
+        table = metrics.confusion_matrix(train.y, actions, num_classes, num_actions, held_out)
+        by_trial.append(table)
+    tables = np.stack(by_trial, 1)  # [2, R, C, A]
     costs = metrics.mean_cost(tables, cost)
-    figures = {
+    found: dict[str, dict] = {
         rule: {"cost": _resample_spread(costs[index])} for index, rule in enumerate(DECISION_RULES)
     }
-    if cost.shape[0] == cost.shape[1]:
+    if num_classes == num_actions:
         recalls = metrics.per_class(tables)["recall"]
         for index, rule in enumerate(DECISION_RULES):
             names = zip(train.label_names, recalls[index].T, strict=True)
-            figures[rule]["recall"] = {name: _resample_spread(values) for name, values in names}
-    return {"resamples": len(own), **figures, "saving": _resample_spread(costs[0] - costs[1])}
+            found[rule]["recall"] = {name: _resample_spread(values) for name, values in names}
+    return {"resamples": len(own), **found, "saving": _resample_spread(costs[0] - costs[1])}
 
 
-def decision_lines(found) -> list[str]:
-    """What `fields` found, as text for the log."""
+def decision_lines(found: dict[str, Any]) -> list[str]:
+    """The result of `decision_fields` as text for the log."""
     classes, costs, resampled = (found[name] for name in ("classes", "costs", "resampled"))
     names = classes["label_names"]
     text = []
@@ -100,8 +151,8 @@ def decision_lines(found) -> list[str]:
         width = max(map(len, names))
         text.append(f"{'':{width}}{'precision':>11}{'recall':>11}{'f1':>11}{'examples':>11}")
         for index, name in enumerate(names):
-            figures = [classes[figure][index] for figure in ("precision", "recall", "f1")]
-            columns = "".join(f"{figure:11.4f}" for figure in figures)
+            values = [classes[metric][index] for metric in ("precision", "recall", "f1")]
+            columns = "".join(f"{value:11.4f}" for value in values)
             text.append(f"{name:{width}}{columns}{classes['support'][index]:11,}")
     if costs:
         text.append(f"cost of an example: {_compared(costs)}")
@@ -120,7 +171,7 @@ def _compared(costs):
 
 
 def _actions(probabilities, cost):
-    """[2, N]: the action that is best for the most probable class, and the Bayes action."""
+    """[2, N]: the cheapest action for the most probable class, and the Bayes action."""
     of_class = cost.argmin(1)
     bayes = decisions.bayes_action(np.asarray(probabilities), cost)
     return np.stack([of_class[probabilities.argmax(-1)], np.asarray(bayes)])
@@ -144,12 +195,19 @@ def _resample_spread(values):
     }
 
 
-def summary_fields(config, splits, result, selected, test, seconds) -> dict:
-    """What summary.json holds; `selected` is None where every trial diverged."""
+def summary_fields(
+    config: ConfigDict,
+    splits: Splits,
+    result: Result,
+    selected: Selected | None,
+    test: dict | None,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """The content of summary.json; `selected` is None where every setting diverged."""
     return {
         "dataset": splits.name,
         "num_examples": {
-            role: 0 if part is None else len(part.y) for role, part in _roles(splits).items()
+            role: 0 if split is None else len(split.y) for role, split in _roles(splits).items()
         },
         "val_is_test": splits.val_is_test,
         "trials": len(result.run.trials.setting),
@@ -161,7 +219,7 @@ def summary_fields(config, splits, result, selected, test, seconds) -> dict:
     }
 
 
-def selected_fields(selected) -> dict:
+def selected_fields(selected: Selected) -> dict[str, Any]:
     """The chosen trial as a plain dictionary."""
     return {
         "trial": selected.trial,
@@ -174,25 +232,27 @@ def selected_fields(selected) -> dict:
     }
 
 
-def resampled_metrics(config, result, selected):
-    """Loss and accuracy of the selected setting over its folds or bootstrap draws, if it has any.
+def resampled_metrics(
+    config: ConfigDict, result: Result, selected: Selected
+) -> dict[str, Any] | None:
+    """Mean and standard deviation of loss and accuracy over the folds or bootstrap draws.
 
-    For each mean and standard deviation, and for the bootstrap the 95 % percentile interval.
+    For the bootstrap also the 95 % percentile interval; None without resamples.
     """
     if not (config.folds or config.bootstraps):
         return None
-    figures = {
+    spreads = {
         name: sweep.spread(result, selected, name, config.select_epoch)
         for name in ("val_loss", "val_accuracy")
     }
     if config.folds:
-        for spread in figures.values():
+        for spread in spreads.values():
             del spread["interval"]
-    return {"resamples": config.folds or config.bootstraps, **figures}
+    return {"resamples": config.folds or config.bootstraps, **spreads}
 
 
-def say_start(splits, folder, progress):
-    """The first lines: what it runs on, on which data, where the results go, whether it resumes."""
+def say_start(splits: Splits, folder: Path, progress: Progress) -> None:
+    """Prints the first lines: devices, data, the folder of the results, whether it resumes."""
     for warning in progress.warnings:
         console.warn(warning)
     where = processes.devices()
@@ -204,14 +264,14 @@ def say_start(splits, folder, progress):
         console.say(f"Resuming after {progress.seconds:.0f} s of training.")
 
 
-def say_files(folder):
-    """The last lines: what was written."""
+def say_files(folder: Path) -> None:
+    """Prints the last lines: what was written."""
     console.say(f"\nWritten to {folder}:")
     console.say("  " + "  ".join(sorted(path.name for path in folder.iterdir())))
 
 
-def say_diverged(result):
-    """What to do about a job of which every setting diverged."""
+def say_diverged(result: Result) -> None:
+    """Warns that every setting diverged, and says what to do."""
     first = result.diverged[result.diverged > 0].min()
     console.warn(
         f"Every setting has a diverged trial, the first in epoch {first}: a loss stopped being "
@@ -220,8 +280,10 @@ def say_diverged(result):
     )
 
 
-def say_result(config, splits, result, selected, test):
-    """The closing table: the selected trial, its figures, and what to think of them."""
+def say_result(
+    config: ConfigDict, splits: Splits, result: Result, selected: Selected, test: dict | None
+) -> None:
+    """Prints the closing table: the selected trial, its metrics, and warnings about them."""
     console.say()
     trials = len(result.run.trials.setting)
     if trials > 1:
@@ -236,23 +298,23 @@ def say_result(config, splits, result, selected, test):
     console.say(f"{'':8}{'loss':>10}{'accuracy':>10}")
     for role in ("train", "val"):
         if f"{role}_loss" in selected.metrics:
-            figures = [selected.metrics.get(f"{role}_{what}") for what in ("loss", "accuracy")]
-            shown = ["" if value is None else f"{value:.4f}" for value in figures]
+            values = [selected.metrics.get(f"{role}_{what}") for what in ("loss", "accuracy")]
+            shown = ["" if value is None else f"{value:.4f}" for value in values]
             console.say(f"{role:8}{shown[0]:>10}{shown[1]:>10}".rstrip())
     if test:
         console.say(
             f"{'test':8}{test['loss']:10.4f}{test['accuracy']:10.4f}{_interval_texts(test)}"
         )
         if splits.val_is_test and not selected.refit:
-            console.say("val and test share examples: the test figures are optimistic.")
+            console.say("val and test share examples: the test metrics are optimistic.")
     for hint in selected.hints:
         console.warn(hint)
     if selected.metrics.get("val_loss", 0) > math.log(len(splits.label_names)):
         console.warn("The validation loss is above that of guessing: try a smaller learning rate.")
 
 
-def say_more(config, more):
-    """Argmax against the decision of least expected cost; the distance to a made language."""
+def say_more(config: ConfigDict, more: dict[str, Any]) -> None:
+    """Prints the metrics by class, the costs, and the distance to a generated language."""
     if config.cost_matrix:
         for line in decision_lines(more["decisions"]):
             console.say(line)
@@ -277,13 +339,13 @@ def _interval_texts(test):
     return "  95 %: " + ", ".join(map(_interval_text, spans))
 
 
-def _spread_text(figure):
-    text = f"{figure['mean']:.4f} ± {figure['sd']:.4f}"
-    return f"{text}, 95 % in {_interval_text(figure)}" if "interval" in figure else text
+def _spread_text(spread):
+    text = f"{spread['mean']:.4f} ± {spread['sd']:.4f}"
+    return f"{text}, 95 % in {_interval_text(spread)}" if "interval" in spread else text
 
 
-def _interval_text(figure):
-    low, high = figure["interval"]
+def _interval_text(spread):
+    low, high = spread["interval"]
     return f"[{low:.4f}, {high:.4f}]"
 
 
@@ -293,12 +355,12 @@ def _roles(splits):
 
 def _role_sizes(splits):
     return ", ".join(
-        f"{len(part.y):,} {role}" for role, part in _roles(splits).items() if part is not None
+        f"{len(split.y):,} {role}" for role, split in _roles(splits).items() if split is not None
     )
 
 
-def write_provenance(workdir, config, splits, job):
-    """config.json: the config as run, the software, the devices and the data really used."""
+def write_provenance(workdir: Workdir, config: ConfigDict, splits: Splits, job: dict) -> None:
+    """Writes config.json: the config as run, the software, the devices and the data in use."""
     workdir.write_json(
         "config.json",
         {
@@ -313,8 +375,10 @@ def write_provenance(workdir, config, splits, job):
     )
 
 
-def draw(workdir, config, splits, result, selected):
-    """The pictures that this job and this dataset have."""
+def draw(
+    workdir: Workdir, config: ConfigDict, splits: Splits, result: Result, selected: Selected
+) -> None:
+    """Draws the pictures that apply to this job and its dataset."""
     several = len(result.run.trials.setting) > 1
     which = f", trial {selected.trial}, epoch {selected.epoch}" if several else ""
     figures = {"curves.png": plots.curves(result, selected, splits.name + which)}
@@ -326,18 +390,25 @@ def draw(workdir, config, splits, result, selected):
         figures["settings.png"] = settings
     figures |= plots.of_classifier(selected.classifier, splits.val, splits.name + which)
     if not splits.val.is_image:
-        console.say(f"No pictures of examples: those of {splits.name} are features, not images.")
+        console.say(f"No pictures of examples: {splits.name} has features, not images.")
     for name, figure in figures.items():
         workdir.write_figure(name, figure)
 
 
-def write_studies(workdir, config, splits, selected) -> dict:
-    """learning_curve.csv and .png, audit.csv and .png, where the config asks for them.
+def write_studies(
+    workdir: Workdir, config: ConfigDict, splits: Splits, selected: Selected
+) -> dict[str, Any]:
+    """Writes learning_curve.csv and .png, audit.csv and .png, where the config asks for them.
 
-    Returns what summary.json holds of them. Raises JobError for sizes or folds that do not fit.
+    Returns:
+      What summary.json holds of them.
+
+    Raises:
+      JobError: the sizes or folds do not fit the data (exit code 2).
     """
     classifier, l2 = selected.classifier, selected.hyperparameters["l2"]
-    summary, wanted = {}, config.learning_curve
+    summary: dict[str, Any] = {}
+    wanted = config.learning_curve
     try:
         if wanted.sizes:
             options = wanted.sizes, wanted.seeds, config.class_weight
@@ -354,19 +425,19 @@ def write_studies(workdir, config, splits, selected) -> dict:
                 figure = plots.suspects(splits.train, found, splits.name)
                 workdir.write_figure("audit.png", figure)
     except ValueError as error:
-        raise JobError(f"The studies cannot be made on {splits.name}: {error}") from error
+        raise JobError(f"The studies cannot be run on {splits.name}: {error}") from error
     return summary
 
 
-def write_tables(workdir, config, result):
-    """trials.csv, and for a sweep settings.csv."""
+def write_tables(workdir: Workdir, config: ConfigDict, result: Result) -> None:
+    """Writes trials.csv, and for a sweep settings.csv."""
     workdir.write_csv("trials.csv", result.table())
     if len(result.run.trials.setting) > 1:
         workdir.write_csv("settings.csv", result.by_setting(config.select_epoch))
 
 
-def write_params(workdir, classifier):
-    """params.npz: logits = ((x - mean) / scale) @ W + b, with NumPy alone."""
+def write_params(workdir: Workdir, classifier: Classifier) -> None:
+    """Writes params.npz, of which NumPy computes logits = ((x - mean) / scale) @ W + b."""
     workdir.write_npz(
         "params.npz",
         W=classifier.W,
@@ -377,22 +448,36 @@ def write_params(workdir, classifier):
     )
 
 
-def write_predictions(workdir, splits, on_val, on_test):
-    """predictions.npz: probabilities [N, C], predicted classes and labels [N] for val and test.
+def write_predictions(
+    workdir: Workdir, splits: Splits, on_val: Classifier, on_test: Classifier
+) -> None:
+    """Writes predictions.npz: probabilities [N, C], predicted classes and labels [N].
 
-    on_val, on_test: the classifiers that have not seen them.
+    Args:
+      workdir: the folder.
+      splits: of which val and test are predicted.
+      on_val, on_test: the classifiers that have not seen these splits.
     """
     arrays = {"label_names": np.array(splits.label_names)}
-    for role, part, model in (("val", splits.val, on_val), ("test", splits.test, on_test)):
-        if part is not None:
-            probabilities = model.predict_proba(part.x)
+    for role, split, model in (("val", splits.val, on_val), ("test", splits.test, on_test)):
+        if split is not None:
+            probabilities = model.predict_proba(split.x)
             arrays[f"{role}_probabilities"] = probabilities
             arrays[f"{role}_predicted"] = probabilities.argmax(-1).astype(np.int32)
-            arrays[f"{role}_labels"] = np.asarray(part.y)
+            arrays[f"{role}_labels"] = np.asarray(split.y)
     workdir.write_npz("predictions.npz", **arrays)
 
 
-def write_summary(workdir, config, splits, result, selected, test, more, seconds):
-    """summary.json, the last file of a job: where it stands, the job is done."""
+def write_summary(
+    workdir: Workdir,
+    config: ConfigDict,
+    splits: Splits,
+    result: Result,
+    selected: Selected | None,
+    test: dict | None,
+    more: dict[str, Any],
+    seconds: dict[str, float],
+) -> None:
+    """Writes summary.json, the last file of a job: its presence means that the job has ended."""
     summary = summary_fields(config, splits, result, selected, test, seconds) | more
     workdir.write_json("summary.json", summary)

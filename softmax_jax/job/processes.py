@@ -1,12 +1,12 @@
-"""The processes and devices of a job: how they start, agree, are stopped by signals, and leave.
+"""The processes and devices of a job: how they start, agree, are stopped by signals, and exit.
 
-To JAX the devices of several processes are one machine, on which all of them start the same
-programs in the same order. So none may stop alone: what one process finds wrong ends all of them,
-and one that is lost ends the others with an error, within a minute at most.
+To JAX the devices of several processes are one machine, on which all processes start the same
+programs in the same order. So none may stop alone: an error in one process ends all of them, and
+the loss of one ends the others with an error, within a minute at most.
 
     with handled_signals() as stop:
         ...                          # here a signal raises `Stopped`
-        with stop.deferred():        # here it sets `stop.requested`, and is raised at the end
+        with stop.deferred():        # here it sets `stop.requested`; the end of the block raises it
             for segment in segments:
                 if stop.requested:
                     break            # once everything is saved
@@ -22,47 +22,53 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax._src import distributed
 from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
 
 from softmax_jax.data import DataError
 from softmax_jax.host import DIVERGED, DONE, LOST, USAGE, JobError
 from softmax_jax.sweep import mesh
 from softmax_jax.sweep.mesh import AXES, place
 
+T = TypeVar("T")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
-def use_precision(precision):
-    """float64 has to be switched on before the first array is made."""
+def use_precision(precision: str) -> None:
+    """Enables float64 where it is asked for; to be called before the first array is made."""
     jax.config.update("jax_enable_x64", precision == "float64")
 
 
-def start_devices():
-    """Starts the devices. Raises JobError (exit code 2) for devices that were not found.
+def start_devices() -> None:
+    """Starts the devices. Several processes also agree here on the memory that they plan with.
 
-    Of several processes all do so together: here they agree on the memory that they plan with.
+    Raises:
+      JobError: there is no such device (exit code 2).
     """
     try:
         jax.devices()
         mesh.device_bytes()
     except (RuntimeError, AssertionError) as error:  # the latter without a plugin for the platform
-        wanted = jax.config.jax_platforms or ""
-        reason = (str(error).splitlines() or ["it knows none of that kind"])[0].rstrip(".")
+        wanted = jax.config.read("jax_platforms") or ""
+        reason = (str(error).splitlines() or ["there is none of that kind"])[0].rstrip(".")
         raise JobError(
-            f"JAX has no device for JAX_PLATFORMS={wanted}: {reason}. See whether the machine has "
-            "one, and whether the JAX for it is installed."
+            f"JAX has no device for JAX_PLATFORMS={wanted}: {reason}. Check that the machine "
+            "has one, and that the JAX for it is installed."
         ) from error
 
 
-def mesh_sizes(config) -> dict:
-    """{'trials': 8, 'batch': 1}: how many devices share what. Raises JobError (exit code 2).
+def mesh_sizes(config: ConfigDict) -> dict[str, int]:
+    """{'trials': 8, 'batch': 1}: how many devices share what; 'classes' only where they do.
 
-    'classes' only where devices share them.
+    Raises:
+      JobError: config.mesh does not fit the devices (exit code 2).
     """
     try:
         placement = place(**config.mesh)
@@ -72,7 +78,7 @@ def mesh_sizes(config) -> dict:
     return {axis: size for axis, size in sizes.items() if axis != "classes" or size > 1}
 
 
-def devices() -> dict:
+def devices() -> dict[str, str | int]:
     """Backend, kind and number of the devices."""
     return {
         "backend": jax.default_backend(),
@@ -81,31 +87,32 @@ def devices() -> dict:
     }
 
 
-def versions() -> dict:
-    """{package: version} of what the numbers depend on."""
+def versions() -> dict[str, str]:
+    """{package: version} of the packages that the numbers depend on."""
     return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_ECHO = 0.1  # seconds: a launcher may pass on what the terminal has sent to all of its programs
+_ECHO = 0.1  # seconds: a launcher may forward what the terminal has sent to all its programs
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that ends the job, with the `exit_code` that says which: 143 or 130."""
+    """A signal that ends the job; `exit_code` is 143 for SIGTERM and 130 for SIGINT."""
 
-    def __init__(self, number):
+    def __init__(self, number: int):
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.exit_code = _exit_code(number)
 
 
 class Stop:
-    """What signals do, in two states: usually they raise `Stopped`; within `deferred`, they wait.
+    """How signals are handled: they raise `Stopped`, or within `deferred` they wait.
 
-    requested: the first signal that came, 0 before.
+    Attributes:
+      requested: the first signal that came; 0: none yet.
     """
 
     def __init__(self):
-        self.requested = 0
+        self.requested: int = 0
         self._is_deferred = False
 
     @contextlib.contextmanager
@@ -119,8 +126,8 @@ class Stop:
             self._is_deferred = False
         self._raise_if_requested()
 
-    def handle(self, number, _):
-        """The handler of the signals."""
+    def handle(self, number: int, _: Any) -> None:
+        """The signal handler."""
         if not self.requested:
             self.requested = number
             if not self._is_deferred:
@@ -133,11 +140,12 @@ class Stop:
 
 @contextlib.contextmanager
 def handled_signals() -> Iterator[Stop]:
-    """Handles SIGTERM and SIGINT during the block; afterwards they do what they did before.
+    """Handles SIGTERM and SIGINT during the block; afterwards restores the previous handlers.
 
     A handler runs between two instructions of Python, so it waits for a program that is being
     compiled or run. A second signal does not wait: a thread watches for it, and ends the process
-    with the exit code of that signal. (Two within 0.1 s are one.) To be entered in the main thread.
+    with the exit code of that signal. (Two within 0.1 s count as one.) To be entered in the main
+    thread.
     """
     stop = Stop()
     reader, writer = os.pipe()
@@ -158,7 +166,7 @@ def handled_signals() -> Iterator[Stop]:
 
 
 def _leave_at_second(reader):
-    """Reads the numbers of the signals as they arrive; leaves at a second one of ours."""
+    """Reads the numbers of the signals as they arrive; exits at a second one of ours."""
     first = math.inf
     while number := os.read(reader, 1):
         if number[0] in _SIGNALS:
@@ -172,9 +180,9 @@ def _exit_code(number):
     return 128 + number
 
 
-HEARTBEAT = 30  # seconds without a sign of life, after which a process counts as lost
-_PATIENCE = 10  # seconds that a process which has failed waits for others that have, too
-_END = 3600  # seconds that one which is done waits for the first process to write
+HEARTBEAT = 30  # seconds without a heartbeat after which a process counts as lost
+_PATIENCE = 10  # seconds that a failed process waits for the others to fail, too
+_END = 3600  # seconds that a finished process waits for the first one to write
 
 _BY_HAND = {
     "coordinator_address": "JAX_COORDINATOR_ADDRESS",
@@ -183,19 +191,22 @@ _BY_HAND = {
 }
 
 
-def join_cluster(folder):
-    """Makes this process one of those of a cluster, before anything touches a device.
+def join_cluster(folder: str | Path) -> None:
+    """Joins the other processes of a cluster, before anything touches a device.
 
-    JAX itself finds out which: from Slurm, Open MPI, a TPU pod or Kubernetes. Elsewhere three
-    variables say it, JAX_COORDINATOR_ADDRESS (host:port of the first process), JAX_NUM_PROCESSES
-    and JAX_PROCESS_ID (from 0).
+    JAX finds them by itself under Slurm, Open MPI, Kubernetes and on a TPU pod. Elsewhere three
+    variables name them: JAX_COORDINATOR_ADDRESS (host:port of the first process),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0).
 
-    Raises JobError (exit code 2) where there is no cluster, and for a job without a `folder`, which
-    all processes must see.
+    Args:
+      folder: the value of --workdir, which all processes must share.
+
+    Raises:
+      JobError: there is no cluster, or no folder (exit code 2).
     """
     if not folder:
         raise JobError("--distributed needs --workdir=DIR: a folder that all processes share.")
-    jax.config.update("jax_enable_preemption_service", False)  # signals are for `agree_to_stop`
+    jax.config.update("jax_enable_preemption_service", False)  # signals are handled here
     try:
         jax.distributed.initialize(**_by_hand(), heartbeat_timeout_seconds=HEARTBEAT)
     except (ValueError, RuntimeError) as error:
@@ -205,20 +216,20 @@ def join_cluster(folder):
         ) from error
 
 
-def are_several():
+def are_several() -> bool:
     """Whether this process is one of several."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def is_first():
-    """Whether this is the process that writes and speaks: of several, the first."""
+def is_first() -> bool:
+    """Whether this process writes and prints: of several, only the first does."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def agreed(function, *arguments):
+def agreed(function: Callable[..., T], *arguments: Any) -> T:
     """function(*arguments), unless it fails in any of the processes: then it fails in all.
 
-    With one exit code and one message, that of the first process that has failed.
+    All have the exit code of the first process that failed, which alone has the message.
     """
     if not are_several():
         return function(*arguments)
@@ -227,45 +238,51 @@ def agreed(function, *arguments):
     return result
 
 
-def led(function, *arguments):
-    """`agreed`, with the first process ahead: the others find the files as it has left them."""
+def led(function: Callable[..., T], *arguments: Any) -> T:
+    """`agreed`, but the first process runs first: the others find the files that it has left."""
     if not are_several():
         return function(*arguments)
-    result = error = None
+    result: Any = None
+    error = None
     if is_first():
         result, error = _attempt(function, *arguments)
     _settle(error)
     return agreed(lambda: result if is_first() else function(*arguments))
 
 
-def same(value: int, what):
-    """Raises JobError in all processes if the value differs between them. value: below 2**31."""
+def same(value: int, what: str) -> None:
+    """Checks that a value (below 2**31) is the same in all processes.
+
+    Raises:
+      JobError: it is not, in all of them (exit code 2); the message calls the value `what`.
+    """
     if are_several():
         values = multihost_utils.process_allgather(np.int32(value))
         odd = int((values != values[0]).argmax())
         if odd:
-            text = f"Process 0 and process {odd} have not the same {what}."
+            text = f"Process 0 and process {odd} differ in their {what}."
             raise JobError(text if is_first() else "")
 
 
-def agree(stop, due) -> tuple[int, bool]:
-    """(the signal to stop that any process got, or 0; whether the first says that it is due)."""
+def agree(stop: int, due: bool) -> tuple[int, bool]:
+    """(the signal to stop that any process got, or 0; whether it is due in the first process)."""
     if not are_several():
         return stop, due
     everyone = multihost_utils.process_allgather(np.array([stop, due], np.int32))
     return int(everyone[:, 0].max()), bool(everyone[0, 1])
 
 
-def is_loss(error):
-    """Whether the error of a program comes, or may come, from the loss of another process."""
+def is_loss(error: BaseException) -> bool:
+    """Whether the error of a program may be due to the loss of another process."""
     failed = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
     return are_several() and failed
 
 
-def leave(code) -> int:
-    """The exit code, once all processes have ended; does not return if one does not.
+def leave(code: int) -> int:
+    """The exit code, once all processes have finished.
 
-    Then it leaves at once: what waits for this process notices, by its silence at the latest.
+    If one does not finish, it does not return but ends the process at once: the others notice the
+    missing heartbeat at the latest.
     """
     if not jax.distributed.is_initialized():
         return code
@@ -273,7 +290,8 @@ def leave(code) -> int:
         done = code in (DONE, DIVERGED)
         patience = _END if done else _PATIENCE
         try:
-            distributed.global_state.client.wait_at_barrier("leave", 1000 * patience)
+            client = distributed.global_state.client
+            client.wait_at_barrier("leave", 1000 * patience)  # type: ignore[union-attr]
             jax.distributed.shutdown()
             return code
         except jax.errors.JaxRuntimeError:
@@ -284,7 +302,7 @@ def leave(code) -> int:
 
 
 def _by_hand():
-    """What the environment says outright; {}: JAX has to find it out."""
+    """The cluster as the environment names it; {}: JAX has to find it."""
     given = {name: os.environ.get(variable) for name, variable in _BY_HAND.items()}
     if not all(given.values()):
         return {}
@@ -294,7 +312,7 @@ def _by_hand():
 
 
 def _attempt(function, *arguments):
-    """(result, None) or (None, what it raised)."""
+    """(result, None), or (None, the error that it raised)."""
     try:
         return function(*arguments), None
     except (JobError, DataError) as error:
@@ -302,7 +320,7 @@ def _attempt(function, *arguments):
 
 
 def _settle(error):
-    """Ends all processes if one has an error: the first of these with its own."""
+    """Raises in all processes if one has an error: the first of these raises its own."""
     own = 0 if error is None else getattr(error, "exit_code", USAGE)
     codes = multihost_utils.process_allgather(np.int32(own))
     if codes.any():

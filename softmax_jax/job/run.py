@@ -7,11 +7,16 @@ import contextlib
 import math
 import time
 import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
+from jaxtyping import Shaped
+from ml_collections import ConfigDict
 
 from softmax_jax import data, host, losses, model, sweep
 from softmax_jax.data import bigram
+from softmax_jax.data.dataset import Dataset, Splits
 from softmax_jax.host import DIVERGED, DONE, LOST, USAGE, WORKDIR, JobError
 from softmax_jax.hyperparameters import TRACED
 from softmax_jax.job import checkpoint, console, outputs, processes, workdir
@@ -35,18 +40,34 @@ from softmax_jax.job.workdir import (
     tidy,
 )
 from softmax_jax.sweep import inputs, mesh
-from softmax_jax.sweep.chunks import MisfitError
+from softmax_jax.sweep.chunks import Epoch, Epochs, MisfitError, Pending
+from softmax_jax.sweep.result import Result, Selected
 
 _OPERATIONS_PER_CALL = 4e11  # multiplications and additions before a signal is looked for: seconds
 _GIB = 2**30
 _MOST_CLASSES = 1000  # of which each has its own line in a table
 
 
-def main(config, folder="", *, overwrite=False, mode="run", distributed=False) -> int:
-    """Runs (or only checks) the job and returns its exit code.
+def main(
+    config: ConfigDict,
+    folder: str | Path = "",
+    *,
+    overwrite: bool = False,
+    mode: str = "run",
+    distributed: bool = False,
+) -> int:
+    """Runs (or only checks) a job; an error is one message on the standard error.
 
-    An error is one message on the standard error. distributed: as one of several processes, see
-    `processes.join_cluster`; one that fails alone does not return.
+    Args:
+      config: what to run.
+      folder: of the results; '': a new one under runs/.
+      overwrite: whether the job that the folder holds is replaced.
+      mode: 'run', or 'check' for everything short of training.
+      distributed: whether this is one of several processes, see `processes.join_cluster`; one that
+        fails alone does not return.
+
+    Returns:
+      The exit code.
     """
     console.quieten()
     workdir = Workdir(folder)
@@ -63,7 +84,7 @@ def main(config, folder="", *, overwrite=False, mode="run", distributed=False) -
     return processes.leave(code)
 
 
-def check(config) -> int:
+def check(config: ConfigDict) -> int:
     """Everything short of training: the config, the data, and what the job would take."""
     _prepare(config)
     splits = load_checked(config)
@@ -72,13 +93,17 @@ def check(config) -> int:
     return DONE
 
 
-def run(config, workdir, stop, *, overwrite=False) -> int:
-    """The job itself, from its start or from where it was interrupted.
+def run(
+    config: ConfigDict, workdir: Workdir, stop: processes.Stop, *, overwrite: bool = False
+) -> int:
+    """The job itself, from its start or from where it was interrupted; returns the exit code.
 
-    Raises JobError, data.DataError and `processes.Stopped`.
+    Raises:
+      JobError, data.DataError: it cannot be run.
+      processes.Stopped: a signal came.
     """
     _prepare(config)
-    seconds = {}
+    seconds: dict[str, float] = {}
     splits, job, ended = processes.agreed(_read, config, workdir, overwrite, seconds)
     processes.same(int(digest(job)[:7], 16), "config and data")
     sizes = sum(split.shard_size or 0 for split in (splits.train, splits.val))
@@ -163,10 +188,16 @@ def _prepare(config):
     processes.start_devices()
 
 
-def load_checked(config, found=None) -> data.Splits:
-    """The data of the config, or one JobError with all that is wrong with either.
+def load_checked(config: ConfigDict, found: dict | None = None) -> Splits:
+    """The data of the config, after all checks of both.
 
-    found: the identity of the job that is to be resumed: its data are taken, and no fallback.
+    Args:
+      config: names the data.
+      found: the identity of the job to be resumed: its dataset is loaded, and no fallback.
+
+    Raises:
+      JobError: names every problem of the config and the data (exit code 2).
+      DataError: only the data have one.
     """
     problems = config_problems(config)
     if not names_data(config):
@@ -181,7 +212,7 @@ def load_checked(config, found=None) -> data.Splits:
     return splits
 
 
-def load_data(config, name="") -> data.Splits:
+def load_data(config: ConfigDict, name: str = "") -> Splits:
     """The dataset of that name, or that of the config, or with a loud warning its fallback."""
     splits = config.train_split, config.val_split, config.test_split
     options = {"dtype": "float64" if config.precision == "float64" else "float32"}
@@ -199,10 +230,16 @@ def load_data(config, name="") -> data.Splits:
         return data.load(config.dataset_fallback, *splits, **options)
 
 
-def start_sweep(config, splits, pending=None):
+def start_sweep(config: ConfigDict, splits: Splits, pending: list[Pending] | None = None) -> Epochs:
     """The epochs of the sweep that the config asks for, checked and ready to run.
 
-    pending: the remaining work; None: all of it.
+    Args:
+      config: what to train.
+      splits: the data.
+      pending: the remaining chunks of an interrupted sweep; None: all of it.
+
+    Raises:
+      JobError: the config does not fit the data (exit code 2).
     """
     axes = {name: axis_values(config, name) for name in TRACED}
     if config.schedule == "constant" and not config.sweep.final_rate:
@@ -234,7 +271,7 @@ def start_sweep(config, splits, pending=None):
         raise JobError(f"The config cannot be run on {splits.name}: {error}") from error
 
 
-def solver_of(config) -> sweep.SGD | sweep.LBFGS:
+def solver_of(config: ConfigDict) -> sweep.SGD | sweep.LBFGS:
     """How the config minimises."""
     if config.optimizer == "lbfgs":
         return sweep.LBFGS(config.tolerance, config.select_metric)
@@ -242,7 +279,7 @@ def solver_of(config) -> sweep.SGD | sweep.LBFGS:
     return sweep.SGD(config.schedule, num_samples, config.select_metric)
 
 
-def objective_of(config) -> sweep.Objective:
+def objective_of(config: ConfigDict) -> sweep.Objective:
     """What the config minimises."""
     return sweep.Objective(
         model=model.by_name(config.model, config.precision),
@@ -253,12 +290,12 @@ def objective_of(config) -> sweep.Objective:
     )
 
 
-def devices_of(config) -> sweep.Devices:
+def devices_of(config: ConfigDict) -> sweep.Devices:
     """How the config lays the work on devices."""
     return sweep.Devices((config.mesh.trials, config.mesh.batch, config.mesh.classes), config.chunk)
 
 
-def resamples(config, train):
+def resamples(config: ConfigDict, train: Dataset) -> Shaped[np.ndarray, "N R"] | None:
     """Counts [N, R] of the folds or bootstrap draws of the config; None: it has none."""
     if config.folds:
         return inputs.fold_counts(train.y, config.folds, seed=config.seed)
@@ -276,17 +313,25 @@ def _steps_per_call(train, settings, config):
     return max(1, round(_OPERATIONS_PER_CALL / each))
 
 
-def train(config, epochs, progress, workdir, num_examples, stop):
-    """The `Result` of the pending epochs, on top of what was restored.
+def train(
+    config: ConfigDict,
+    epochs: Epochs,
+    progress: checkpoint.Progress,
+    workdir: Workdir,
+    num_examples: int,
+    stop: processes.Stop,
+) -> Result:
+    """Runs the pending epochs and adds them to what was restored.
 
-    Raises `processes.Stopped`, with a checkpoint saved, after the step in which a signal came, and
-    JobError (exit code 3) where nothing can be written, or what was saved does not fit.
+    Raises:
+      processes.Stopped: a signal came; a checkpoint has been saved after the step it came in.
+      JobError: the folder cannot be written, or the checkpoint does not fit (exit code 3).
     """
     collection = progress.collection(epochs.run)
     workdir.write_metrics(collection.lines())
-    shown = console.watch(epochs, num_examples)
+    shown: Iterable[Epoch] = console.watch(epochs, num_examples)
     if config.tensorboard and processes.is_first():
-        shown = console.record_events(shown, workdir.path)
+        shown = console.record_events(shown, workdir.file())
     try:
         with stop.deferred():
             _train_steps(shown, collection, progress, workdir, stop)
@@ -307,7 +352,9 @@ def _train_steps(epochs, collection, progress, workdir, stop):
             break
 
 
-def finish(config, workdir, splits, result, seconds):
+def finish(
+    config: ConfigDict, workdir: Workdir, splits: Splits, result: Result, seconds: dict[str, float]
+) -> None:
     """Chooses, refits, reads the test split once, draws, writes; summary.json comes last."""
     with timed(seconds, "selection"):
         chosen = select_winner(config, result)
@@ -327,26 +374,34 @@ def finish(config, workdir, splits, result, seconds):
     outputs.write_summary(workdir, config, splits, result, selected, test, more, seconds)
     outputs.say_result(config, splits, result, selected, test)
     outputs.say_more(config, more)
-    outputs.say_files(workdir.path)
+    outputs.say_files(workdir.file())
 
 
-def select_winner(config, result):
+def select_winner(config: ConfigDict, result: Result) -> Selected:
     """The winning setting, as its first trial."""
     return result.best(config.select_metric, config.select_epoch, config.select)
 
 
-def refit_winner(config, splits, result, chosen):
-    """The winner trained anew on the whole train split (after folds, after bootstraps).
+def refit_winner(config: ConfigDict, splits: Splits, result: Result, chosen: Selected) -> Selected:
+    """The winner, retrained on the whole train split after folds or bootstrap draws.
 
-    With config.refit on train and val together; without any of these it stays as it is.
+    With config.refit on train and val together; without any of these it is returned unchanged.
+
+    Raises:
+      JobError: the retraining diverged (exit code 4).
     """
     if not (config.folds or config.bootstraps or config.refit):
         return chosen
     dataset = data.joined(splits.train, splits.val) if config.refit else splits.train
-    how = {"solver": solver_of(config), "objective": objective_of(config)}
     try:
         return sweep.refit(
-            dataset, result, chosen, config.select_epoch, devices=devices_of(config), **how
+            dataset,
+            result,
+            chosen,
+            config.select_epoch,
+            solver=solver_of(config),
+            objective=objective_of(config),
+            devices=devices_of(config),
         )
     except ValueError as error:
         raise JobError(str(error), DIVERGED) from error
@@ -364,20 +419,20 @@ def _judged(config, splits, result, chosen, selected):
 
 
 @contextlib.contextmanager
-def timed(seconds, phase):
+def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     """Adds the seconds of the block to a dictionary, under the name of the phase."""
     started = time.perf_counter()
     yield
     seconds[phase] = time.perf_counter() - started
 
 
-def say_forecast(splits, epochs):
-    """Trials, programs, memory and devices of a checked job."""
+def say_forecast(splits: Splits, epochs: Epochs) -> None:
+    """Prints trials, programs, memory and devices of a checked job."""
     for line in forecast_lines(splits, epochs):
         console.say(line)
 
 
-def forecast_lines(splits, epochs) -> list[str]:
+def forecast_lines(splits: Splits, epochs: Epochs) -> list[str]:
     """The plan of the job as text: every number follows from the config and the data."""
     run, chunks = epochs.run, [item.chunk for item in epochs.pending]
     trials, shapes = run.trials, {chunk.trials.shape for chunk in chunks}
@@ -408,10 +463,15 @@ def _data_bytes(splits):
     return sum(split.x.size * split.x.dtype.itemsize for split in resident)
 
 
-def report_error(error, workdir, folder) -> int:
-    """Maps the error that ended the job to a message, which it prints, and an exit code.
+def report_error(error: BaseException, workdir: Workdir, folder: str | Path) -> int:
+    """Prints a message about the error that ended the job, and returns the exit code.
 
-    folder: the value of --workdir. An unforeseen error is raised again.
+    An unforeseen error is raised again.
+
+    Args:
+      error: what was raised.
+      workdir: the folder in use.
+      folder: the value of --workdir.
     """
     if isinstance(error, JobError | data.DataError):
         if str(error):  # else another process says it

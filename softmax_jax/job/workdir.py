@@ -1,4 +1,4 @@
-"""The folder of a job: which job it holds, its lock, and files that appear whole or not at all."""
+"""The folder of a job: which job it holds, its lock, and files that are written atomically."""
 
 import contextlib
 import csv
@@ -11,17 +11,22 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from softmax_jax import data
 from softmax_jax.host import DIVERGED, DONE, WORKDIR, JobError, replacing
+from softmax_jax.sweep import chunks
 
-# Where the data come from (they are compared themselves), on which devices and in what portions the
-# trials run, what is kept and shown meanwhile: fields on which no number depends.
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# The fields on which no number depends: where the data come from (they are compared themselves), on
+# which devices and in what chunks the trials run, what is kept and shown meanwhile.
 WITHOUT_EFFECT = (
     "checkpoint_seconds",
     "chunk",
@@ -34,12 +39,12 @@ WITHOUT_EFFECT = (
 
 
 def job_identity(config: dict, splits: data.Splits) -> dict:
-    """The identity of the job with this config on these data, as it comes back out of JSON."""
+    """The identity of the job with this config on these data, as it is read back from JSON."""
     fields = {name: value for name, value in config.items() if name not in WITHOUT_EFFECT}
     roles = {role: getattr(splits, role) for role in ("train", "val", "test")}
     used = {
         "name": splits.name,
-        "part_size": splits.train.shard_size,  # decides the order of what is read by shards
+        "part_size": splits.train.shard_size,  # the order of the examples depends on it
         "shapes": {role: split.x.shape for role, split in roles.items() if split is not None},
         "fingerprint": data.fingerprint(splits),
     }
@@ -47,7 +52,7 @@ def job_identity(config: dict, splits: data.Splits) -> dict:
 
 
 def digest(job: dict) -> str:
-    """SHA-256 of an identity as JSON text, in hexadecimal; the order of its fields is nothing.
+    """SHA-256 of an identity as JSON text, in hexadecimal; the order of its fields does not matter.
 
     >>> digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
     True
@@ -56,7 +61,7 @@ def digest(job: dict) -> str:
 
 
 def differences(old: dict, new: dict) -> list[str]:
-    """Each field in which two identities differ, as 'field: old → new', by name.
+    """Each field in which two identities differ, as 'field: old → new', in alphabetical order.
 
     >>> differences({"config": {"l2": 0.0, "sweep": {"seed": [0]}}}, {"config": {"l2": 0.1}})
     ['l2: 0.0 → 0.1', 'sweep.seed: [0] → nothing']
@@ -71,7 +76,7 @@ def differences(old: dict, new: dict) -> list[str]:
 
 
 def _json_fields(value, name=""):
-    """{path: JSON text} of everything in it that is not itself a dictionary."""
+    """{path: JSON text} of every value in it that is not a dictionary."""
     if not isinstance(value, dict):
         return {name: _json_text(value)}
     fields = {}
@@ -90,13 +95,14 @@ _UNKNOWN_HERE = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, er
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[str]:
-    """Holds the lock of the folder during the block; gives a warning to be shown, or ''.
+    """Holds the lock of the folder during the block; yields a warning to be shown, or ''.
 
-    The lock is `flock` on the file `.lock`, which stays and says who holds or held it: whatever
-    kills the process, the lock is free. On a file system without such locks (some network ones)
-    the block runs all the same, with the warning that nothing keeps a second job out.
+    The lock is `flock` on the file `.lock`, which stays there and names its last holder: the lock
+    is released however the process ends. On a file system without such locks (some network ones)
+    the block runs without one, and the warning says that a second job is not kept out.
 
-    Raises JobError (exit code 3) if another process holds it, or the folder cannot be written.
+    Raises:
+      JobError: another process holds it, or the folder cannot be written (exit code 3).
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -105,7 +111,7 @@ def locked(folder: Path) -> Iterator[str]:
         except OSError as error:
             raise JobError(
                 f"{folder} cannot be locked: {error.strerror or error}. Choose another --workdir, "
-                "or correct that.",
+                "or fix that.",
                 WORKDIR,
             ) from error
         yield warning
@@ -126,15 +132,15 @@ def _lock(file, folder):
         if error.errno not in _UNKNOWN_HERE:
             raise
         return (
-            f"The file system of {folder} has no locks ({error.strerror}): see to it that no "
-            "second job uses this folder."
+            f"The file system of {folder} has no locks ({error.strerror}): make sure "
+            "that no second job uses this folder."
         )
     _sign(file)
     return ""
 
 
 def _sign(file):
-    """Says who holds the lock, for the message to other processes."""
+    """Names the holder of the lock, for the message to other processes."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
@@ -143,14 +149,15 @@ def _sign(file):
 class Workdir:
     """A folder for the results of one job; `''` is a new one under runs/.
 
-    Only the first process writes. Raises JobError (exit code 3) where the folder cannot be used.
+    Only the first process writes. Methods raise JobError (exit code 3) where the folder cannot be
+    written.
     """
 
-    def __init__(self, folder=""):
-        self.path = Path(folder) if folder else None
+    def __init__(self, folder: str | Path = ""):
+        self.path: Path | None = Path(folder) if folder else None
 
-    def open(self):
-        """Makes the folder, if it is not there."""
+    def open(self) -> None:
+        """Creates the folder if it does not exist."""
         path = self.path or Path("runs")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -158,46 +165,47 @@ class Workdir:
         except OSError as error:
             raise unusable(path, error) from error
 
-    def write_bytes(self, name, content: bytes):
-        """A file that appears whole or not at all."""
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Writes a file atomically."""
         if not is_writer():
             return
+        path = self.file(name)
         try:
-            with replacing(self.path / name) as file:
+            with replacing(path) as file:
                 file.write(content)
         except OSError as error:
-            raise unusable(self.path / name, error) from error
+            raise unusable(path, error) from error
 
-    def write_json(self, name, value):
-        """Indented JSON; a number that is not finite becomes null."""
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes indented JSON; a number that is not finite becomes null."""
         self.write_bytes(name, (json.dumps(_plain(value), indent=2) + "\n").encode())
 
-    def write_csv(self, name, rows: list[dict]):
-        """A table with a header, from rows with equal keys."""
+    def write_csv(self, name: str, rows: list[dict]) -> None:
+        """Writes a table with a header, from rows with equal keys."""
         text = io.StringIO()
         writer = csv.DictWriter(text, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         self.write_bytes(name, text.getvalue().encode())
 
-    def write_npz(self, name, **arrays):
-        """Arrays by name; strings are stored as fixed-width text, never as pickles."""
+    def write_npz(self, name: str, **arrays: np.ndarray) -> None:
+        """Writes arrays by name; strings are stored as fixed-width text, never as pickles."""
         content = io.BytesIO()
-        np.savez(content, **arrays)
+        np.savez(content, allow_pickle=False, **arrays)
         self.write_bytes(name, content.getvalue())
 
-    def write_figure(self, name, figure):
-        """A picture as PNG."""
+    def write_figure(self, name: str, figure: "Figure") -> None:
+        """Writes a picture as PNG."""
         content = io.BytesIO()
         figure.savefig(content, format="png")
         self.write_bytes(name, content.getvalue())
 
-    def write_metrics(self, lines):
-        """metrics.jsonl from its start, as the checkpoint has it: nothing doubled, lost or torn."""
+    def write_metrics(self, lines: Iterable[dict]) -> None:
+        """Rewrites metrics.jsonl from a checkpoint: no line is repeated, missing or torn."""
         self.write_bytes("metrics.jsonl", "".join(map(_json_line, lines)).encode())
 
-    def append_metrics(self, epoch):
-        """A line per trial of this epoch to metrics.jsonl, readable at once."""
+    def append_metrics(self, epoch: chunks.Epoch) -> None:
+        """Appends a line per trial of this epoch to metrics.jsonl, readable at once."""
         lines = [
             {"trial": trial, "epoch": epoch.reached[row]}
             | {name: values[row] for name, values in epoch.metrics.items()}
@@ -205,14 +213,20 @@ class Workdir:
         ]
         if not is_writer():
             return
+        path = self.file("metrics.jsonl")
         try:
-            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            with open(path, "a", encoding="utf-8") as file:
                 file.write("".join(map(_json_line, lines)))
         except OSError as error:
-            raise unusable(self.path / "metrics.jsonl", error) from error
+            raise unusable(path, error) from error
+
+    def file(self, name: str = "") -> Path:
+        """The path of a file in the folder, which must be open; by default that of the folder."""
+        assert self.path is not None, "the folder is not open"
+        return self.path / name
 
 
-def is_writer():
+def is_writer() -> bool:
     """Whether this process writes: of several, only the first does."""
     return jax.process_index() == 0
 
@@ -222,7 +236,7 @@ def _json_line(values):
 
 
 def _fresh(parent):
-    """A new folder named after the time; two jobs that start at once get one each."""
+    """A new folder named after the time; jobs that start at the same time get one each."""
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     for name in (stamp, *(f"{stamp}_{n}" for n in range(2, 1000))):
         with contextlib.suppress(FileExistsError):
@@ -231,16 +245,16 @@ def _fresh(parent):
     raise FileExistsError(f"{parent} has a thousand runs of this second")
 
 
-def unusable(path, error) -> JobError:
-    """What to raise where the operating system refuses to have something written."""
+def unusable(path: Path, error: OSError) -> JobError:
+    """The error to raise where the operating system refuses a write."""
     reason = error.strerror or error
     return JobError(
-        f"{path} cannot be written: {reason}. Choose another --workdir, or correct that.", WORKDIR
+        f"{path} cannot be written: {reason}. Choose another --workdir, or fix that.", WORKDIR
     )
 
 
 def _plain(value):
-    """Only what JSON has: no NumPy types, no tuples, null for what is not finite."""
+    """The value in types that JSON has: no NumPy types or tuples, null for what is not finite."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
@@ -251,7 +265,7 @@ def _plain(value):
 
 
 _RESULTS = (
-    "summary.json",  # the last to be written, so the first to go
+    "summary.json",  # written last, so deleted first
     "audit.csv",
     "learning_curve.csv",
     "metrics.jsonl",
@@ -270,13 +284,14 @@ _RESULTS = (
     f"checkpoints/{'[0-9]' * 8}*.npz*",
     "tensorboard/trial_*/events.out.tfevents.*.softmax_jax",
 )
-_CHOOSE = "Choose another --workdir, or replace what is there by --overwrite."
+_CHOOSE = "Choose another --workdir, or replace its content with --overwrite."
 
 
 def job_in(folder: Path | None) -> dict | None:
     """The identity of the job that the folder holds; None: it holds none.
 
-    Raises JobError (exit code 3) where it cannot be read.
+    Raises:
+      JobError: it cannot be read, or there are results without it (exit code 3).
     """
     if folder is None:
         return None
@@ -287,17 +302,23 @@ def job_in(folder: Path | None) -> dict | None:
             return found
         reason = "its job has no config or no data"
     except (FileNotFoundError, NotADirectoryError):
-        _refuse_results_of_nobody(folder)
+        _refuse_results_without_config(folder)
         return None
     except OSError as error:
         raise JobError(f"{path} cannot be read: {error.strerror}. {_CHOOSE}", WORKDIR) from error
     except (ValueError, LookupError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
-    raise JobError(f"{path} is not this program's, or damaged ({reason}). {_CHOOSE}", WORKDIR)
+    raise JobError(
+        f"{path} is damaged, or not written by this program ({reason}). {_CHOOSE}", WORKDIR
+    )
 
 
 def holds(folder: Path | None, job: dict) -> bool:
-    """Whether the folder holds this job. Raises JobError (exit code 3) where it holds another."""
+    """Whether the folder holds this job.
+
+    Raises:
+      JobError: it holds another one (exit code 3).
+    """
     found = job_in(folder)
     if found is None:
         return False
@@ -312,20 +333,23 @@ def outcome(folder: Path) -> int | None:
     try:
         summary = json.loads((folder / "summary.json").read_text("utf-8"))
         return DIVERGED if summary["selected"] is None else DONE
-    except (OSError, ValueError, LookupError, TypeError):  # there is none, or none any more
+    except (OSError, ValueError, LookupError, TypeError):  # it is not there, or damaged
         return None
 
 
-def clear(folder: Path):
-    """Deletes what a job has left in the folder, and nothing else; the last is config.json.
+def clear(folder: Path) -> None:
+    """Deletes the files that a job has left in the folder, config.json last, and no others.
 
-    For the holder of the folder's lock. Raises JobError (exit code 3).
+    Only the holder of the folder's lock may call it.
+
+    Raises:
+      JobError: a file cannot be deleted (exit code 3).
     """
     _delete([*_results(folder), folder / "config.json"])
 
 
-def tidy(folder: Path):
-    """Deletes what a killed process was about to write, for the holder of the folder's lock."""
+def tidy(folder: Path) -> None:
+    """Deletes the half-written files of a killed process; only the holder of the lock may."""
     ending = f".{'[0-9a-f]' * 32}.tmp"
     for name in ("config.json", *_RESULTS):
         _delete(folder.glob(name + ending))
@@ -336,12 +360,12 @@ def _results(folder) -> Iterator[Path]:
         yield from folder.glob(pattern)
 
 
-def _refuse_results_of_nobody(folder):
+def _refuse_results_without_config(folder):
     names = [str(path.relative_to(folder)) for path in _results(folder)]
     if names:
         some = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
         raise JobError(
-            f"{folder} holds {some}, and no config.json that says of which job. {_CHOOSE}", WORKDIR
+            f"{folder} holds {some}, but no config.json to tell which job. {_CHOOSE}", WORKDIR
         )
 
 

@@ -1,20 +1,87 @@
-"""What summary.json says of classes and costs is what counting by hand gives."""
+"""What a job reports, in words and in files, is what counting by hand gives."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from sklearn.metrics import precision_recall_fscore_support, recall_score
 
 from softmax_jax import data, sweep
-from softmax_jax.job import config, outputs
+from softmax_jax.classifier import Classifier, load
+from softmax_jax.data import bigram
+from softmax_jax.job import outputs
 from softmax_jax.job.workdir import Workdir
 from softmax_jax.sweep import inputs
-from tests import flat
+
+# The summary, the closing lines and params.npz.
+
+
+def test_params_file_restores_the_classifier(result, splits, tmp_path):
+    classifier = result.best().classifier
+    outputs.write_params(Workdir(tmp_path), classifier)
+    again = load(tmp_path)
+    assert_array_equal(again.logits(splits.val.x), classifier.logits(splits.val.x))
+    assert again.label_names == splits.label_names
+    with np.load(tmp_path / "params.npz", allow_pickle=False) as params:
+        assert set(params) == {"W", "b", "mean", "scale", "label_names"}
+
+
+def test_summary_counts_examples_trials_and_divergence(config, result, splits):
+    metrics = {name: values.copy() for name, values in result.metrics.items()}
+    metrics["train_loss"][3, 1:] = np.nan
+    broken = dataclasses.replace(result, metrics=metrics)
+    summary = outputs.summary_fields(config, splits, broken, broken.best(), None, {"data": 1.23456})
+    assert summary["num_examples"] == {"train": 1437, "val": 360, "test": 360}
+    assert (summary["trials"], summary["diverged"], summary["val_is_test"]) == (8, 1, True)
+    assert summary["seconds"] == {"data": 1.235}
+    assert summary["selected"]["trial"] == broken.best().trial
+    assert summary["selected"]["val_loss"] == broken.best().metrics["val_loss"]
+
+
+def test_test_metrics_on_examples_of_val_are_called_optimistic(config, result, splits, capsys):
+    selected = result.best()
+    test = selected.classifier.test(splits.test)
+    outputs.say_result(config, splits, result, selected, test)
+    said = capsys.readouterr().out
+    assert "optimistic" in said and f"{test['accuracy']:.4f}" in said
+    outputs.say_result(config, splits, result, selected._replace(refit=True), test)
+    assert "optimistic" not in capsys.readouterr().out  # it was not chosen on val
+    apart = dataclasses.replace(splits, val_is_test=False)
+    outputs.say_result(config, apart, result, selected, test)
+    assert "optimistic" not in capsys.readouterr().out
+
+
+def test_hints_and_a_loss_above_guessing_are_warnings(config, result, splits, capsys):
+    selected = result.best()
+    hints = ["learning_rate = 1 is the largest: try 3.", "No trial got as far as its patience."]
+    worse = selected._replace(metrics=selected.metrics | {"val_loss": 2.4}, hints=hints)
+    outputs.say_result(config, splits, result, worse, None)
+    warnings = capsys.readouterr().err
+    assert [line for line in warnings.splitlines() if line.startswith("WARNING: ")] == [
+        f"WARNING: {hints[0]}",
+        f"WARNING: {hints[1]}",
+        "WARNING: The validation loss is above that of guessing: try a smaller learning rate.",
+    ]
+    outputs.say_result(config, splits, result, selected._replace(hints=[]), None)
+    assert capsys.readouterr().err == ""
+
+
+def test_divergence_warning_names_the_epoch_and_a_remedy(result, capsys):
+    metrics = {name: np.full_like(values, np.nan) for name, values in result.metrics.items()}
+    metrics["train_loss"][:, 0] = metrics["val_loss"][:, 0] = 1.0
+    outputs.say_diverged(dataclasses.replace(result, metrics=metrics))
+    said = capsys.readouterr().err
+    assert "epoch 2" in said and "learning_rate" in said
+
+
+# Classes and costs.
+
 
 COST = ((0, 10), (1, 0))  # malignant, benign
+
+
 WITH_REFERRAL = ((0, 10, 0.5), (1, 0, 0.5))
 
 
@@ -31,8 +98,7 @@ def bootstrapped(cancer):
     """Two settings over 30 bootstrap draws: the counts, and the sweep."""
     counts = inputs.bootstrap_counts(len(cancer[0].y), 30)
     settings = sweep.grid(learning_rate=(0.001, 0.1))
-    options = {"num_epochs": 2, "batch_size": 64, "resamples": counts}
-    return counts, flat.fit(cancer[0], None, settings, **options)
+    return counts, sweep.fit(cancer[0], counts, settings, num_epochs=2, batch_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +110,7 @@ def actions_by_hand(p, threshold):
     return np.where(p[:, 0] > threshold, 0, 1)
 
 
-def test_figures_by_class_are_those_of_scikit_learn(cancer, probabilities):
+def test_class_metrics_match_scikit_learn(cancer, probabilities):
     found = outputs.class_metrics(probabilities, cancer[1])
     expected = precision_recall_fscore_support(cancer[1].y, probabilities.argmax(1))
     for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
@@ -53,7 +119,7 @@ def test_figures_by_class_are_those_of_scikit_learn(cancer, probabilities):
     assert found["confusion"].sum() == len(cancer[1].y)
 
 
-def test_of_many_classes_there_is_no_confusion_matrix_but_every_figure():
+def test_class_metrics_of_many_classes_omit_the_confusion_matrix():
     names = tuple(map(str, range(101)))
     dataset = data.Dataset(np.zeros((101, 1)), np.arange(101, dtype=np.int32), 1.0, names, "")
     found = outputs.class_metrics(np.eye(101), dataset)
@@ -61,8 +127,8 @@ def test_of_many_classes_there_is_no_confusion_matrix_but_every_figure():
     assert outputs.decision_lines({"classes": found, "costs": None, "resampled": None}) == []
 
 
-def test_costs_are_those_of_the_decisions_of_either_rule(cancer, probabilities):
-    """With a miss ten times a false alarm the least expected cost is a threshold of 1/11."""
+def test_costs_match_the_decisions_of_each_rule(cancer, probabilities):
+    """Where a miss costs ten false alarms, the Bayes rule is a threshold of 1/11."""
     y, cost = cancer[1].y, np.array(COST)
     found = outputs.cost_metrics(probabilities, cancer[1], COST)
     costs = {}
@@ -78,12 +144,12 @@ def test_costs_are_those_of_the_decisions_of_either_rule(cancer, probabilities):
 
 
 def test_actions_need_not_be_classes(cancer, probabilities):
-    """A third action, referral, is taken where either class would cost more than 0.5 expected."""
+    """Referral is chosen where the expected cost of either class exceeds 0.5."""
     found = outputs.cost_metrics(probabilities, cancer[1], WITH_REFERRAL)
     referred = (probabilities[:, 0] > 0.05) & (probabilities[:, 0] < 0.5)
     assert found["bayes"]["actions"][:, 2].sum() == referred.sum() > 0
     assert found["argmax"]["actions"][:, 2].sum() == 0
-    # Three actions that are no classes: of each class, argmax takes the one that suits it best.
+    # Three actions that are not classes: argmax takes the cheapest action of its class.
     cheapest = outputs.cost_metrics(probabilities, cancer[1], ((5, 1, 0), (0, 3, 3)))
     assert cheapest["argmax"]["actions"].sum(0).tolist() == [
         (probabilities.argmax(1) == 1).sum(),
@@ -92,7 +158,7 @@ def test_actions_need_not_be_classes(cancer, probabilities):
     ]
 
 
-def test_each_resample_is_judged_on_what_it_held_out(cancer, bootstrapped):
+def test_resampled_costs_use_the_examples_that_each_resample_held_out(cancer, bootstrapped):
     (train, _), (counts, result) = cancer, bootstrapped
     selected = result.best()
     found = outputs.resampled_costs(result, selected, train, counts, COST)
@@ -117,7 +183,7 @@ def test_each_resample_is_judged_on_what_it_held_out(cancer, bootstrapped):
     assert "recall" not in referring["bayes"]
 
 
-def test_test_is_judged_by_the_refitted_model_and_val_by_the_chosen_one(
+def test_decisions_use_the_refitted_model_on_test_and_the_chosen_one_on_val(
     config, cancer, bootstrapped
 ):
     counts, result = bootstrapped
@@ -138,7 +204,7 @@ def test_test_is_judged_by_the_refitted_model_and_val_by_the_chosen_one(
     assert outputs.decision_fields(config, tested, *arguments[:-1])["resampled"] is None
 
 
-def test_the_log_has_a_line_for_each_class_and_for_the_costs(config, cancer, bootstrapped):
+def test_decision_lines_have_one_per_class_and_the_costs(config, cancer, bootstrapped):
     counts, result = bootstrapped
     splits = data.Splits(*cancer, None, "", cancer[0].label_names, False)
     config.cost_matrix = COST
@@ -151,39 +217,56 @@ def test_the_log_has_a_line_for_each_class_and_for_the_costs(config, cancer, boo
     assert over.startswith("over 30 resamples: ")
 
 
-def test_the_dictionaries_are_json(cancer, probabilities, tmp_path):
+def test_decision_fields_are_json(cancer, probabilities, tmp_path):
     workdir = Workdir(tmp_path)
-    never = np.tile(np.array([0.0, 1.0]), (len(cancer[1].y), 1))  # no precision of malignant
+    never = np.tile(np.array([0.0, 1.0]), (len(cancer[1].y), 1))  # so malignant has no precision
     workdir.write_json("a.json", outputs.class_metrics(never, cancer[1]))
     workdir.write_json("b.json", outputs.cost_metrics(probabilities, cancer[1], COST))
     assert '"precision": [\n    null,' in (tmp_path / "a.json").read_text()
     assert '"actions"' in (tmp_path / "b.json").read_text()
 
 
-@pytest.mark.parametrize(
-    "cost, what",
-    [
-        (COST, None),
-        (WITH_REFERRAL, None),
-        (3, "it is 3"),
-        ((1, 2), "it is (1, 2)"),
-        (((0, 1),), "each of the 2 classes"),
-        (((0, 1), (1,)), "[2, 1] costs"),
-        (((), ()), "[0, 0] costs"),
-        (((0, float("inf")), (1, 0)), "one is inf"),
-        (((0, "1"), (True, 0)), "one is '1'"),
-    ],
-)
-def test_a_cost_matrix_that_does_not_fit_is_a_problem(cost, what):
-    found = config.cost_problems(cost, ("malignant", "benign"))
-    assert bool(found) == (what is not None)
-    assert not found or what in found[0]
-
-
-def test_a_class_that_no_resample_held_out_has_no_recall(cancer, bootstrapped):
+def test_recall_of_a_class_that_no_resample_held_out_is_none(cancer, bootstrapped):
     (train, _), (counts, result) = cancer, bootstrapped
     held_in = counts.copy()
     held_in[train.y == 0] = 1
     found = outputs.resampled_costs(result, result.best(), train, held_in, COST)
     assert found["bayes"]["recall"]["malignant"] is None
     assert_array_equal(list(found["bayes"]["recall"]["benign"]), ["mean", "sd", "interval"])
+
+
+# The distance to a generated language.
+
+
+LANGUAGE = "bigram:60"
+
+
+@pytest.fixture(scope="module")
+def words():
+    return data.load(LANGUAGE, val="test")
+
+
+def classifier(W, b):
+    return Classifier(W.astype(np.float32), b.astype(np.float32), 0.0, 1.0, ())
+
+
+def test_distance_of_the_language_to_itself_is_zero(words):
+    true = bigram.language(LANGUAGE)
+    found = bigram.distance(words, classifier(true.W, true.bias))
+    assert found["kl"] == pytest.approx(0, abs=1e-5)
+
+
+def test_distance_of_another_model_matches_the_definition(words):
+    true, rng = bigram.language(LANGUAGE), np.random.default_rng(0)
+    W, b = rng.normal(size=true.W.shape), rng.normal(size=60)
+    found = bigram.distance(words, classifier(W, b))
+    p = softmax(true.features @ true.W.astype(float) + true.bias, axis=1)
+    log_q = log_softmax(true.features @ W + b, axis=1)
+    expected = true.frequencies @ (p * (np.log(p) - log_q)).sum(1)
+    assert found["kl"] == pytest.approx(expected, rel=1e-4)
+    cross_entropy = -(true.frequencies @ (p * log_q).sum(1))
+    assert found["kl"] + found["entropy"] == pytest.approx(cross_entropy, rel=1e-4)
+
+
+def test_distance_of_other_data_is_none(splits):
+    assert bigram.distance(splits, None) is None

@@ -1,6 +1,6 @@
 """Several processes run one job as one process does, and end together.
 
-They meet on this machine's loopback, started as Slurm would start them.
+They connect over this machine's loopback, started as Slurm would start them.
 """
 
 import json
@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -18,13 +19,13 @@ from softmax_jax.data import DataError
 from softmax_jax.host import DONE, USAGE, WORKDIR, JobError
 from softmax_jax.job import processes, run
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 MAIN = "main.py", "--config=configs/digits.py", "--config.learning_rate=0.05"
 LONG = "--config.num_epochs=400", "--config.sweep.l2=0,1e-4,1e-2", "--config.checkpoint_seconds=0"
 
 
-def test_a_process_alone_asks_nobody():
+def test_single_process_agrees_with_itself():
     def fail():
         raise JobError("told", WORKDIR)
 
@@ -39,7 +40,7 @@ def test_a_process_alone_asks_nobody():
     assert processes.leave(WORKDIR) == WORKDIR
 
 
-def test_several_need_a_folder_and_a_cluster(config, tmp_path, capsys, monkeypatch):
+def test_distributed_job_needs_a_folder_and_a_cluster(config, tmp_path, capsys, monkeypatch):
     assert run.main(config, distributed=True) == USAGE
     assert "--distributed needs --workdir" in capsys.readouterr().err
     assert run.main(config, tmp_path, distributed=True) == USAGE
@@ -49,6 +50,16 @@ def test_several_need_a_folder_and_a_cluster(config, tmp_path, capsys, monkeypat
     monkeypatch.setenv("JAX_PROCESS_ID", "0")
     assert run.main(config, tmp_path, distributed=True) == USAGE
     assert "'two'" in capsys.readouterr().err
+
+
+def test_versions_and_devices_are_those_of_this_machine():
+    assert processes.versions()["jax"] == jax.__version__
+    assert processes.versions()["numpy"] == np.__version__
+    assert processes.devices() == {
+        "backend": jax.default_backend(),
+        "device_kind": jax.devices()[0].device_kind,
+        "device_count": len(jax.devices()),
+    }
 
 
 def start(environment, *arguments, **variables):
@@ -137,7 +148,7 @@ MESHES = {2: [], 4: ["--config.mesh.trials=2", "--config.mesh.batch=-1"]}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", JOBS)
-def test_processes_find_what_one_does(environment, alone, tmp_path, number):
+def test_processes_match_a_single_process(environment, alone, tmp_path, number):
     expected = alone(*JOBS[number])
     job = *MAIN, f"--workdir={tmp_path}", *JOBS[number], *MESHES[number], "--distributed"
     outputs = ended(cluster(environment, *[job] * number))
@@ -153,7 +164,7 @@ def test_processes_find_what_one_does(environment, alone, tmp_path, number):
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_stops_all_and_other_devices_go_on(environment, alone, tmp_path):
+def test_signal_to_one_process_stops_all_and_other_devices_resume(environment, alone, tmp_path):
     """First eight devices of one process, then two processes, then one device."""
     job = *MAIN, f"--workdir={tmp_path}", *LONG
     eight = [start(environment, *job, **EIGHT)]
@@ -171,7 +182,7 @@ def test_a_signal_to_one_stops_all_and_other_devices_go_on(environment, alone, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_where_one_is_killed_the_other_ends_too(environment, alone, tmp_path, victim):
+def test_loss_of_one_process_ends_the_other(environment, alone, tmp_path, victim):
     job = *MAIN, f"--workdir={tmp_path}", *LONG
     outputs = signalled(
         cluster(environment, *[(*job, "--distributed")] * 2), tmp_path, victim, signal.SIGKILL
@@ -180,7 +191,7 @@ def test_where_one_is_killed_the_other_ends_too(environment, alone, tmp_path, vi
     code, _, errors = outputs[1 - victim]
     assert code in (134, -signal.SIGABRT) and "Traceback" not in errors
     assert "another process or a device is lost" in errors or "another task died" in errors
-    if victim:  # and the one that is left can go on alone
+    if victim:  # and the remaining one can resume alone
         ((code, said, errors),) = ended([start(environment, *job)])
         assert code == DONE and "Resuming after" in said, errors
         assert_same(tmp_path, alone(*LONG))
@@ -198,12 +209,12 @@ def test_processes_that_differ_end_with_one_message(environment, tmp_path, diffe
 
 CONVERSATION = """
 import jax, numpy as np
+from softmax_jax.host import JobError
 from softmax_jax.job import processes
-from softmax_jax.job.errors import JobError
-from softmax_jax.sweep import memory, placement
+from softmax_jax.sweep import mesh
 
 processes.join_cluster("folder")
-number, mesh = jax.process_index(), placement.place()
+number, placement = jax.process_index(), mesh.place()
 assert processes.are_several() and processes.is_first() == (number == 0)
 assert mesh.device_bytes() > 2**20
 
@@ -212,7 +223,7 @@ def fails(function, *arguments):
         function(*arguments)
     except JobError as error:
         return error
-    raise AssertionError("it did not fail")
+    raise AssertionError("no error")
 
 def fail_in_second():
     if number:
@@ -225,14 +236,14 @@ for call in (processes.agreed, processes.led):
 assert processes.agree(15 * number, number == 0) == (15, True)
 assert processes.agree(0, number == 1) == (0, False)
 error = fails(processes.same, number, "sum")
-assert str(error) == ("" if number else "Process 0 and process 1 have not the same sum.")
+assert str(error) == ("" if number else "Process 0 and process 1 differ in their sum.")
 
 trees = {"float": np.float32([[1, -2, np.nan, 4]] * 3), "truth": np.array([[True, False]])}
 trees["whole"] = np.arange(24, dtype=np.int32).reshape(3, 4, 2)
 for mesh._WHOLE_BYTES in (2**28, 0):
-    placed = mesh.trials(trees)
+    placed = placement.trials(trees)
     assert placed["float"].addressable_shards[0].data.shape == (3, 2)
-    for name, array in mesh.fetch(placed).items():
+    for name, array in placement.fetch(placed).items():
         np.testing.assert_array_equal(array, trees[name])
 raise SystemExit(processes.leave(4))
 """
@@ -258,8 +269,8 @@ processes.same(0, "number")
 
 
 @pytest.mark.slow
-def test_a_process_that_falls_silent_is_given_up(environment):
-    """Its connections stay open, so that only its missing heartbeat tells."""
+def test_silent_process_counts_as_lost(environment):
+    """Its connections stay open: only the missing heartbeat shows the loss."""
     two = cluster(environment, *[("-c", SILENCE)] * 2)
     try:
         assert two[0].wait(60) == -signal.SIGABRT

@@ -1,4 +1,4 @@
-"""The first signal ends a job in good order, the second at once; the exit code says which."""
+"""The first signal ends a job cleanly, the second at once; the exit code names the signal."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from softmax_jax.job import processes
 SIGNALS = pytest.mark.parametrize(
     "number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
 )
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def send(number):
@@ -22,7 +22,7 @@ def send(number):
 
 
 @SIGNALS
-def test_outside_of_the_loop_a_signal_is_raised(number, code):
+def test_signal_outside_the_loop_is_raised(number, code):
     with pytest.raises(processes.Stopped) as stopped, processes.handled_signals():
         send(number)
         raise AssertionError("not reached")
@@ -31,7 +31,7 @@ def test_outside_of_the_loop_a_signal_is_raised(number, code):
 
 
 @SIGNALS
-def test_inside_of_the_loop_it_waits_until_the_loop_is_left(number, code):
+def test_signal_inside_the_loop_waits_for_its_end(number, code):
     steps = []
     with pytest.raises(processes.Stopped) as stopped, processes.handled_signals() as stop:
         with stop.deferred():
@@ -46,7 +46,7 @@ def test_inside_of_the_loop_it_waits_until_the_loop_is_left(number, code):
     assert steps == [0, 1, 2, "saved"] and stopped.value.exit_code == code
 
 
-def test_without_a_signal_nothing_happens():
+def test_handlers_are_restored_without_a_signal():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with processes.handled_signals() as stop, stop.deferred():
         inside = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
@@ -54,14 +54,14 @@ def test_without_a_signal_nothing_happens():
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-def test_an_error_of_the_loop_is_not_hidden_by_a_signal():
+def test_error_in_the_loop_is_not_hidden_by_a_signal():
     with pytest.raises(ZeroDivisionError), processes.handled_signals() as stop, stop.deferred():
         send(signal.SIGTERM)
         print(1 / 0)
     assert stop.requested == signal.SIGTERM
 
 
-def test_a_signal_whose_exception_got_lost_is_raised_at_the_loop():
+def test_signal_whose_exception_was_swallowed_is_raised_at_the_loop():
     with pytest.raises(processes.Stopped), processes.handled_signals() as stop:
         try:
             send(signal.SIGINT)
@@ -74,7 +74,7 @@ def test_a_signal_whose_exception_got_lost_is_raised_at_the_loop():
 
 LOOP = """
 import sys, time
-from softmax_jax.job import signals
+from softmax_jax.job import processes
 try:
     with processes.handled_signals() as stop, stop.deferred():
         print("ready", flush=True)
@@ -88,7 +88,7 @@ except processes.Stopped as stopped:
 
 
 def start(seconds, busy="time.sleep(0.01)"):
-    """A loop that takes `seconds` from its start to come to an end after a signal."""
+    """A loop that ends `seconds` after its start, if a signal has come."""
     command = [sys.executable, "-c", LOOP.replace("BUSY", busy), str(seconds)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
@@ -96,7 +96,7 @@ def start(seconds, busy="time.sleep(0.01)"):
 
 
 @SIGNALS
-def test_one_signal_lets_the_process_save(number, code):
+def test_first_signal_lets_the_process_save(number, code):
     with start(0) as process:
         process.send_signal(number)
         assert process.stdout.read() == "saved\n"
@@ -105,7 +105,7 @@ def test_one_signal_lets_the_process_save(number, code):
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @SIGNALS
-def test_a_second_signal_leaves_at_once(first, number, code):
+def test_second_signal_ends_the_process_at_once(first, number, code):
     with start(30) as process:
         process.send_signal(first)
         time.sleep(0.3)
@@ -115,8 +115,8 @@ def test_a_second_signal_leaves_at_once(first, number, code):
         assert process.stdout.read() == ""
 
 
-def test_a_second_signal_does_not_wait_for_code_that_is_not_python():
-    """One that lets other threads run, as the compiler and its programs do."""
+def test_second_signal_does_not_wait_for_compiled_code():
+    """Code that lets other threads run, as the compiler and its programs do."""
     busy = "__import__('hashlib').pbkdf2_hmac('sha256', b'', b'', 30_000_000)"
     with start(30, busy) as process:
         process.send_signal(signal.SIGTERM)
@@ -125,9 +125,9 @@ def test_a_second_signal_does_not_wait_for_code_that_is_not_python():
         assert process.wait(5) == 143
 
 
-def test_signals_that_come_together_are_one():
+def test_signals_at_the_same_time_count_once():
     with start(1) as process:
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
         assert process.stdout.read() == "saved\n"
-    assert process.returncode in (143, 130)  # which is first is not said
+    assert process.returncode in (143, 130)  # either may come first

@@ -1,0 +1,394 @@
+"""A job as a function: config to sweep to results, its exit codes, and what it leaves alone."""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from softmax_jax import data, sweep
+from softmax_jax.host import DIVERGED, DONE, USAGE, WORKDIR, JobError
+from softmax_jax.job import checkpoint, run, workdir
+from softmax_jax.job.processes import Stop, Stopped
+from softmax_jax.job.workdir import Workdir
+
+# From end to end.
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({}, DONE),
+        ({"learning_rate": -1.0}, USAGE),
+        ({"batch_size": 10**6}, USAGE),
+        ({"train_split": "nope"}, USAGE),
+        ({"learning_rate": 1e38}, DIVERGED),
+    ],
+)
+def test_exit_code_and_files_match_the_outcome(config, tmp_path, fields, code, capsys):
+    config.update(fields)
+    assert run.main(config, tmp_path / "w") == code
+    assert (tmp_path / "w" / "summary.json").exists() == (code in (DONE, DIVERGED))
+    assert (tmp_path / "w" / "params.npz").exists() == (code == DONE)
+    assert bool(capsys.readouterr().err) == (code != DONE)
+
+
+def test_folder_that_cannot_be_used_is_exit_3(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert run.main(config, tmp_path / "file" / "w") == WORKDIR
+
+
+def times(folder):
+    """{file name: time of its last change}, without the lock's."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path.name: path.stat().st_mtime_ns for path in files}
+
+
+def test_refused_config_replaces_nothing_and_leaves_its_folder_free(config, tmp_path, capsys):
+    config.folds = 500
+    assert run.main(config, tmp_path) == USAGE
+    config.folds = 0
+    assert run.main(config, tmp_path) == DONE
+    before = times(tmp_path)
+    config.folds = 500
+    assert run.main(config, tmp_path, overwrite=True) == USAGE
+    assert "folds must be" in capsys.readouterr().err
+    assert times(tmp_path) == before
+
+
+def test_job_that_another_process_has_ended_meanwhile_is_not_repeated(
+    config, tmp_path, monkeypatch, capsys
+):
+    """Between the first look into the folder and its lock."""
+    locked, times_between = run.locked, []
+
+    @contextlib.contextmanager
+    def locked_after_another(folder):
+        if not times_between:
+            times_between.append(None)
+            assert run.main(config, folder) == DONE
+            times_between.append(times(folder))
+            capsys.readouterr()
+        with locked(folder) as warning:
+            yield warning
+
+    monkeypatch.setattr(run, "locked", locked_after_another)
+    assert run.main(config, tmp_path) == DONE
+    assert "holds this job, finished" in capsys.readouterr().out
+    assert times(tmp_path) == times_between[1]
+
+
+def test_stopped_job_in_a_fresh_folder_names_the_command_that_resumes_it(
+    config, tmp_path, monkeypatch, capsys
+):
+    def stop_it():
+        while not list(tmp_path.glob("runs/*/metrics.jsonl")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.chdir(tmp_path)
+    config.num_epochs = 10**4
+    watcher = threading.Thread(target=stop_it)
+    watcher.start()
+    assert run.main(config) == 143
+    watcher.join()
+    (folder,) = tmp_path.glob("runs/*")
+    said = capsys.readouterr().err
+    assert said == (
+        f"main.py: stopped by SIGTERM; the same command with --workdir=runs/{folder.name} "
+        "resumes it.\n"
+    )
+
+
+def test_fallback_replaces_only_fashion_mnist(config, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    config.dataset = "fashion_mnist"
+    assert run.load_data(config).name == "digits"
+    assert "TRAINING ON DIGITS INSTEAD" in capsys.readouterr().err
+    config.dataset_fallback = ""
+    with pytest.raises(data.DatasetNotFoundError):
+        run.load_data(config)
+    config.dataset, config.dataset_fallback = "cifar10", "digits"
+    with pytest.raises(data.DatasetNotFoundError, match="cifar10"):
+        run.load_data(config)
+
+
+# The plan of a job.
+
+
+@pytest.fixture
+def plan(config):
+    def lines(**fields):
+        config.update(fields)
+        splits = data.load("digits")
+        return dict(
+            line.split(maxsplit=1)
+            for line in run.forecast_lines(splits, run.start_sweep(config, splits))
+        )
+
+    return lines
+
+
+def test_plan_multiplies_the_axes(plan):
+    lines = plan(
+        sweep=dict(learning_rate=(0.01, 0.1, 0.2), seed=(0, 1), batch_size=(32, 1437)), folds=3
+    )
+    assert lines["trials"].startswith("36: 6 settings and batch sizes × 2 seeds × 3 folds")
+    assert lines["steps"].startswith(f"{-(-1437 // 32) + 1} in an epoch")
+
+
+def test_plan_has_chunks_of_one_shape(plan):
+    lines = plan(sweep=dict(learning_rate=(0.01, 0.02, 0.1, 0.2, 0.3)), chunk=2)
+    assert lines["programs"].startswith("3 chunks of at most 2 trials, compiled for 1 shapes")
+
+
+def test_plan_needs_more_memory_for_more_trials(plan):
+    def gib(text):
+        return float(text.split()[0])
+
+    few = gib(plan(sweep=dict(l2=(0.0, 0.1)))["memory"])
+    many = gib(plan(sweep=dict(l2=tuple(i / 1000 for i in range(500))))["memory"])
+    assert many > max(few, 0.1)
+
+
+# From the config to the sweep.
+
+
+def collected(config, splits):
+    return sweep.collect(run.start_sweep(config, splits))
+
+
+def test_axes_of_the_config_become_trials(config, splits):
+    config.sweep.learning_rate = (0.1, 0.3)
+    config.sweep.batch_size = (64, 128)
+    config.sweep.seed = (3, 4, 5)
+    result = collected(config, splits)
+    rows = {(row["learning_rate"], row["batch_size"], row["seed"]) for row in result.table()}
+    assert len(result.table()) == len(rows) == 12
+    assert result.run.num_epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("learning_rate", 0.2),
+        ("momentum", 0.5),
+        ("l2", 0.5),
+        ("init_scale", 0.5),
+        ("label_smoothing", 0.5),
+        ("warmup", 0.5),
+        ("schedule", "cosine"),
+        ("schedule", "exponential"),
+        ("averaging", 0.5),
+        ("batch_size", 100),
+        ("num_epochs", 3),
+        ("seed", 1),
+        ("model", "scratch"),
+        ("precision", "bfloat16"),
+        ("class_weight", "balanced"),
+        ("class_weight", tuple(range(1, 11))),
+        ("folds", 2),
+        ("bootstraps", 2),
+    ],
+)
+def test_field_reaches_the_training(config, splits, field, value):
+    plain = collected(config, splits).classifier(0).W
+    config[field] = value
+    changed = collected(config, splits).classifier(0).W
+    assert np.abs(plain - changed).max() > 0
+
+
+def test_zipped_axes_become_a_trial_per_seed(config, splits):
+    config.combine = "zip"
+    config.sweep.l2 = (0.0, 0.1, 0.0)
+    config.sweep.patience = (0, 0, 1)
+    config.sweep.seed = (0, 1)
+    rows = collected(config, splits).table()
+    settings = [(row["l2"], row["patience"], row["seed"]) for row in rows]
+    assert settings == [(l2, p, s) for s in (0, 1) for l2, p in ((0, 0), (0.1, 0), (0, 1))]
+
+
+def test_final_rate_belongs_to_schedules_that_decay(config, splits):
+    config.final_rate = 0.5
+    assert collected(config, splits).table()[0]["final_rate"] == 1
+    config.schedule = "cosine"
+    assert collected(config, splits).table()[0]["final_rate"] == 0.5
+    config.schedule, config.sweep.final_rate = "constant", (0.1, 1.0)
+    with pytest.raises(JobError, match="final_rate below 1 needs a schedule"):
+        run.start_sweep(config, splits)
+
+
+def winner_of(config, splits, result):
+    return run.refit_winner(config, splits, result, run.select_winner(config, result))
+
+
+def test_patience_applies_to_folds_and_their_refit(config, splits):
+    config.learning_rate, config.num_epochs, config.folds = 10.0, 30, 2
+    config.early_stopping.patience = 1
+    result = collected(config, splits)
+    assert (result.facts["stopped_epoch"] > 0).all()
+    chosen = winner_of(config, splits, result)
+    assert chosen.epoch == round(result.best_epoch.mean())
+
+
+def test_losses_agree_where_all_are_accurate(config, splits):
+    weights = []
+    for loss in ("cross_entropy", "cross_entropy_from_probabilities"):
+        config.loss = loss
+        weights.append(collected(config, splits).classifier(0).W)
+    np.testing.assert_allclose(*weights, atol=1e-5)
+
+
+def test_chunk_size_does_not_change_the_results(config, splits):
+    config.sweep.l2 = (0.0, 1e-3, 1e-2)
+    whole = collected(config, splits)
+    config.chunk = 2
+    cut = collected(config, splits)
+    np.testing.assert_allclose(whole.metrics["val_loss"], cut.metrics["val_loss"], rtol=1e-6)
+
+
+def test_folds_end_in_a_refit_of_the_winner(config, splits):
+    config.folds = 3
+    config.sweep.learning_rate = (0.01, 0.3)
+    result = collected(config, splits)
+    selected = winner_of(config, splits, result)
+    assert selected.refit and selected.hyperparameters["learning_rate"] == 0.3
+    rate = sweep.grid(learning_rate=0.3)
+    alone = sweep.fit(splits.train, None, rate, num_epochs=2, batch_size=256)
+    np.testing.assert_array_equal(selected.classifier.W, alone.classifier(0).W)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"batch_size": 2000}, "batch_size must be from 1 to the 1437"),
+        ({"class_weight": (1.0, 2.0)}, "class_weight needs 10"),
+        ({"folds": 500}, "folds must be from 2 to the"),
+    ],
+)
+def test_config_that_does_not_fit_the_data_is_a_job_error(config, splits, fields, text):
+    config.update(fields)
+    with pytest.raises(JobError, match=text):
+        run.start_sweep(config, splits)
+
+
+# Training, saving and stopping.
+
+
+JOB = {"config": {}, "data": {"name": "digits"}}
+
+
+NUM_EPOCHS = 4
+
+
+@pytest.fixture
+def job(config, splits, tmp_path):
+    """job(stop, watch, **fields): runs the remaining training, as a new process would.
+
+    watch(epoch) is called with every epoch before the job sees it.
+    """
+    config.checkpoint_seconds = 0
+
+    def train(stop=None, watch=id, **fields):
+        config.update(fields)
+        progress = checkpoint.Progress(tmp_path / "checkpoints", JOB, config)
+        options = {"num_epochs": NUM_EPOCHS, "batch_size": 256, "pending": progress.pending}
+        epochs = sweep.epochs(splits.train, splits.val, seeds=(0, 1), **options)
+        epochs._epochs = seen(epochs._epochs, watch)
+        folder = Workdir(tmp_path)
+        return run.train(config, epochs, progress, folder, 1437, stop or Stop())
+
+    return train
+
+
+def seen(epochs, watch):
+    for epoch in epochs:
+        watch(epoch)
+        yield epoch
+
+
+def saved(folder):
+    return [int(path.stem) for path in checkpoint.saved_files(folder / "checkpoints")]
+
+
+def lines(folder):
+    return (folder / "metrics.jsonl").read_text().splitlines()
+
+
+def test_epoch_is_on_disk_before_the_next_begins(job, tmp_path):
+    def watch(epoch):
+        assert len(lines(tmp_path)) == 2 * (epoch.epoch - 1)
+        assert saved(tmp_path) == list(range(1, epoch.epoch))
+
+    result = job(watch=watch, keep=9)
+    last = json.loads(lines(tmp_path)[-1])
+    assert (last["trial"], last["epoch"]) == (1, NUM_EPOCHS)
+    assert np.float32(last["val_loss"]) == result.metrics["val_loss"][1, -1]
+    assert saved(tmp_path) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("seconds, keep, numbers", [(0, 2, [3, 4]), (1000, 2, [1])])
+def test_last_checkpoints_are_kept_and_the_end_has_one(job, tmp_path, seconds, keep, numbers):
+    job(checkpoint_seconds=seconds, keep=keep)
+    assert saved(tmp_path) == numbers
+
+
+@pytest.mark.parametrize("when", [1, 3, NUM_EPOCHS])
+def test_job_resumed_after_a_signal_matches_an_uninterrupted_one(job, tmp_path, when):
+    stop = Stop()
+
+    def watch(epoch):
+        if epoch.epoch == when:
+            stop.handle(signal.SIGTERM, None)
+
+    with pytest.raises(Stopped) as stopped:
+        job(stop, watch, checkpoint_seconds=1000)
+    assert stopped.value.exit_code == 143
+    assert saved(tmp_path) == [1] and len(lines(tmp_path)) == 2 * when
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"trial": 0, "epoch": 5, "train_lo')  # as a killed process leaves it
+    seen_after = []
+    resumed = job(watch=lambda epoch: seen_after.append(epoch.epoch))
+    assert seen_after == list(range(when + 1, NUM_EPOCHS + 1))
+    interrupted = (tmp_path / "metrics.jsonl").read_text()
+    for path in checkpoint.saved_files(tmp_path / "checkpoints"):
+        path.unlink()
+    whole = job()
+    assert interrupted == (tmp_path / "metrics.jsonl").read_text()
+    assert resumed.table() == whole.table()
+    np.testing.assert_array_equal(resumed.classifier(1).W, whole.classifier(1).W)
+
+
+def test_checkpoint_of_another_program_is_exit_3(job, tmp_path):
+    """The same job and format, but the state has another leaf than this program's."""
+
+    def stop_at_once(_):
+        stop.handle(signal.SIGINT, None)
+
+    stop = Stop()
+    with pytest.raises(Stopped):
+        job(stop, stop_at_once)
+    made, _ = checkpoint.restore(tmp_path / "checkpoints", workdir.digest(JOB))
+    made.arrays["pending/0/states/other"] = made.arrays.pop("pending/0/states/step")
+    checkpoint.save(tmp_path / "checkpoints", made, 1)
+    with pytest.raises(JobError, match="states/step is missing; states/other has no") as error:
+        job()
+    assert error.value.exit_code == WORKDIR
+
+
+def test_metrics_that_cannot_be_written_leave_the_checkpoints_intact(job, tmp_path):
+    def take_away(epoch):
+        if epoch.epoch == 3:
+            (tmp_path / "metrics.jsonl").unlink()
+            (tmp_path / "metrics.jsonl").mkdir()
+
+    with pytest.raises(JobError, match="metrics.jsonl cannot be written") as error:
+        job(watch=take_away)
+    assert error.value.exit_code == WORKDIR and saved(tmp_path) == [1, 2]
