@@ -104,7 +104,12 @@ def check_weights(example_weights: _Array | None, num_rows: int) -> None:
 
 
 def check_number(
-    name: str, value: Any, low: float, high: float = math.inf, *, low_allowed: bool = True
+    name: str,
+    value: Any,
+    low: int | float,
+    high: int | float = math.inf,
+    *,
+    low_allowed: bool = True,
 ) -> None:
     """Raises ValueError unless the value is a concrete number in [low, high), or (low, high)."""
     is_number = isinstance(value, numbers.Real)
@@ -115,7 +120,7 @@ def check_number(
         raise ValueError(f"{name} must be a finite number {above}{below}; it is {value!r}.")
 
 
-def check_count(name: str, value: Any, high: float = math.inf) -> None:
+def check_count(name: str, value: Any, high: int | float = math.inf) -> None:
     """Raises ValueError unless the value is a whole number in 1..high."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or not 1 <= value <= high:

@@ -213,8 +213,8 @@ def wilson_interval(
 
 
 def normal_interval(
-    mean: float | np.floating,
-    standard_deviation: float | np.floating,
+    mean: int | float | np.number,
+    standard_deviation: int | float | np.number,
     n: int | np.integer,
     confidence: float = 0.95,
 ) -> list[float]:

@@ -47,7 +47,7 @@ class PowerLaw(NamedTuple):
     b: float
     c: float
 
-    def __call__(self, n: _ArrayLike | float) -> np.ndarray | np.floating:
+    def __call__(self, n: _ArrayLike | int | float) -> np.ndarray | np.floating:
         """The error at n examples, in the shape of n."""
         return self.a + self.b * np.asarray(n, np.float64) ** -self.c
 
@@ -85,7 +85,7 @@ def nested_subsets(labels: _ArrayLike, sizes: _ArrayLike, seeds: Sequence[int] =
     return Subsets(counts, size, seed)
 
 
-def same_prior(l2: float, num_examples: int, sizes: _ArrayLike) -> Float64[np.ndarray, " T"]:
+def same_prior(l2: int | float, num_examples: int, sizes: _ArrayLike) -> Float64[np.ndarray, " T"]:
     """The penalties under which subsets have the same prior as l2 gives to all N examples: [T].
 
     Σ loss + n · l2/2 · ‖W‖² is the negative log posterior of the weights given n examples, with a
@@ -185,7 +185,7 @@ class Suspects(NamedTuple):
 
 
 def out_of_sample_probabilities(
-    problem: optimum.Problem, l2: float, **options: Any
+    problem: optimum.Problem, l2: int | float, **options: Any
 ) -> Float[np.ndarray, "N C"]:
     """Each example's probabilities at the optimum of the folds without it: float32 [N, C].
 
@@ -239,7 +239,7 @@ MOST_SUSPECTS = 1000  # that an audit lists
 def learning_curve(
     splits: Splits,
     classifier: Classifier,
-    l2: float,
+    l2: int | float,
     sizes: Sequence[int],
     num_seeds: int,
     class_weight: str | Sequence[float] | None = None,
@@ -287,7 +287,7 @@ def learning_curve(
 def label_audit(
     dataset: Dataset,
     classifier: Classifier,
-    l2: float,
+    l2: int | float,
     folds: int,
     class_weight: str | Sequence[float] | None = None,
     seed: int = 0,

@@ -103,21 +103,25 @@ def normalise(data: Data, x: Shaped[_Array, "B ..."]) -> Float[_Array, "B D"]:
 class State(TrainState):
     """A Flax `TrainState` with everything else that differs between models or changes in training.
 
+    The fields have no types, because a pytree's leaves may be anything: shapes, shardings, axes.
+
     Attributes:
+      step: the number of steps done, an int32 scalar.
       params: those of the model.
-      hyperparameters: those of the model.
-      resample: the model's column of `Data.resamples`.
-      num_steps: of the whole training; None where no hyperparameter needs it.
-      average: the mean of the iterates; None without averaging.
-      stopped: whether the state is frozen; None without early stopping.
+      hyperparameters: those of the model, float32 scalars or None.
+      resample: the model's column of `Data.resamples`, an int32 scalar.
+      num_steps: of the whole training, a float32 scalar; None where no hyperparameter needs it.
+      average: the mean of the iterates, like params; None without averaging.
+      stopped: whether the state is frozen, a boolean scalar; None without early stopping.
     """
 
-    params: Any  # wider than Flax's FrozenDict: a model's parameters are a plain dictionary
-    hyperparameters: Hyperparameters
-    resample: Array
-    num_steps: Array | None
+    step: Any
+    params: Any
+    hyperparameters: Any
+    resample: Any
+    num_steps: Any
     average: Any
-    stopped: Array | None
+    stopped: Any
 
     @property
     def averaged(self) -> Params:

@@ -118,54 +118,6 @@ def order_of(batch_size, seed=0):
     return rows
 
 
-# Batches.
-
-
-def random_data(**fields):
-    """Bytes of 2 × 3 pixels, divided by 255, with weights."""
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(256, size=(N, 2, 3)).astype(np.uint8)
-    weights = rng.uniform(0.5, 2, N).astype(np.float32)
-    fields = {"scale": np.float32(255), "mean": None} | fields
-    return data_of(pixels, np.arange(N, dtype=np.int32) % 4, weights=weights, **fields)
-
-
-@pytest.mark.parametrize("per_feature", [False, True])
-def test_gathered_rows_are_flat_and_normalised_and_padding_weighs_nothing(per_feature):
-    mean, scale = np.float32(np.arange(6) * 10), np.float32(np.arange(6) + 1)
-    data = random_data(mean=mean, scale=scale) if per_feature else random_data()
-    if not per_feature:
-        mean, scale = 0, 255
-    batch = train.gather_batch(data, jnp.array([7, -1, 2]), 0)
-    assert batch.x.shape == (3, 6) and batch.x.dtype == jnp.float32
-    pixels, real = np.asarray(data.x).reshape(N, 6), [7, 2]
-    assert_allclose(batch.x[::2], (pixels[real] - mean) / scale, rtol=1e-6)
-    assert_array_equal(batch.y[::2], np.asarray(data.y)[real])
-    assert_allclose(batch.weights, [data.weights[7], 0, data.weights[2]])
-
-
-def test_resample_counts_multiply_the_weights():
-    counts = np.random.default_rng(1).integers(3, size=(N, 2)).astype(np.uint8)
-    data, rows = random_data(resamples=counts), np.array([3, 1, 8])
-    expected = np.asarray(data.weights)[:, None] * counts
-    for column in range(2):
-        gathered = train.gather_batch(data, jnp.asarray(rows), column)
-        assert_allclose(gathered.weights, expected[rows, column])
-        sliced = train.slice_batch(data, 3, 4, column)
-        assert_allclose(sliced.weights, expected[3:7, column])
-
-
-def test_slices_cover_every_example_exactly_once():
-    data = random_data()
-    for size in range(1, N + 1):
-        counted = np.zeros(N)
-        for start in range(0, N, size):
-            batch = train.slice_batch(data, start, size, 0)
-            first = min(start, N - size)
-            counted[first : first + size] += batch.weights
-        assert_allclose(counted, data.weights, rtol=1e-6)
-
-
 # States.
 
 
@@ -296,7 +248,18 @@ def test_without_momentum_the_buffer_changes_nothing():
     jax.tree.map(np.testing.assert_array_equal, without, with_buffer)
 
 
-# The epoch and the evaluation.
+# Batches, the epoch and the evaluation.
+
+
+def test_gathered_rows_are_flat_and_normalised_and_padding_weighs_nothing():
+    pixels = np.random.default_rng(0).integers(256, size=(N, 2, 3)).astype(np.uint8)
+    weights, (_, y) = np.linspace(0.5, 2, N, dtype=np.float32), examples()
+    data = data_of(pixels, y, weights=weights, scale=np.float32(255), mean=None)
+    batch = train.gather_batch(data, jnp.array([7, -1, 2]), 0)
+    assert batch.x.shape == (3, 6) and batch.x.dtype == jnp.float32
+    assert_allclose(batch.x[::2], pixels.reshape(N, 6)[[7, 2]] / 255, rtol=1e-6)
+    assert_array_equal(batch.y[::2], y[[7, 2]])
+    assert_allclose(batch.weights, [weights[7], 0, weights[2]])
 
 
 def test_an_epoch_matches_its_steps_by_hand():
@@ -335,29 +298,22 @@ def test_a_wholly_padded_batch_changes_nothing():
     assert sums["loss"]["weight"] == expected_sums["loss"]["weight"] == N
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 4, 5, 9, 10, 1000])
-def test_evaluation_counts_every_example_once(batch_size):
+@pytest.mark.parametrize("batch_size", [*range(1, N + 1), 1000])
+def test_evaluation_counts_every_example_once_with_its_weight(batch_size):
+    """Also where the last batch is short, and begins in the one before."""
     x, y = examples()
-    state = fresh(init_scale=2.0)
-    sums = evaluate(state, data_of(x, y), batch_size=batch_size)
-    assert sums["loss"]["weight"] == sums["balanced_accuracy"]["weight"].sum() == N
+    state, w = fresh(init_scale=2.0), np.linspace(0.5, 2, N, dtype=np.float32)
+    sums = evaluate(state, data_of(x, y, weights=w), batch_size=batch_size)
+    for total in sums["loss"]["weight"], sums["balanced_accuracy"]["weight"].sum():
+        assert_allclose(total, w.sum(), rtol=1e-6)
     found = values(sums)
     W, b = weights_of(state)
     correct = (x @ W + b).argmax(-1) == y
-    assert_allclose(found["loss"], losses_of(state, x, y).mean(), rtol=1e-6)
-    assert_allclose(found["accuracy"], correct.mean(), rtol=1e-6)
-    recalls = [correct[y == label].mean() for label in range(C)]
+    assert_allclose(found["loss"], np.average(losses_of(state, x, y), weights=w), rtol=1e-6)
+    assert_allclose(found["accuracy"], np.average(correct, weights=w), rtol=1e-6)
+    recalls = [np.average(correct[y == label], weights=w[y == label]) for label in range(C)]
     assert_allclose(found["balanced_accuracy"], np.mean(recalls), rtol=1e-6)
-    assert found["top5"] == 1
-
-
-def test_evaluation_uses_the_weights_of_the_data():
-    x, y = examples()
-    weights = np.arange(N, dtype=np.float32)
-    state = fresh(init_scale=2.0)
-    sums = evaluate(state, data_of(x, y, weights=weights), batch_size=4)
-    expected = np.average(losses_of(state, x, y), weights=weights)
-    assert_allclose(values(sums)["loss"], expected, rtol=1e-6)
+    assert_allclose(found["top5"], 1, rtol=1e-6)
 
 
 def test_pixels_train_and_evaluate_as_normalised_features():
@@ -506,44 +462,34 @@ def test_a_frozen_state_keeps_every_leaf():
 # Label smoothing.
 
 
-def logits_and_labels():
-    rng = np.random.default_rng(0)
-    return jnp.asarray(rng.normal(size=(6, 4), scale=2).astype(np.float32)), rng.integers(4, size=6)
-
-
 @EACH_LOSS
 @pytest.mark.parametrize("amount", [0.0, 0.1, 0.9])
-def test_smoothed_loss_matches_optax_in_value_and_gradient(name, amount):
-    logits, labels = logits_and_labels()
+def test_smoothed_loss_matches_optax_in_value_and_gradient_in_either_layout(name, amount):
+    rng, smoothed = np.random.default_rng(0), losses.smoothed(losses.FROM_LOGITS[name], amount)
+    logits = rng.normal(size=(6, 4), scale=2).astype(np.float32)
+    labels = rng.integers(4, size=6).astype(np.int32)
 
-    @jax.value_and_grad
-    def ours(logits):
-        return losses.smoothed(losses.FROM_LOGITS[name], amount)(logits, labels).sum()
-
-    @jax.value_and_grad
     def by_optax(logits):
         targets = optax.smooth_labels(jax.nn.one_hot(labels, 4), amount)
         return optax.softmax_cross_entropy(logits, targets).sum()
 
-    (value, gradient), (expected, slope) = ours(logits), by_optax(logits)
-    assert value == pytest.approx(float(expected), rel=1e-5)
-    assert_allclose(gradient, slope, rtol=1e-5, atol=1e-6)
-
-
-def test_smoothed_loss_is_the_same_with_classes_first():
-    logits, labels = logits_and_labels()
-    smoothed = losses.smoothed(losses.cross_entropy, 0.3)
-    assert_allclose(smoothed(logits.T, labels, axis=0), smoothed(logits, labels), rtol=1e-6)
+    expected, slope = jax.value_and_grad(by_optax)(logits)
+    for loss in (
+        lambda logits: smoothed(logits, labels).sum(),
+        lambda logits: smoothed(logits.T, labels, axis=0).sum(),
+    ):
+        value, gradient = jax.value_and_grad(loss)(jnp.asarray(logits))
+        assert value == pytest.approx(float(expected), rel=1e-5)
+        assert_allclose(gradient, slope, rtol=1e-5, atol=1e-6)
 
 
 def test_smoothed_loss_is_smallest_at_the_smoothed_label():
     """At probabilities 1 - s + s/C and s/C, and not at 1 and 0."""
     amount, label = 0.2, jnp.array([1])
-    target = np.full((1, 4), amount / 4)
-    target[0, 1] += 1 - amount
+    target = jnp.full((1, 4), amount / 4).at[0, 1].add(1 - amount)
     slope = jax.grad(lambda o: losses.smoothed(losses.cross_entropy, amount)(o, label).sum())
-    assert_allclose(slope(jnp.log(jnp.asarray(target))), np.zeros((1, 4)), atol=1e-6)
-    assert abs(slope(100 * jnp.asarray(target))).max() > 0.01
+    assert_allclose(slope(jnp.log(target)), np.zeros((1, 4)), atol=1e-6)
+    assert abs(slope(100 * target)).max() > 0.01
 
 
 # The mean of the iterates.
@@ -678,7 +624,8 @@ def test_importance_weighs_the_objective_alone(augmented, batch, criterion):
     w = weighted.weights * weighted.importance
     value, sums = criterion.loss(augmented.params, weighted, None, 0)
     assert_allclose(value, (w * each).sum() / batch.weights.sum(), rtol=1e-5)
-    assert_allclose(sums["loss"]["sum"], (batch.weights * each).sum(), rtol=1e-5)
+    reported = batch.weights if criterion is WITH_LOGITS else w  # without logits, the objective
+    assert_allclose(sums["loss"]["sum"], (reported * each).sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", vocabulary.OBJECTIVES[1:])
