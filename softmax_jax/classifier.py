@@ -1,4 +1,4 @@
-"""A trained model put to work: weights, what they need to know about their input, and `load`."""
+"""A trained model: weights, the normalisation of its inputs, names of classes; and `load`."""
 
 import functools
 import os
@@ -7,49 +7,56 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float, Int32, Shaped
 
 from softmax_jax import host, losses, metrics, model
-from softmax_jax.data import DataError, npz
+from softmax_jax.data import DataError, Dataset, npz
 from softmax_jax.host import reading
 
 _AT_ONCE = 1000  # examples at a time: memory does not grow with N
+_Array = Array | np.ndarray
 
 
 class Classifier(NamedTuple):
-    """W [D, C], b [C], mean, scale and the names of the classes.
+    """logits = ((x - mean) / scale) @ W + b, for x [N, ...] flattened to [N, D].
 
-    logits = ((x - mean) / scale) @ W + b, for x [N, ...] flattened to [N, D]; mean and scale are
-    scalars or [D].
+    Attributes:
+      W: the weights.
+      b: the biases.
+      mean: what is subtracted from the inputs: a scalar, or one number per feature.
+      scale: what they are divided by: a scalar, or one number per feature.
+      label_names: the names of the C classes.
     """
 
-    W: np.ndarray
-    b: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
-    label_names: tuple
+    W: Float[np.ndarray, "D C"]
+    b: Float[np.ndarray, " C"]
+    mean: Float[np.ndarray, "*D"]
+    scale: Float[np.ndarray, "*D"]
+    label_names: tuple[str, ...]
 
-    def logits(self, x):
-        """Logits [N, C] of raw inputs x [N, ...], pixels or features as the data has them."""
+    def logits(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
+        """Logits [N, C] of raw inputs x [N, ...]: pixels or features, as the dataset has them."""
         self._check(x)
         return np.asarray(_logits(self._replace(label_names=()), x))
 
-    def predict_proba(self, x):
-        """Probabilities [N, C]."""
+    def predict_proba(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
+        """Probabilities [N, C] of raw inputs x [N, ...]."""
         self._check(x)
         return np.asarray(losses.softmax(_logits(self._replace(label_names=()), x)))
 
-    def predict(self, x):
+    def predict(self, x: Shaped[_Array, "N ..."]) -> Int32[np.ndarray, " N"]:
         """The most probable class, int32 [N]; `label_names[class]` is its name."""
         return self.logits(x).argmax(-1).astype(np.int32)
 
-    def test(self, dataset) -> dict:
+    def test(self, dataset: Dataset) -> dict[str, float | list[float]]:
         """Loss and accuracy on a dataset, each with a 95 % interval (normal; Wilson)."""
         self._check(dataset.x)
-        parts = [
-            jax.device_get(_measured(self._replace(label_names=()), part.dataset.x, part.dataset.y))
-            for part in dataset.in_order()
+        arrays = self._replace(label_names=())
+        shards = [
+            jax.device_get(_measured(arrays, shard.dataset.x, shard.dataset.y))
+            for shard in dataset.in_order()
         ]
-        loss, hit = (np.concatenate(values) for values in zip(*parts, strict=True))
+        loss, hit = (np.concatenate(values) for values in zip(*shards, strict=True))
         loss, correct, n = loss.astype(np.float64), int(hit.sum()), len(hit)
         spread = loss.std(ddof=1) if n > 1 else 0.0
         return {
@@ -63,7 +70,7 @@ class Classifier(NamedTuple):
         num_features = int(np.prod(x.shape[1:]))
         if num_features != len(self.W):
             raise ValueError(
-                f"The model was trained on {len(self.W)} features an example; "
+                f"The model was trained on {len(self.W)} features per example; "
                 f"the input of shape {tuple(x.shape)} has {num_features}."
             )
 
@@ -75,7 +82,7 @@ def _logits(classifier, x):
 
 @jax.jit
 def _measured(classifier, x, y):
-    """The loss and whether it is right, of each example: nothing [N, C] is made."""
+    """Of each example its loss, and whether it is correct, without an array [N, C]."""
 
     def one(example):
         logits = _of_one(classifier, example[0])
@@ -94,11 +101,14 @@ _PARAMETERS = ("W", "b", "mean", "scale", "label_names")
 
 
 def load(folder: str | os.PathLike) -> Classifier:
-    """The selected model of a finished run, as `softmax_jax.load(folder)`.
+    """The selected model of a finished run, also as `softmax_jax.load(folder)`.
 
     `load(folder).predict(x)` gives class numbers, int32 [N]; `.predict_proba(x)` probabilities
-    [N, C]; `.label_names` the names of the classes. x [N, ...] is raw, as the dataset has it: what
-    is subtracted and divided by comes from the folder, too.
+    [N, C]; `.label_names` the names of the classes. x [N, ...] is raw, as the dataset has it: its
+    normalisation is part of the model.
+
+    Args:
+      folder: the work folder, which holds params.npz.
 
     Raises:
       DataError: params.npz is missing, damaged, or not the parameters of a model.
@@ -108,9 +118,9 @@ def load(folder: str | os.PathLike) -> Classifier:
         missing = [name for name in _PARAMETERS if name not in npz.array_names(path)]
         if missing:
             raise DataError(f"{path} is not the model of a run: it has no {', '.join(missing)}.")
-        parts = {name: npz.find_array(path, name) for name in _PARAMETERS}
-        _check_headers(path, {name: part.header for name, part in parts.items()})
-        found = {name: part.read() for name, part in parts.items()}
+        stored = {name: npz.find_array(path, name) for name in _PARAMETERS}
+        _check_headers(path, {name: array.header for name, array in stored.items()})
+        found = {name: array.read() for name, array in stored.items()}
     numbers = {name: found[name] for name in _PARAMETERS[:-1]}
     for name, values in numbers.items():
         if not np.isfinite(values).all():
@@ -121,7 +131,7 @@ def load(folder: str | os.PathLike) -> Classifier:
 
 
 def _check_headers(path, headers):
-    """That the parts fit each other, and the memory: before any of them is read."""
+    """Raises DataError unless the arrays fit each other and the memory, before any is read."""
     W = headers["W"]
     if len(W.shape) != 2 or 0 in W.shape:
         raise DataError(f"{path} is damaged: W has shape {W.shape}, and [D, C] is needed.")
@@ -136,4 +146,4 @@ def _check_headers(path, headers):
                 f"shape {header.shape}."
             )
     needed = sum(header.nbytes for header in headers.values())
-    host.require_memory(needed, f"The model in {path}", "No run writes such a one.")
+    host.require_memory(needed, f"The model in {path}", "No run writes a model this large.")

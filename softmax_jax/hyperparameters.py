@@ -1,21 +1,23 @@
 """The one table of what may differ between trials: names, defaults, ranges, documentation.
 
-The config and its checks, `sweep.grid`, the messages, the columns of trials.csv and the table in
-docs/conventions.md read it. A new hyperparameter is a row here and its use in `train.train_step`.
+The config and its checks, `sweep.grid`, the messages and the columns of trials.csv are made from
+it; a test holds the table in docs/conventions.md equal to it. To add a hyperparameter, add a row
+here and use it in `train.train_step`.
 """
 
 import collections
 import difflib
 import math
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-_MOST_WHOLE = 2**53  # up to here floats hold every whole number
+_LARGEST_WHOLE = 2**53  # floats represent every whole number up to here
 
 
 class Range(NamedTuple):
-    """The numbers from low to high: finite, without the ends that are open, perhaps whole."""
+    """The finite numbers from low to high, without the ends that are open; or the whole ones."""
 
     low: float
     high: float = math.inf
@@ -23,18 +25,20 @@ class Range(NamedTuple):
     high_open: bool = False
     whole: bool = False
 
-    def accepts(self, values):
+    def accepts(
+        self, values: np.ndarray | np.number | Sequence | int | float
+    ) -> np.ndarray | np.bool_:
         """Whether each of the values is in the range: numbers [...] -> booleans [...]."""
         try:
             values = np.asarray(values, np.float64)
-        except OverflowError:  # a whole number beyond all floats
+        except OverflowError:  # a whole number larger than every float
             return np.bool_(False)
         inside = np.isfinite(values)
         inside &= values > self.low if self.low_open else values >= self.low
         inside &= values < self.high if self.high_open else values <= self.high
         return inside & (values == np.floor(values)) if self.whole else inside
 
-    def __str__(self):
+    def __str__(self) -> str:
         """The end of the sentence 'it must be ...'.
 
         >>> print(Range(0, 1, high_open=True), "·", Range(0, low_open=True))
@@ -42,7 +46,7 @@ class Range(NamedTuple):
         """
         kind = "a whole number" if self.whole else "a finite number"
         start = f"greater than {self.low:g}" if self.low_open else f"from {self.low:g}"
-        if self.high >= _MOST_WHOLE:
+        if self.high >= _LARGEST_WHOLE:
             return f"{kind} {start}"
         return f"{kind} {start} to {'below ' * self.high_open}{self.high:.12g}"
 
@@ -55,11 +59,11 @@ class Hyperparameter(NamedTuple):
       default: where it is not given.
       range: the values that it may have.
       doc: one line of documentation.
-      off: the value that leaves it out of the compiled program; None: it is always there.
+      off: the value at which the compiled program leaves it out; None: it is never left out.
       traced: whether it is a traced number of the step, in `Hyperparameters`. The others (sizes and
-        seeds) are axes of the trials too, but each size is a program of its own.
-      field: the config's field with its single value; '': it has the same name.
-      config_default: the value of that field, where it differs from `default`.
+        seeds) are axes of the trials too, but each size is compiled as a program of its own.
+      field: the config's field for its single value; '': the field has the same name.
+      config_default: the default of that field, where it differs from `default`.
     """
 
     name: str
@@ -73,7 +77,7 @@ class Hyperparameter(NamedTuple):
 
     @property
     def config_field(self) -> str:
-        """The config's field, a dot leading into a field of fields."""
+        """The config's field, with a dot for a nested one."""
         return self.field or self.name
 
     @property
@@ -85,7 +89,7 @@ class Hyperparameter(NamedTuple):
 
 _UNIT = Range(0, 1)
 _BELOW_1 = Range(0, 1, high_open=True)
-_WHOLE = Range(0, _MOST_WHOLE, whole=True)
+_WHOLE = Range(0, _LARGEST_WHOLE, whole=True)
 
 TABLE = (
     Hyperparameter(
@@ -153,7 +157,7 @@ TABLE = (
     Hyperparameter(
         name="batch_size",
         default=256,
-        range=Range(1, _MOST_WHOLE, whole=True),
+        range=Range(1, _LARGEST_WHOLE, whole=True),
         doc="examples in a minibatch",
         traced=False,
     ),
@@ -175,34 +179,34 @@ TABLE = (
 
 ROWS = {row.name: row for row in TABLE}
 TRACED = tuple(row.name for row in TABLE if row.traced)
-# What None means in numbers: in tables, and beside settings that do have it.
+# The number that None stands for, in tables and among settings that do not leave it out.
 OFF = {row.name: row.off for row in TABLE if row.traced and row.off is not None}
 
-# Float32 scalars, or arrays [T] of one value per setting; the program leaves out what is None.
-Hyperparameters = collections.namedtuple(
+# Float32 scalars, or arrays with one value per setting; the program leaves out what is None.
+Hyperparameters = collections.namedtuple(  # type: ignore[misc]  # its fields are the table's
     "Hyperparameters",
     TRACED,
-    defaults=[None if name in OFF else ROWS[name].default for name in TRACED],
+    defaults=[None if name in OFF else ROWS[name].default for name in TRACED],  # type: ignore[misc]
     module=__name__,
 )
 Hyperparameters.__doc__ = "The traced hyperparameters of one model, or arrays of many. Fields:\n\n"
 Hyperparameters.__doc__ += "\n".join(f"{row.name}: {row.doc}" for row in TABLE if row.traced)
 
 
-def config_defaults() -> dict:
-    """The config's fields with their defaults, a dictionary for a field of fields."""
-    fields = {}
+def config_defaults() -> dict[str, Any]:
+    """The config's fields with their defaults; a nested field is a dictionary."""
+    fields: dict[str, Any] = {}
     for row in TABLE:
         *outer, name = row.config_field.split(".")
-        place = fields
-        for part in outer:
-            place = place.setdefault(part, {})
-        place[name] = row.config_value
+        nested = fields
+        for outer_name in outer:
+            nested = nested.setdefault(outer_name, {})
+        nested[name] = row.config_value
     return fields
 
 
-# Names from other libraries, for the hint in an error.
-_ELSEWHERE = {
+# Names in other libraries, for the hint in an error.
+_SYNONYMS = {
     "lr": "learning_rate",
     "alpha": "l2",
     "weight_decay": "l2",
@@ -217,13 +221,13 @@ _ELSEWHERE = {
 }
 
 
-def nearest(name: str, names) -> str | None:
+def nearest(name: str, names: Collection[str]) -> str | None:
     """The one of the names that was probably meant, or None.
 
     >>> nearest("lr", TRACED), nearest("momentun", TRACED), nearest("colour", TRACED)
     ('learning_rate', 'momentum', None)
     """
-    known = _ELSEWHERE.get(name)
-    if known in names:
+    known = _SYNONYMS.get(name)
+    if known is not None and known in names:
         return known
     return next(iter(difflib.get_close_matches(name, names, n=1)), None)

@@ -1,8 +1,8 @@
 """The model, twice: from scratch, and with Flax. Both compute logits = XW + b.
 
-A `Model` is a few pure functions. `scratch` keeps a dictionary of W and b, `concise` is one
-`flax.linen.Dense` layer; with equal weights their logits are equal bit for bit, because both make
-their matrix product with `product`. A sweep trains either in the form that `augment` gives it.
+A `Model` is a few pure functions. `scratch` keeps a dictionary of W and b; `concise` is one
+`flax.linen.Dense` layer. With equal weights their logits are equal bit for bit, because both
+multiply matrices with `product`. A sweep trains either one in the form that `augment` gives it.
 """
 
 import functools
@@ -12,17 +12,25 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+_Array = Array | np.ndarray
+Params = dict[str, _Array]
 
 
 class Model(NamedTuple):
     """Pure functions and no state.
 
-    init(key, num_features, num_classes, init_scale) -> params: weights from
+    Attributes:
+      init: (key, num_features, num_classes, init_scale) -> params: weights from
         N(0, init_scale²), biases zero.
-    apply(params, x) -> logits [B, C], for x [B, ...], which is flattened to [B, D].
-    weights(params) -> (W [D, C], b [C]), and of_weights(W, b) -> params, its inverse, for any D.
-    squared_norm(params) -> ‖W‖²; the bias does not count.
+      apply: (params, x) -> logits [B, C], for x [B, ...], which is flattened to [B, D].
+      weights: params -> (W [D, C], b [C]).
+      of_weights: (W, b) -> params, the inverse of `weights`, for any D.
+      squared_norm: params -> ‖W‖², without the bias.
     """
 
     init: Callable
@@ -32,22 +40,22 @@ class Model(NamedTuple):
     squared_norm: Callable
 
 
-def product(x, W):
+def product(x: Float[_Array, "B D"], W: Float[_Array, "D C"]) -> Float[Array, "B C"]:
     """XW: [B, D] and [D, C] -> [B, C], computed as (Wᵀ Xᵀ)ᵀ.
 
-    The detour fixes the memory layout: the product itself is [C, B], classes first, and all that
-    follows (maximum, sum, exponentials over the classes) runs along the batch, which is long,
-    instead of along the classes, which are few. float32 means float32 on every backend: an
-    accelerator is not left to round the inputs.
+    The transposes fix the memory layout: the product itself is [C, B], classes first, and every
+    reduction over the classes that follows (maximum, sum of exponentials) is vectorised along the
+    batch, which is long, instead of along the classes, which are few. float32 means float32 on
+    every backend: accelerators may not round the inputs.
     """
     return jnp.matmul(W.T, x.T, precision=lax.Precision.HIGHEST).T
 
 
 @jax.custom_vjp
-def product_bfloat16(x, W):
+def product_bfloat16(x: Float[_Array, "B D"], W: Float[_Array, "D C"]) -> Float[Array, "B C"]:
     """XW with the inputs rounded to bfloat16 and float32 sums, forward and backward.
 
-    A derivative of its own, because the default one would leave the gradient's product in float32.
+    It has a custom derivative, because the default one leaves the gradient's product in float32.
     """
     return _rounded_matmul(W.T, x.T).T
 
@@ -69,7 +77,7 @@ def _backward(inputs, gradient):
 product_bfloat16.defvjp(_forward, _backward)
 
 
-def make_scratch(product=product, dtype=jnp.float32) -> Model:
+def make_scratch(product: Callable = product, dtype: DTypeLike = jnp.float32) -> Model:
     """A dictionary of W [D, C] and b [C]; logits = XW + b."""
 
     def init(key, num_features, num_classes, init_scale=0.01):
@@ -82,8 +90,8 @@ def make_scratch(product=product, dtype=jnp.float32) -> Model:
     return _of_dictionaries("W", "b", init, apply)
 
 
-def make_concise(product=product, dtype=jnp.float32) -> Model:
-    """`flax.linen.Dense` with a normal kernel."""
+def make_concise(product: Callable = product, dtype: DTypeLike = jnp.float32) -> Model:
+    """One `flax.linen.Dense` layer whose kernel is drawn from a normal distribution."""
 
     def dense(num_classes, init_scale=0.01):
         return nn.Dense(
@@ -129,13 +137,17 @@ PRECISIONS = ("float32", "bfloat16", "float64")
 
 
 @functools.cache
-def by_name(name, precision="float32") -> Model:
+def by_name(name: str, precision: str = "float32") -> Model:
     """The model of that name with its matrix products in that precision.
 
-    float64 is that of its parameters too, and needs `jax_enable_x64`.
+    In float64 the parameters are float64 too; it needs `jax_enable_x64`.
 
-    Cached, as is `augmented`: the functions of a model are part of what a compiled program is
-    keyed by, and new ones would compile anew.
+    Cached, as is `augment`: compiled programs are keyed by the functions of a model, and new
+    functions would be compiled again.
+
+    Args:
+      name: one of `MODELS`.
+      precision: one of `PRECISIONS`.
     """
     if precision == "float32":
         return MODELS[name]
@@ -144,14 +156,14 @@ def by_name(name, precision="float32") -> Model:
 
 
 @functools.cache
-def augment(model):
+def augment(model: Model) -> Model:
     """The same model with one parameter, {'augmented': [W | b]}, a matrix [C, D + 1].
 
     The bias is the weight of a last feature that is always 1. A sweep trains its models in this
     form: with the trials stacked as [T, C, D + 1], the forward product, the gradient and the update
-    all read and write the weights in the order in which they lie in memory (measured on a CPU: 10
-    to 15 % of a sweep of 64), and the product that makes the gradient of W makes that of b (another
-    3 %). In bfloat16 products this rounds b, too.
+    all read and write the weights in memory order (which saves 10 to 15 % of a sweep of 64 on a
+    CPU), and one product gives the gradients of W and b (another 3 %). With bfloat16 products, b is
+    rounded too.
     """
 
     def init(key, num_features, num_classes, init_scale=0.01):
@@ -171,17 +183,19 @@ def augment(model):
     return Model(init, apply, weights, of_weights, augmented_norm)
 
 
-def augmented_layer(params, x):
-    """(features [B, D + 1], weights [D + 1, C]) whose product are the logits of an augmented model.
+def augmented_layer(
+    params: Params, x: Float[_Array, "B ..."]
+) -> tuple[Float[Array, "B features"], Float[_Array, "features C"]]:
+    """The matrices [B, D + 1] and [D + 1, C] whose product is an augmented model's logits.
 
-    The features are x [B, ...], flattened, and a last one that is 1.
+    The first holds the features x [B, ...], flattened, and a last one that is 1.
     """
     features = jnp.pad(_flatten(x), [(0, 0), (0, 1)], constant_values=1)
     return features, params["augmented"].T
 
 
-def augmented_norm(params):
-    """‖W‖² of an augmented model; the bias does not count."""
+def augmented_norm(params: Params) -> Float[Array, ""]:
+    """‖W‖² of an augmented model, without the bias."""
     # Zeros in place of b, not a slice without it: the gradient of a slice has to be padded.
     matrix = params["augmented"]
     is_weight = jnp.arange(matrix.shape[1]) < matrix.shape[1] - 1

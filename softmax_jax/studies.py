@@ -1,4 +1,4 @@
-"""Studies of a dataset: how the error falls with the number of examples, which labels to doubt.
+"""Studies of a dataset: how the error falls with more examples, and which labels are suspect.
 
     subsets = nested_subsets(y, sizes=(1000, 10_000, len(y)), seeds=(0, 1, 2))
     problem = optimum.Problem(x, y, resamples=subsets.counts)
@@ -10,43 +10,61 @@ All sizes and seeds are trials of one program; a subset is a column of counts, z
 studies train to the certified optimum, so that neither learning rate nor number of epochs matters.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float64, Int, UInt8
 
 from softmax_jax import losses, optimum
+from softmax_jax.classifier import Classifier
+from softmax_jax.data import Dataset, Splits
 from softmax_jax.sweep import inputs
 
-_EXPONENTS = np.linspace(0.02, 3, 150)  # where the search for the best one starts
+_ArrayLike = Array | np.ndarray | Sequence
+_EXPONENTS = np.linspace(0.02, 3, 150)  # the grid that the search for the best exponent starts from
 
 
 class Subsets(NamedTuple):
-    """T subsets of N examples, one for each seed and size: counts [N, T] uint8, size, seed [T]."""
+    """T subsets of N examples, one for each seed and size.
 
-    counts: np.ndarray
-    size: np.ndarray
-    seed: np.ndarray
+    Attributes:
+      counts: 1 where an example is in the subset, else 0.
+      size: the number of examples.
+      seed: of the order of the examples.
+    """
+
+    counts: UInt8[np.ndarray, "N T"]
+    size: Int[np.ndarray, " T"]
+    seed: Int[np.ndarray, " T"]
 
 
 class PowerLaw(NamedTuple):
-    """error(n) = a + b · n^(-c): the floor a, and an excess that each doubling divides by 2^c."""
+    """error(n) = a + b · n^(-c): the floor a, and an excess that a doubling of n divides by 2^c."""
 
     a: float
     b: float
     c: float
 
-    def __call__(self, n):
-        """The error at n examples, of the shape of n."""
+    def __call__(self, n: _ArrayLike | int | float) -> np.ndarray | np.floating:
+        """The error at n examples, in the shape of n."""
         return self.a + self.b * np.asarray(n, np.float64) ** -self.c
 
 
-def nested_subsets(labels, sizes, seeds=(0,)) -> Subsets:
-    """Random subsets of the labels' examples; each seed's smaller ones lie within its larger ones.
+def nested_subsets(labels: _ArrayLike, sizes: _ArrayLike, seeds: Sequence[int] = (0,)) -> Subsets:
+    """Random stratified subsets; each seed's smaller ones lie within its larger ones.
 
-    Every subset has each class in its share of all N, up to one example more or less. labels [N] of
-    integers · sizes: each from the number of classes to N · seeds: one order of the examples each;
-    the subsets are its beginnings. Raises ValueError for sizes out of range.
+    Each class makes up the same fraction of every subset as of all N examples, up to one example
+    more or less.
+
+    Args:
+      labels: integers [N].
+      sizes: numbers of examples, each from the number of classes to N.
+      seeds: each orders the examples at random; its subsets are the beginnings of that order.
+
+    Raises:
+      ValueError: a size is out of range.
 
     >>> subsets = nested_subsets([0, 0, 1, 1, 0, 1], sizes=(2, 4), seeds=(0,))
     >>> subsets.counts.sum(0).tolist(), bool((subsets.counts[:, 0] <= subsets.counts[:, 1]).all())
@@ -67,22 +85,30 @@ def nested_subsets(labels, sizes, seeds=(0,)) -> Subsets:
     return Subsets(counts, size, seed)
 
 
-def same_prior(l2, num_examples, sizes):
-    """The penalties of subsets that say the same about the weights as l2 says of all N: [T].
+def same_prior(l2: int | float, num_examples: int, sizes: _ArrayLike) -> Float64[np.ndarray, " T"]:
+    """The penalties under which subsets have the same prior as l2 gives to all N examples: [T].
 
-    Σ loss + n · l2/2 ‖W‖² is a negative log posterior with a normal prior of variance 1 / (n · l2)
-    (of the weights, given the n examples): it stays the same where l2 · n does.
+    Σ loss + n · l2/2 · ‖W‖² is the negative log posterior of the weights given n examples, with a
+    normal prior of variance 1 / (n · l2): the prior is the same where n · l2 is.
     """
-    return l2 * num_examples / np.asarray(sizes, np.float64)
+    return np.divide(l2 * num_examples, np.asarray(sizes, np.float64))
 
 
-def fit_power_law(sizes, errors, weights=None) -> PowerLaw:
+def fit_power_law(
+    sizes: _ArrayLike, errors: _ArrayLike, weights: _ArrayLike | None = None
+) -> PowerLaw:
     """The power law with the least Σ weights · (a + b n^(-c) - error)², with a, b and c positive.
 
-    sizes, errors, weights [T] (None: 1 / error², so that relative deviations count alike); equal
-    sizes may repeat. For a given c the best a and b are a linear problem (variable projection,
-    Golub and Pereyra 1973), so that the search is in one dimension and finds the global minimum.
-    Raises ValueError for fewer than three different sizes, and for errors that are not positive.
+    For a given c the best a and b are a linear problem (variable projection, Golub and Pereyra
+    1973), so that the search is in one dimension and finds the global minimum.
+
+    Args:
+      sizes: numbers of examples [T]; a size may be repeated.
+      errors: the error at each size [T].
+      weights: [T]; None: 1 / error², so that relative deviations count equally.
+
+    Raises:
+      ValueError: there are fewer than three different sizes, or an error is not positive.
 
     >>> n = np.array([100, 1000, 10_000, 60_000])
     >>> law = fit_power_law(n, 0.1 + 2 * n**-0.5)
@@ -95,7 +121,7 @@ def fit_power_law(sizes, errors, weights=None) -> PowerLaw:
     if len(np.unique(sizes)) < 3 or not (sizes > 0).all() or not (errors > 0).all():
         raise ValueError("A power law needs at least three different sizes, and positive errors.")
     roots = 1 / errors if weights is None else np.sqrt(np.asarray(weights, np.float64))
-    unit = np.exp(np.log(sizes).mean())  # keeps the two columns of the problem comparable
+    unit = np.exp(np.log(sizes).mean())  # gives both columns of the problem similar magnitudes
 
     def residual(c):
         return _floor_and_excess(c, sizes / unit, errors, roots)[1]
@@ -109,7 +135,7 @@ def fit_power_law(sizes, errors, weights=None) -> PowerLaw:
 
 
 def _floor_and_excess(c, sizes, errors, roots):
-    """((a, b), residual): the non-negative least squares problem that a given c leaves."""
+    """((a, b), residual) of the non-negative least squares problem for a given c."""
     from scipy.optimize import nnls
 
     columns = np.stack([np.ones_like(sizes), sizes**-c], 1) * roots[:, None]
@@ -117,30 +143,34 @@ def _floor_and_excess(c, sizes, errors, roots):
 
 
 def _stratified_order(labels, rng):
-    """All examples in an order every beginning of which has the classes in their shares.
+    """A random order of all examples, every beginning of which is stratified.
 
-    Each class is shuffled and spread evenly over 0..1, from a random start; then all are sorted.
+    Each class is shuffled and spread evenly over 0..1 from a random start; then all are sorted.
     """
     shuffled = rng.permutation(len(labels))
-    place = np.empty(len(labels))
+    position = np.empty(len(labels))
     for label in np.unique(labels):
         members = shuffled[labels[shuffled] == label]
-        place[members] = (np.arange(len(members)) + rng.uniform()) / len(members)
-    return np.argsort(place, kind="stable")
+        position[members] = (np.arange(len(members)) + rng.uniform()) / len(members)
+    return np.argsort(position, kind="stable")
 
 
 class Suspects(NamedTuple):
-    """Examples in the order of their suspicion; every field [n].
+    """Suspect examples, the most suspect first.
 
-    row: of the dataset · given, predicted: classes · probability: of the given label.
+    Attributes:
+      row: of the dataset.
+      given: the label in the dataset.
+      predicted: the most probable class.
+      probability: of the given label.
     """
 
-    row: np.ndarray
-    given: np.ndarray
-    predicted: np.ndarray
-    probability: np.ndarray
+    row: Int[np.ndarray, " n"]
+    given: Int[np.ndarray, " n"]
+    predicted: Int[np.ndarray, " n"]
+    probability: Float[np.ndarray, " n"]
 
-    def table(self, label_names):
+    def table(self, label_names: Sequence[str]) -> list[dict[str, Any]]:
         """A list of dicts, a row per suspect, with the names of the classes."""
         rows = zip(*(field.tolist() for field in self), strict=True)
         return [
@@ -154,19 +184,26 @@ class Suspects(NamedTuple):
         ]
 
 
-def out_of_sample_probabilities(problem: optimum.Problem, l2, **options) -> np.ndarray:
-    """Each example's probabilities by the optimum of the folds without it: float32 [N, C].
+def out_of_sample_probabilities(
+    problem: optimum.Problem, l2: int | float, **options: Any
+) -> Float[np.ndarray, "N C"]:
+    """Each example's probabilities at the optimum of the folds without it: float32 [N, C].
 
-    problem.resamples [N, K]: counts that are zero in exactly one column, that of the example's own
-    fold (as from `sweep.resampling.fold_counts`); the K trials are one program. l2: one number.
-    options: of `optimum.minimise`. Raises ValueError for other resamples.
+    Args:
+      problem: its resamples [N, K] are counts that are zero in exactly one column, that of the
+        example's own fold (see `sweep.fold_counts`). The K trials are one program.
+      l2: the penalty.
+      **options: of `optimum.minimise`.
+
+    Raises:
+      ValueError: the resamples do not leave out every example exactly once.
     """
     counts = np.zeros((0, 0)) if problem.resamples is None else np.asarray(problem.resamples)
     left_out = counts == 0
     if counts.ndim != 2 or not counts.size or not (left_out.sum(1) == 1).all():
         raise ValueError(
             "resamples must be [N, K] counts that leave out every example exactly once: use "
-            "sweep.resampling.fold_counts."
+            "sweep.fold_counts."
         )
     num_folds = counts.shape[1]
     folds = np.arange(num_folds)
@@ -178,7 +215,7 @@ def out_of_sample_probabilities(problem: optimum.Problem, l2, **options) -> np.n
     return np.asarray(losses.softmax(jnp.asarray(logits)))
 
 
-def suspects(probabilities, labels, most=None) -> Suspects:
+def suspects(probabilities: _ArrayLike, labels: _ArrayLike, most: int | None = None) -> Suspects:
     """The `most` examples (None: all) whose given label is the least probable, that one first.
 
     probabilities [N, C], out of sample · labels [N]. A label of low probability is a mistake, an
@@ -196,15 +233,33 @@ def suspects(probabilities, labels, most=None) -> Suspects:
 
 
 _TOLERANCE = 1e-3  # relative, of the objective: far less than a subset or a fold changes it
-MOST_SUSPECTS = 1000  # suspects, at most
+MOST_SUSPECTS = 1000  # that an audit lists
 
 
-def learning_curve(splits, classifier, l2, sizes, num_seeds, class_weight=None):
-    """(rows, law): a row for each seed and size, and the power law of the validation error.
+def learning_curve(
+    splits: Splits,
+    classifier: Classifier,
+    l2: int | float,
+    sizes: Sequence[int],
+    num_seeds: int,
+    class_weight: str | Sequence[float] | None = None,
+) -> tuple[list[dict[str, Any]], PowerLaw | None]:
+    """The validation error as a function of the number of training examples.
 
-    sizes: numbers of training examples; the subsets of each of `num_seeds` seeds are nested and
-    stratified. l2 is that of the whole split; smaller subsets get the same prior
-    (`same_prior`). Raises ValueError for sizes that do not fit.
+    Args:
+      splits: train has the subsets; val measures their optima.
+      classifier: its normalisation is used for every subset.
+      l2: the penalty of the whole train split; smaller subsets get the same prior (`same_prior`).
+      sizes: numbers of training examples.
+      num_seeds: the draws of the subsets, which are nested and stratified.
+      class_weight: see `sweep.Objective`.
+
+    Returns:
+      A row for each seed and size, and the power law of the validation error, which is None for
+      fewer than three sizes.
+
+    Raises:
+      ValueError: a size is out of range.
     """
     train = splits.train
     subsets = nested_subsets(train.y, sizes, range(num_seeds))
@@ -214,23 +269,39 @@ def learning_curve(splits, classifier, l2, sizes, num_seeds, class_weight=None):
     optima = optimum.minimise(problem, penalties, columns=columns, tolerance=_TOLERANCE)
     rows = []
     for trial in columns:
-        figures = classifier._replace(W=optima.W[trial], b=optima.b[trial]).test(splits.val)
+        values = classifier._replace(W=optima.W[trial], b=optima.b[trial]).test(splits.val)
         rows.append(
             {
                 "size": int(subsets.size[trial]),
                 "seed": int(subsets.seed[trial]),
                 "l2": float(penalties[trial]),
                 "train_loss": float(optima.loss[trial]),
-                "val_loss": figures["loss"],
-                "val_accuracy": figures["accuracy"],
+                "val_loss": values["loss"],
+                "val_accuracy": values["accuracy"],
                 "converged": bool(optima.converged[trial]),
             }
         )
     return rows, _law(rows, len(splits.val.y))
 
 
-def label_audit(dataset, classifier, l2, folds, class_weight=None, seed=0) -> Suspects:
-    """The examples whose labels are the least probable to the folds without them."""
+def label_audit(
+    dataset: Dataset,
+    classifier: Classifier,
+    l2: int | float,
+    folds: int,
+    class_weight: str | Sequence[float] | None = None,
+    seed: int = 0,
+) -> Suspects:
+    """The examples whose labels are least probable under a model trained without their fold.
+
+    Args:
+      dataset: the examples to audit.
+      classifier: its normalisation is used for every fold.
+      l2: the penalty.
+      folds: their number K.
+      class_weight: see `sweep.Objective`.
+      seed: of the assignment of examples to folds.
+    """
     counts = inputs.fold_counts(dataset.y, folds, seed=seed)
     problem = _problem(dataset, classifier, counts, class_weight)
     probabilities = out_of_sample_probabilities(problem, l2, tolerance=_TOLERANCE)
@@ -250,10 +321,10 @@ def _problem(dataset, classifier, counts, class_weight):
 
 
 def _law(rows, num_val):
-    """The power law of the errors; None for fewer than three sizes."""
+    """The power law of the validation errors; None for fewer than three sizes."""
     sizes = [row["size"] for row in rows]
     if len(set(sizes)) < 3:
         return None
-    # An error of zero on so few examples is one below half of one.
+    # An error of zero on num_val examples is taken as half an example's.
     errors = [max(1 - row["val_accuracy"], 0.5 / num_val) for row in rows]
     return fit_power_law(sizes, errors)

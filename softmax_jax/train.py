@@ -9,50 +9,65 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.training.train_state import TrainState
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray, PyTree, Shaped, UInt8
 
 from softmax_jax import losses, metrics
 from softmax_jax.hyperparameters import Hyperparameters
-from softmax_jax.model import Model, concise
+from softmax_jax.model import Model, Params, concise
+
+_Array = Array | np.ndarray
+_Index = int | np.integer | Int[_Array, ""]
+_Scalar = int | float | np.number | Float[_Array, ""] | Int[_Array, ""]
+Sums = dict[str, Any]  # of the metrics, by name: what `Criterion.values` takes
 
 
 class Batch(NamedTuple):
-    """A minibatch: x [B, D] float32, y [B] int32, and two kinds of weights, float32 [B].
+    """A minibatch, with two kinds of weights.
 
-    weights say how often an example counts (0: not there), in the objective and in every figure;
-    importance, None or of mean 1 over the dataset, weighs it in the objective alone.
+    Attributes:
+      x: the features.
+      y: the labels.
+      weights: how often each example counts (0: it is absent), in the objective and every metric.
+      importance: weighs each example in the objective alone; of mean 1 over the dataset. None: 1.
     """
 
-    x: jax.Array
-    y: jax.Array
-    weights: jax.Array
-    importance: jax.Array | None = None
+    x: Float[_Array, "B D"]
+    y: Int32[_Array, " B"]
+    weights: Float[_Array, " B"]
+    importance: Float[_Array, " B"] | None = None
 
 
 class Data(NamedTuple):
-    """A dataset on the device; a batch takes its features as (x - mean) / scale.
+    """A dataset on the device; a batch has its features as (x - mean) / scale.
 
-    x [N, ...] uint8 or float32 · y [N] int32 · weights [N] float32 · mean, scale: scalars or [D]
-    (mean None: 0) · resamples: None, or [N, R] uint8: how often each example counts in resample r ·
-    importance: None, or [N] float32: see `Batch`.
+    Attributes:
+      x: uint8 or floating point.
+      y: the labels.
+      weights: see `Batch`.
+      mean: a scalar, or one number per feature; None: 0.
+      scale: a scalar, or one number per feature.
+      resamples: how often each example counts in resample r; None: once.
+      importance: see `Batch`.
     """
 
-    x: jax.Array
-    y: jax.Array
-    weights: jax.Array
-    mean: jax.Array | None
-    scale: jax.Array
-    resamples: jax.Array | None = None
-    importance: jax.Array | None = None
+    x: Shaped[_Array, "N ..."]
+    y: Int32[_Array, " N"]
+    weights: Float[_Array, " N"]
+    mean: Float[_Array, "*D"] | None
+    scale: Float[_Array, "*D"]
+    resamples: UInt8[_Array, "N R"] | None = None
+    importance: Float[_Array, " N"] | None = None
 
 
-def gather_batch(data: Data, rows, resample) -> Batch:
-    """The examples of the given rows [B]; a row of -1 is padding and weighs nothing."""
+def gather_batch(data: Data, rows: Int[_Array, " B"], resample: _Index) -> Batch:
+    """The examples of the given rows; a row of -1 is padding and weighs nothing."""
 
     def at_rows(leaf):
-        return jnp.take(leaf, rows, axis=0, mode="clip")  # of padding the first row
+        return jnp.take(leaf, rows, axis=0, mode="clip")  # padding takes the first row
 
     weights = jnp.where(rows >= 0, at_rows(data.weights), 0)
     if data.resamples is not None:
@@ -61,24 +76,24 @@ def gather_batch(data: Data, rows, resample) -> Batch:
     return Batch(normalise(data, at_rows(data.x)), at_rows(data.y), weights, importance)
 
 
-def slice_batch(data: Data, start, size, resample) -> Batch:
+def slice_batch(data: Data, start: _Index, size: int, resample: _Index) -> Batch:
     """`size` examples from row `start` on.
 
-    Where fewer are left, it begins earlier; what it repeats of the block before weighs nothing.
+    Where fewer remain, it begins earlier; the rows repeated from the batch before weigh nothing.
     """
     first = jnp.minimum(start, data.y.shape[0] - size)
 
-    def part(leaf):
+    def rows(leaf):
         return lax.dynamic_slice_in_dim(leaf, first, size)
 
-    weights = part(data.weights) * (first + jnp.arange(size) >= start)
+    weights = rows(data.weights) * (first + jnp.arange(size) >= start)
     if data.resamples is not None:
-        weights = weights * part(data.resamples)[:, resample]
-    return Batch(normalise(data, part(data.x)), part(data.y), weights)
+        weights = weights * rows(data.resamples)[:, resample]
+    return Batch(normalise(data, rows(data.x)), rows(data.y), weights)
 
 
-def normalise(data: Data, x) -> jax.Array:
-    """(x - mean) / scale of x [B, ...], flattened to [B, D], in the type of the scale."""
+def normalise(data: Data, x: Shaped[_Array, "B ..."]) -> Float[_Array, "B D"]:
+    """(x - mean) / scale of x [B, ...], flattened to [B, D], in the dtype of the scale."""
     features = x.reshape(len(x), -1).astype(data.scale.dtype)
     if data.mean is not None:
         features = features - data.mean
@@ -86,46 +101,64 @@ def normalise(data: Data, x) -> jax.Array:
 
 
 class State(TrainState):
-    """A Flax `TrainState`, with all else that training a model changes or differs in.
+    """A Flax `TrainState` with everything else that differs between models or changes in training.
 
-    hyperparameters: those of the model · resample: its column of the resamples · num_steps: of the
-    whole training · average: the mean of the iterates · stopped: whether nothing may change any
-    more. Each of the last three is None where no hyperparameter needs it.
+    The fields have no types, because a pytree's leaves may be anything: shapes, shardings, axes.
+
+    Attributes:
+      step: the number of steps done, an int32 scalar.
+      params: those of the model.
+      hyperparameters: those of the model, float32 scalars or None.
+      resample: the model's column of `Data.resamples`, an int32 scalar.
+      num_steps: of the whole training, a float32 scalar; None where no hyperparameter needs it.
+      average: the mean of the iterates, like params; None without averaging.
+      stopped: whether the state is frozen, a boolean scalar; None without early stopping.
     """
 
-    hyperparameters: Hyperparameters
-    resample: jax.Array
-    num_steps: jax.Array | None
+    step: Any
+    params: Any
+    hyperparameters: Any
+    resample: Any
+    num_steps: Any
     average: Any
-    stopped: jax.Array | None
+    stopped: Any
 
     @property
-    def averaged(self):
-        """The parameters that count: the mean of the iterates, or without averaging the last."""
+    def averaged(self) -> Params:
+        """The parameters to evaluate: the mean of the iterates, or without averaging the last."""
         return self.params if self.average is None else self.average
 
 
-# Made once for all runs: a transformation is part of what a compiled program is keyed by, and a new
-# one per run would compile anew. The zeros are placeholders for the traced values of
-# `create_state`. Without momentum there is no buffer to keep, to read and to write.
+# Made once for all runs: compiled programs are keyed by the transformation, and a new one per run
+# would be compiled again. The zeros are placeholders for the traced values of `create_state`.
+# Without momentum there is no buffer to store, read and write.
 SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0)
 MOMENTUM_SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0, momentum=0.0)
 
 
 def create_state(
-    key,
+    key: PRNGKeyArray,
     model: Model,
     hyperparameters: Hyperparameters,
     num_features: int,
     num_classes: int,
     *,
-    num_steps=None,
-    resample=0,
+    num_steps: _Scalar | None = None,
+    resample: _Index = 0,
 ) -> State:
-    """A fresh model: weights from N(0, init_scale²), biases zero, no momentum gathered.
+    """A new model: weights from N(0, init_scale²), biases zero, zero momentum.
 
-    num_steps: of the whole training, for warm-up, decay and averaging: raises ValueError if one of
-    them is there without it.
+    Args:
+      key: of the initial weights.
+      model: of `softmax_jax.model`.
+      hyperparameters: scalars; None leaves a hyperparameter out of the program.
+      num_features: D.
+      num_classes: C.
+      num_steps: of the whole training, which warm-up, decay and averaging are fractions of.
+      resample: the column of `Data.resamples` that the model counts its examples by.
+
+    Raises:
+      ValueError: warmup, final_rate or averaging is given, and num_steps is not.
     """
     h = jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), hyperparameters)
     params = model.init(key, num_features, num_classes, h.init_scale)
@@ -150,12 +183,13 @@ def create_state(
 class Criterion(NamedTuple):
     """What is minimised and measured on a batch: pure functions, hashable, so static in a program.
 
-    loss(params, batch, label_smoothing, step) -> (the data part of the objective, sums of the train
-        metrics); label_smoothing may be None, and the step is for losses that draw samples.
-    evaluate(params, batch) -> sums of the validation metrics.
-    values(sums) -> {name: metric}, of either sums.
-    squared_norm(params) -> ‖W‖².
-    holds_logits: whether loss and evaluate hold those of a whole batch.
+    Attributes:
+      loss: (params, batch, label_smoothing, step) -> (the data part of the objective, sums of the
+        train metrics); label_smoothing may be None, and the step is for losses that draw samples.
+      evaluate: (params, batch) -> sums of the validation metrics.
+      values: sums of either kind -> {name: value}.
+      squared_norm: params -> ‖W‖².
+      holds_logits: whether loss and evaluate hold the logits of a whole batch in memory.
     """
 
     loss: Callable
@@ -166,8 +200,11 @@ class Criterion(NamedTuple):
 
 
 @functools.cache
-def criterion_of_logits(model: Model = concise, loss=losses.cross_entropy) -> Criterion:
-    """A loss(logits, labels, axis) of `softmax_jax.losses` on a model, and every metric."""
+def criterion_of_logits(model: Model = concise, loss: Callable = losses.cross_entropy) -> Criterion:
+    """A loss(logits, labels, axis) of `softmax_jax.losses` on a model's logits, and every metric.
+
+    Cached: equal arguments give the same criterion, and so the same compiled program.
+    """
     measured = {"loss": metrics.mean_of(loss), **metrics.METRICS}
     in_training = {"loss": measured["loss"], "accuracy": metrics.mean_of(metrics.accuracy)}
 
@@ -175,11 +212,13 @@ def criterion_of_logits(model: Model = concise, loss=losses.cross_entropy) -> Cr
         return model.apply(params, batch.x).T  # [C, B]: see `model.product`
 
     def mean_loss(params, batch, label_smoothing, _step):
-        """Σ w·v·loss / Σ w; the sums of the plain loss and the accuracy are weighted by w alone."""
+        """Σ w·v·loss / Σ w, and the sums of plain loss and accuracy, weighted by w alone."""
         scores = logits(params, batch)
         sums = metrics.sums(in_training, scores, batch.y, batch.weights, axis=0)
         if batch.importance is None and label_smoothing is None:
-            return metrics.values(in_training, sums)["loss"], sums  # the loss already measured
+            return metrics.values(in_training, sums)[
+                "loss"
+            ], sums  # the measured loss is the objective's
         minimised = loss if label_smoothing is None else losses.smoothed(loss, label_smoothing)
 
         def weighted(scores, labels, axis):
@@ -196,12 +235,22 @@ def criterion_of_logits(model: Model = concise, loss=losses.cross_entropy) -> Cr
     return Criterion(mean_loss, evaluate, values, model.squared_norm, holds_logits=True)
 
 
-def train_step(state: State, batch: Batch, criterion: Criterion, schedule="constant"):
-    """One step of SGD on Σ w·v·loss / Σ w + l2/2 · ‖W‖²: (state, batch) -> (state, sums).
+def train_step(
+    state: State, batch: Batch, criterion: Criterion, schedule: str = "constant"
+) -> tuple[State, Sums]:
+    """One step of SGD on Σ w·v·loss / Σ w + l2/2 · ‖W‖², where the loss may have smoothed labels.
 
-    w are the weights of the batch and v its importance (1 where that is None); the labels of this
-    loss may be smoothed. The sums are those of the train metrics over the batch, before the update.
-    A batch whose weights are all zero has a data gradient of zero. schedule: one of `SCHEDULES`.
+    w are the weights of the batch and v its importance (1 where that is None). A batch whose
+    weights are all zero has a data gradient of zero.
+
+    Args:
+      state: the model, its hyperparameters and its optimiser's state.
+      batch: a minibatch of normalised features.
+      criterion: what is minimised and measured.
+      schedule: one of `SCHEDULES`.
+
+    Returns:
+      The state after the update, and the sums of the train metrics over the batch before it.
     """
     h = state.hyperparameters
 
@@ -213,10 +262,24 @@ def train_step(state: State, batch: Batch, criterion: Criterion, schedule="const
     return _update(state, gradient, schedule), sums
 
 
-def train_epoch(state: State, data: Data, order, criterion: Criterion, schedule="constant"):
-    """A segment of steps, usually an epoch: (state, data, order) -> (state, sums over its steps).
+def train_epoch(
+    state: State,
+    data: Data,
+    order: Int[_Array, "steps B"],
+    criterion: Criterion,
+    schedule: str = "constant",
+) -> tuple[State, Sums]:
+    """A segment of steps, usually an epoch.
 
-    order [steps, B] int32 holds the row of every example of every minibatch; -1 is padding.
+    Args:
+      state: see `train_step`.
+      data: the training set.
+      order: the row of every example of every minibatch; -1 is padding.
+      criterion: see `train_step`.
+      schedule: one of `SCHEDULES`.
+
+    Returns:
+      The state after the last step, and the sums of the train metrics over all steps.
     """
 
     def step(state, rows):
@@ -226,7 +289,7 @@ def train_epoch(state: State, data: Data, order, criterion: Criterion, schedule=
     return state, jax.tree.map(lambda leaf: leaf.sum(0), sums)
 
 
-def evaluate(state: State, data: Data, criterion: Criterion, *, batch_size: int = 1000):
+def evaluate(state: State, data: Data, criterion: Criterion, *, batch_size: int = 1000) -> Sums:
     """Sums of every metric over the data, scanned in batches: memory does not grow with N."""
     num_examples = data.y.shape[0]
     size = -(-num_examples // -(-num_examples // batch_size))  # batches as even as possible
@@ -244,13 +307,13 @@ def evaluate(state: State, data: Data, criterion: Criterion, *, batch_size: int 
     return lax.scan(add, zeros, jnp.arange(0, num_examples, size))[0]
 
 
-def predict(state: State, x):
+def predict(state: State, x: Float[_Array, "B ..."]) -> Float[Array, "B C"]:
     """Probabilities [B, C] of normalised features x [B, ...]."""
     return losses.softmax(state.apply_fn(state.averaged, x))
 
 
 def _update(state, gradient, schedule):
-    """Applies one SGD update at the scheduled rate, then averages; a stopped state stays."""
+    """Applies one SGD update at the scheduled rate, then averages; a stopped state is kept."""
     h, new = state.hyperparameters, state
     timing = {name: getattr(h, name) for name in ("warmup", "final_rate")}
     timing = {name: value for name, value in timing.items() if value is not None}
@@ -260,8 +323,8 @@ def _update(state, gradient, schedule):
         new = new.replace(opt_state=opt_state)
     new = new.apply_gradients(grads=gradient)
     if h.averaging is not None:
-        done = new.params, new.step, state.num_steps
-        new = new.replace(average=tail_mean(state.average, *done, h.averaging))
+        average = tail_mean(state.average, new.params, new.step, state.num_steps, h.averaging)
+        new = new.replace(average=average)
     return new if h.patience is None else freeze(state.stopped, state, new)
 
 
@@ -283,12 +346,17 @@ _DECAYS = {"constant": _constant, "cosine": _cosine, "exponential": _exponential
 SCHEDULES = tuple(_DECAYS)
 
 
-def rate_multiplier(schedule, fraction, warmup=0.0, final_rate=1.0):
-    """The rate in units of its peak, after a fraction of training. All are scalars.
+def rate_multiplier(
+    schedule: str,
+    fraction: _Scalar,
+    warmup: _Scalar = 0.0,
+    final_rate: _Scalar = 1.0,
+) -> Float[Array, ""]:
+    """Multiplier of the peak rate after a fraction of training. All are scalars.
 
-    fraction/warmup up to warmup; from there 'constant', or a decay that arrives at final_rate r
-    at the end: with u the fraction of the rest, 'cosine' is r + (1 - r)(1 + cos πu)/2, and
-    'exponential' is rᵘ.
+    fraction/warmup up to warmup. From there 'constant' is 1; the others decay to final_rate r at
+    the end: with u the fraction of the remaining training that is done, 'cosine' is
+    r + (1 - r)(1 + cos πu)/2, and 'exponential' is rᵘ.
 
     >>> [round(float(rate_multiplier("cosine", u, 0.2, 0.1)), 2) for u in (0.1, 0.2, 0.6, 1)]
     [0.5, 1.0, 0.55, 0.1]
@@ -298,16 +366,24 @@ def rate_multiplier(schedule, fraction, warmup=0.0, final_rate=1.0):
     return jnp.where(fraction < warmup, rising, _DECAYS[schedule](rest, final_rate))
 
 
-def tail_mean(mean, params, step, num_steps, fraction):
-    """The mean of the parameters after each of the last `fraction` of all steps, one step further.
+def tail_mean(
+    mean: PyTree, params: PyTree, step: _Scalar, num_steps: _Scalar, fraction: _Scalar
+) -> PyTree:
+    """The running mean of the parameters over the last `fraction` of all steps, updated by a step.
 
-    mean: that of the step before; params: those after `step` of the `num_steps` steps. As long as
-    the last `fraction` has not begun, the mean is the parameters as they are. Source: Polyak and
+    Until the last `fraction` begins, the mean is the parameters themselves. Source: Polyak and
     Juditsky (1992) for fraction 1; Rakhlin, Shamir and Sridharan (2012) for less, which forgets the
-    way from the initial weights.
+    path from the initial weights.
+
+    Args:
+      mean: the mean after the step before.
+      params: the parameters after this step.
+      step: the number of this step, from 1.
+      num_steps: of the whole training.
+      fraction: of training, at its end, to average over.
 
     >>> means = [tail_mean(10.0, 3.0, step, 4, 0.5) for step in (2, 3, 4)]
-    >>> [float(mean) for mean in means]  # before the last half, its first step, its second
+    >>> [float(mean) for mean in means]  # before the last half, then its first and second step
     [3.0, 3.0, 6.5]
     """
     count = step - jnp.round((1 - fraction) * num_steps)
@@ -315,6 +391,6 @@ def tail_mean(mean, params, step, num_steps, fraction):
     return jax.tree.map(lambda old, new: (1 - weight) * old + weight * new, mean, params)
 
 
-def freeze(stopped, old, new):
-    """Where `stopped`, everything as it was."""
+def freeze(stopped: Bool[_Array, ""], old: PyTree, new: PyTree) -> PyTree:
+    """The old pytree where `stopped`, else the new one."""
     return jax.tree.map(lambda before, after: jnp.where(stopped, before, after), old, new)

@@ -1,14 +1,21 @@
+"""A trained model: logits, predictions, its test metrics, and loading it from a work folder."""
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss
 
+import softmax_jax
 from softmax_jax import data, metrics
-from softmax_jax.classifier import Classifier
+from softmax_jax.classifier import Classifier, load
+from softmax_jax.data import DataError
 
 C = 4
 NAMES = ("ant", "bee", "cat", "dog")
+LOADED_NAMES = ("ant", "bee", "cat")  # of the fixtures that write params.npz
 
 
 def classifier(D=6, mean=0.0, scale=1.0):
@@ -26,23 +33,23 @@ def in_numpy(model, x):
 
 
 @pytest.mark.parametrize("N", [1, 7, 1000, 1001, 2345])
-def test_logits_are_those_of_numpy(N):
-    """For any number of examples: fewer than a block of a thousand, one more, several blocks."""
+def test_logits_match_numpy_for_any_number_of_examples(N):
+    """Fewer than a batch of a thousand, one more, several batches."""
     model, x = classifier(mean=0.5, scale=2.0), features(N)
-    assert model.logits(x).shape == (N, C)
-    assert_allclose(model.logits(x), in_numpy(model, x), rtol=1e-5, atol=1e-5)
+    logits = model.logits(x)
+    assert logits.shape == (N, C)
+    assert_allclose(logits, in_numpy(model, x), rtol=1e-5, atol=1e-5)
+    assert model.predict(x).dtype == np.int32
+    assert_array_equal(model.predict(x), in_numpy(model, x).argmax(-1))
 
 
-def test_mean_and_scale_may_differ_by_feature():
+@pytest.mark.parametrize("kind", ["features", "images of bytes"])
+def test_inputs_are_flattened_and_normalised_per_feature(kind):
     rng = np.random.default_rng(2)
-    model, x = classifier(mean=rng.normal(size=6), scale=rng.uniform(1, 3, 6)), features(7)
+    model = classifier(mean=rng.normal(size=6), scale=rng.uniform(1, 255, 6))
+    pixels = rng.integers(256, size=(7, 2, 3)).astype(np.uint8)
+    x = features(7) if kind == "features" else pixels
     assert_allclose(model.logits(x), in_numpy(model, x), rtol=1e-5, atol=1e-5)
-
-
-def test_images_of_bytes_are_flattened():
-    pixels = np.random.default_rng(2).integers(256, size=(7, 2, 3)).astype(np.uint8)
-    model = classifier(mean=np.arange(6), scale=255.0)
-    assert_allclose(model.logits(pixels), in_numpy(model, pixels), rtol=1e-5, atol=1e-5)
 
 
 def test_probabilities_are_the_softmax_of_the_logits():
@@ -51,29 +58,114 @@ def test_probabilities_are_the_softmax_of_the_logits():
     assert_allclose(model.predict_proba(x).sum(-1), np.ones(7), rtol=1e-6)
 
 
-def test_prediction_is_the_class_of_the_largest_logit():
-    model, x = classifier(), features(100)
-    assert model.predict(x).dtype == np.int32
-    assert_array_equal(model.predict(x), in_numpy(model, x).argmax(-1))
-
-
-@pytest.mark.parametrize("deed", ["logits", "predict", "predict_proba"])
-def test_a_wrong_number_of_features_is_a_clear_error(deed):
+@pytest.mark.parametrize("method", ["logits", "predict", "predict_proba"])
+def test_a_wrong_number_of_features_is_refused(method):
     with pytest.raises(ValueError, match=r"6 features.*\(7, 2, 4\) has 8"):
-        getattr(classifier(), deed)(features(7, D=8).reshape(7, 2, 4))
+        getattr(classifier(), method)(features(7, D=8).reshape(7, 2, 4))
 
 
-def test_test_figures_are_those_of_scikit_learn():
+def test_test_metrics_match_scikit_learn():
     model, x = classifier(), features(300)
     y = np.random.default_rng(3).integers(C, size=300)
     dataset = data.from_arrays((features(9), np.arange(9) % C), (x, y), label_names=NAMES).val
-    figures, logits = model.test(dataset), in_numpy(model, x)
+    values, logits = model.test(dataset), in_numpy(model, x)
     expected = log_loss(y, softmax(logits, -1), labels=range(C))
-    assert figures["loss"] == pytest.approx(expected, rel=1e-5)
-    assert figures["accuracy"] == accuracy_score(y, logits.argmax(-1))
-    right = (logits.argmax(-1) == y).sum()
-    assert figures["accuracy_interval"] == metrics.wilson_interval(right, 300)
-    lo, hi = figures["loss_interval"]
+    assert values["loss"] == pytest.approx(expected, rel=1e-5)
+    assert values["accuracy"] == accuracy_score(y, logits.argmax(-1))
+    correct = (logits.argmax(-1) == y).sum()
+    assert values["accuracy_interval"] == metrics.wilson_interval(correct, 300)
+    lo, hi = values["loss_interval"]
     each = np.log(np.exp(logits).sum(-1)) - logits[np.arange(300), y]
     assert (lo + hi) / 2 == pytest.approx(expected, rel=1e-5)
     assert hi - lo == pytest.approx(2 * 1.959964 * each.std(ddof=1) / np.sqrt(300), rel=1e-4)
+
+
+def test_one_example_has_a_loss_without_spread():
+    model, x = classifier(), features(1)
+    dataset = data.from_arrays((features(9), np.arange(9) % C), (x, [2]), label_names=NAMES).val
+    values = model.test(dataset)
+    assert values["loss_interval"] == [values["loss"]] * 2
+
+
+def test_loaded_model_computes_what_its_parameters_say(run_folder):
+    """logits = ((x - mean) / scale) @ W + b, for images as for features."""
+    model = softmax_jax.load(run_folder)
+    x = np.random.default_rng(0).normal(size=(7, 2, 2)).astype(np.float32)
+    with np.load(run_folder / "params.npz") as file:
+        logits = ((x.reshape(7, 4) - file["mean"]) / file["scale"]) @ file["W"] + file["b"]
+    assert_allclose(model.logits(x), logits, rtol=1e-5, atol=1e-5)
+    assert_array_equal(model.predict(x), logits.argmax(-1))
+    assert model.label_names == load(str(run_folder)).label_names == LOADED_NAMES
+
+
+def test_an_unknown_name_of_the_package_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'softmax_jax' has no attribute 'lode'"):
+        softmax_jax.lode  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        (None, "params.npz is not there"),
+        ({"W": np.ones((2, 2))}, "it has no b, mean, scale, label_names"),
+    ],
+)
+def test_a_folder_without_a_model_is_refused(tmp_path, arrays, message):
+    if arrays:
+        np.savez(tmp_path / "params.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"W": np.ones((5, 3), np.float32)}, r"W has shape \(5, 3\), and mean is float32 of"),
+        ({"W": np.ones(3, np.float32)}, r"W has shape \(3,\), and \[D, C\] is needed"),
+        ({"W": np.ones((0, 3), np.float32)}, r"W has shape \(0, 3\)"),
+        ({"b": np.ones(4, np.float32)}, r"b is float32 of shape \(4,\)"),
+        ({"b": np.array([1.0, np.nan, 0.0])}, "b has values that are not finite"),
+        ({"scale": np.float32(0)}, "scale has a zero"),
+        ({"label_names": np.array(["ant", "bee"])}, r"label_names is <U3 of shape \(2,\)"),
+        ({"label_names": np.arange(3)}, "label_names is int64"),
+        ({"label_names": np.array(LOADED_NAMES, object)}, "never loaded|pickle"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused(tmp_path, write_params, changes, message):
+    write_params(tmp_path, **changes)
+    with pytest.raises(DataError, match=message):
+        load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory, write_params):
+    """(a folder with params.npz, the bytes of that file, the model in it)."""
+    folder = tmp_path_factory.mktemp("stored")
+    write_params(folder)
+    return folder, (folder / "params.npz").read_bytes(), load(folder)
+
+
+@given(st.data())
+@settings(deadline=None, database=None, derandomize=True, max_examples=300)
+def test_a_flipped_bit_is_noticed_or_harmless(stored, data):
+    """Harmless: in fields of the zip format that nobody reads. Never another exception."""
+    folder, whole, expected = stored
+    bit = data.draw(st.integers(0, 8 * len(whole) - 1))
+    damaged = bytearray(whole)
+    damaged[bit // 8] ^= 1 << bit % 8
+    (folder / "params.npz").write_bytes(damaged)
+    try:
+        found = load(folder)
+    except DataError as error:
+        assert "params.npz" in str(error)
+    else:
+        for actual, value in zip(found, expected, strict=True):
+            assert_array_equal(actual, value)
+
+
+def test_every_truncation_is_noticed(stored):
+    folder, whole, _ = stored
+    for length in range(0, len(whole), max(len(whole) // 16, 1)):
+        (folder / "params.npz").write_bytes(whole[:length])
+        with pytest.raises(DataError, match="params.npz"):
+            load(folder)

@@ -1,28 +1,40 @@
+"""What is measured: ranks and accuracies, weighted sums, counts by class, intervals."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
+from sklearn import metrics as reference
 
 from softmax_jax import losses, metrics
 
 pytestmark = pytest.mark.numerical
 
 ALL = {"loss": metrics.mean_of(losses.cross_entropy), **metrics.METRICS}
+EACH_METRIC = pytest.mark.parametrize("name", ALL)
+N, C = 60, 8
+PROPERTY = settings(deadline=None, database=None, derandomize=True, max_examples=30)
 
 
-def example(N=60, C=8, seed=0):
-    """Scores [N, C] and labels [N] of which the last class has none, so that it is absent."""
+def example(seed=0):
+    """Scores [N, C] and labels [N] without examples of the last class."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(C - 1, size=N)
     scores = rng.normal(size=(N, C)) + 1.5 * np.eye(C)[labels]
     return scores.astype(np.float32), labels.astype(np.int32)
 
 
-def value_of(name, scores, labels, weights=None):
+def sums_of(name, scores, labels, weights=None, axis=-1):
     weights = np.ones(len(labels), np.float32) if weights is None else weights
-    return ALL[name].value(ALL[name].sums(jnp.asarray(scores), labels, weights))
+    return ALL[name].sums(jnp.asarray(scores), labels, np.float32(weights), axis=axis)
+
+
+def value_of(name, *args):
+    return ALL[name].value(sums_of(name, *args))
 
 
 def ranks_by_counting(scores, labels):
@@ -39,107 +51,204 @@ def ranks_by_counting(scores, labels):
     return ranks
 
 
-def test_rank_counts_the_classes_that_beat_the_label():
-    """With many ties, in both layouts."""
-    rng = np.random.default_rng(0)
-    scores = rng.integers(3, size=(200, 6)).astype(np.float32)
-    labels = rng.integers(6, size=200)
+@given(
+    arrays(np.float32, (20, 6), elements=st.sampled_from([0, 1, 2, -np.inf, np.nan])),
+    arrays(np.int32, 20, elements=st.integers(0, 5)),
+)
+@PROPERTY
+def test_rank_counts_the_classes_that_beat_the_label(scores, labels):
+    """With ties, infinities and NaN, in both layouts; rank 0 is where argmax is the label."""
     expected = ranks_by_counting(scores, labels)
-    assert len(set(expected)) == 6
-    assert_array_equal(metrics.rank(jnp.asarray(scores), labels), expected)
-    assert_array_equal(metrics.rank(jnp.asarray(scores.T), labels, axis=0), expected)
+    for laid_out, axis in ((scores, -1), (scores.T, 0)):
+        laid_out = jnp.asarray(laid_out)
+        ranks = metrics.rank(laid_out, labels, axis=axis)
+        assert_array_equal(ranks, expected)
+        assert_array_equal(metrics.top(1)(laid_out, labels, axis), np.equal(expected, 0))
+        assert_array_equal(metrics.accuracy(laid_out, labels, axis), np.equal(expected, 0))
+    finite = ~np.isnan(scores).any(1)
+    assert_array_equal(ranks[finite] == 0, scores[finite].argmax(1) == labels[finite])
 
 
-def test_rank_zero_is_what_argmax_calls_correct():
-    scores = np.random.default_rng(0).integers(3, size=(200, 6)).astype(np.float32)
-    for label in range(6):
-        ranks = metrics.rank(jnp.asarray(scores), np.full(200, label))
-        assert_array_equal(ranks == 0, scores.argmax(1) == label)
-
-
-def test_where_scores_are_nan_nothing_is_correct():
-    scores = np.array([[np.nan, 1, 2], [np.nan] * 3, [1, np.nan, 2], [0, 1, 2]], np.float32)
-    labels = np.array([0, 0, 0, 2])
-    assert_array_equal(metrics.rank(jnp.asarray(scores), labels), [3, 3, 2, 0])
-    assert_array_equal(metrics.rank(scores, labels), ranks_by_counting(scores, labels))
-    assert value_of("top5", np.full((4, 8), np.nan, np.float32), labels) == 0
-
-
-def test_accuracy_is_the_share_where_argmax_is_the_label():
-    scores, labels = example()
-    assert_allclose(value_of("accuracy", scores, labels), (scores.argmax(1) == labels).mean())
+def test_scores_that_are_nan_are_never_correct():
+    scores, labels = np.full((4, C), np.nan, np.float32), np.array([0, 0, 0, 2])
+    assert [value_of(name, scores, labels) for name in metrics.METRICS] == [0, 0, 0]
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
-def test_balanced_accuracy_is_that_of_scikit_learn():
-    """One class has no examples and counts for nothing."""
+def test_accuracies_match_scikit_learn():
+    """One class has no examples and does not count in the balanced accuracy."""
     scores, labels = example()
-    expected = balanced_accuracy_score(labels, scores.argmax(1))
-    assert abs(expected - (scores.argmax(1) == labels).mean()) > 1e-3  # not the plain one
-    assert_allclose(value_of("balanced_accuracy", scores, labels), expected, rtol=1e-6)
+    predicted, plain = scores.argmax(1), (scores.argmax(1) == labels).mean()
+    expected = {
+        "accuracy": plain,
+        "balanced_accuracy": reference.balanced_accuracy_score(labels, predicted),
+        "top5": reference.top_k_accuracy_score(labels, scores, k=5, labels=np.arange(C)),
+    }
+    assert abs(expected["balanced_accuracy"] - plain) > 1e-3
+    assert plain < expected["top5"] < 1
+    for name, value in expected.items():
+        assert_allclose(value_of(name, scores, labels), value, rtol=1e-6, err_msg=name)
 
 
-def test_top5_is_that_of_scikit_learn():
-    scores, labels = example()
-    expected = top_k_accuracy_score(labels, scores, k=5, labels=np.arange(8))
-    assert expected < 1
-    assert_allclose(value_of("top5", scores, labels), expected, rtol=1e-6)
+def test_top5_counts_exactly_the_first_five_ranks():
+    scores = jnp.arange(C, 0.0, -1.0)[None].repeat(C, 0)
+    assert_array_equal(metrics.top(5)(scores, np.arange(C)), np.arange(C) < 5)
+    each = [value_of("top5", scores[:1], np.array([label])) for label in range(C)]
+    assert_array_equal(each, np.arange(C) < 5)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_an_example_of_weight_zero_is_not_there(name):
-    """Not even if its loss is infinite, its scores NaN, or its class otherwise absent."""
+@EACH_METRIC
+def test_example_of_weight_zero_is_absent(name):
+    """Even if its loss is infinite, its scores NaN, or its class otherwise absent."""
     scores, labels = example()
     scores[0], scores[1], labels[2] = [0, -np.inf] * 4, np.nan, 7
     labels[0] = 1
-    weights = np.ones(60, np.float32)
+    weights = np.ones(N)
     weights[:3] = 0
     assert not np.isfinite(value_of("loss", scores, labels))
     expected = value_of(name, scores[3:], labels[3:])
     assert_allclose(value_of(name, scores, labels, weights), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_an_example_of_weight_two_counts_twice(name):
+@EACH_METRIC
+def test_whole_number_weights_count_copies(name):
     scores, labels = example()
-    counts = np.random.default_rng(1).integers(3, size=60)
+    counts = np.random.default_rng(1).integers(3, size=N)
     expected = value_of(name, scores.repeat(counts, 0), labels.repeat(counts))
-    actual = value_of(name, scores, labels, counts.astype(np.float32))
-    assert_allclose(actual, expected, rtol=1e-6)
+    assert_allclose(value_of(name, scores, labels, counts), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_sums_over_batches_are_the_sums_over_the_whole(name):
+@EACH_METRIC
+@given(batch=arrays(np.int8, N, elements=st.integers(0, 2)))
+@PROPERTY
+def test_sums_over_any_batches_are_those_over_all_examples(name, batch):
+    """A batch that is masked by its weights: the shapes stay, and nothing is compiled again."""
     scores, labels = example()
-    ones = np.ones(60, np.float32)
-    parts = [
-        ALL[name].sums(jnp.asarray(scores[part]), labels[part], ones[part])
-        for part in (slice(0, 25), slice(25, 50), slice(50, 60))
-    ]
+    weights = np.random.default_rng(2).uniform(0.5, 2, N)
+    parts = [sums_of(name, scores, labels, weights * (batch == i)) for i in range(3)]
     total = jax.tree.map(lambda *leaves: sum(leaves), *parts)
-    assert_allclose(ALL[name].value(total), value_of(name, scores, labels), rtol=1e-6)
+    assert_allclose(ALL[name].value(total), value_of(name, scores, labels, weights), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ALL)
+@EACH_METRIC
 def test_no_examples_give_zero_and_not_nan(name):
-    scores, labels = example()
-    assert value_of(name, scores, labels, np.zeros(60, np.float32)) == 0
+    assert value_of(name, *example(), np.zeros(N)) == 0
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_classes_first_is_the_same_as_classes_last(name):
+@EACH_METRIC
+def test_classes_first_gives_the_same_sums(name):
     scores, labels = example()
-    ones = np.ones(60, np.float32)
-    by_row = ALL[name].sums(jnp.asarray(scores), labels, ones)
-    by_column = ALL[name].sums(jnp.asarray(scores.T), labels, ones, axis=0)
+    by_row, by_column = sums_of(name, scores, labels), sums_of(name, scores.T, labels, axis=0)
     jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-6), by_row, by_column)
 
 
-def test_values_pairs_names_with_their_metrics():
+def test_sums_and_values_go_by_name():
     scores, labels = example()
-    sums = {
-        name: metric.sums(jnp.asarray(scores), labels, np.ones(60, np.float32))
-        for name, metric in ALL.items()
-    }
-    figures = metrics.values(ALL, sums)
-    assert figures == {name: value_of(name, scores, labels) for name in ALL}
+    sums = metrics.sums(ALL, jnp.asarray(scores), labels, np.ones(N, np.float32))
+    values = metrics.values(ALL, sums)
+    assert values == {name: value_of(name, scores, labels) for name in ALL}
+
+
+# By class.
+
+
+def predictions(num_examples=300, num_classes=5):
+    """Labels and predictions: class 3 has no examples, and class 4 is never predicted."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice([0, 1, 2, 4], num_examples)
+    random = rng.integers(num_classes, size=num_examples)
+    predicted = np.where(rng.random(num_examples) < 0.6, labels, random)
+    return labels, np.where(predicted == 4, 0, predicted)
+
+
+def test_confusion_matrix_and_metrics_by_class_match_scikit_learn():
+    """Zero out of zero is NaN: the recall of class 3, the precision of class 4."""
+    labels, predicted = predictions()
+    table = metrics.confusion_matrix(labels, predicted, 5)
+    assert (table != table.T).any()
+    assert_array_equal(table, reference.confusion_matrix(labels, predicted, labels=np.arange(5)))
+    values = metrics.per_class(table)
+    expected = reference.precision_recall_fscore_support(
+        labels, predicted, labels=np.arange(5), zero_division=np.nan
+    )
+    assert np.isnan(values["recall"][3]) and np.isnan(values["precision"][4])
+    for name, column in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+        assert_allclose(values[name], column, rtol=1e-12, err_msg=name)
+
+
+def test_a_class_without_examples_and_predictions_has_no_f1():
+    values = metrics.per_class([[2, 0, 0], [1, 1, 0], [0, 0, 0]])
+    assert np.isnan(values["f1"]).tolist() == [False, False, True]
+    assert values["support"].tolist() == [2, 2, 0]
+
+
+def test_confusion_matrices_of_many_rules_each_count_their_own_examples():
+    rng = np.random.default_rng(0)
+    labels, actions = rng.integers(3, size=40), rng.integers(4, size=(2, 5, 40))
+    included = rng.random((5, 40)) < 0.5
+    tables = metrics.confusion_matrix(labels, actions, 3, 4, included)
+    assert tables.shape == (2, 5, 3, 4)
+    for rule, resample in np.ndindex(2, 5):
+        expected = np.zeros((3, 4), int)
+        for row in np.flatnonzero(included[resample]):
+            expected[labels[row], actions[rule, resample, row]] += 1
+        assert_array_equal(tables[rule, resample], expected)
+    alone = metrics.per_class(metrics.confusion_matrix(labels, labels[None], 3))
+    assert_array_equal(alone["recall"], np.ones((1, 3)))
+
+
+def test_mean_cost_is_the_mean_over_the_examples():
+    rng = np.random.default_rng(0)
+    labels, actions = rng.integers(3, size=50), rng.integers(2, size=(4, 50))
+    cost = rng.uniform(size=(3, 2))
+    tables = metrics.confusion_matrix(labels, actions, 3, 2)
+    assert_allclose(metrics.mean_cost(tables, cost), cost[labels, actions].mean(1))
+    labels, predicted = predictions()
+    error = metrics.mean_cost(metrics.confusion_matrix(labels, predicted, 5), 1 - np.eye(5))
+    assert error == pytest.approx((labels != predicted).mean())
+
+
+# Intervals.
+
+
+@pytest.mark.parametrize("n", [400, 2000, 10_000])
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.84, 0.98])
+def test_wilson_interval_covers_the_true_proportion(p, n):
+    """Two thousand test sets drawn. With 50 examples it would be .922 at p = .98: few values."""
+    drawn, times = np.unique(np.random.default_rng(0).binomial(n, p, 2000), return_counts=True)
+    bounds = np.array([metrics.wilson_interval(successes, n) for successes in drawn])
+    inside = (bounds[:, 0] <= p) & (p <= bounds[:, 1])
+    assert 0.93 <= times[inside].sum() / 2000 <= 0.985
+
+
+def test_wilson_interval_is_the_formula():
+    z, n, p = 1.959964, 40, 0.9
+    centre, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    expected = np.array([centre - half, centre + half]) / (1 + z**2 / n)
+    assert metrics.wilson_interval(36, 40) == pytest.approx(expected.tolist(), rel=1e-6)
+
+
+def test_wilson_interval_stays_within_zero_and_one():
+    none, every = metrics.wilson_interval(0, 20), metrics.wilson_interval(20, 20)
+    assert none[0] == 0 and none[1] > 0.1
+    assert every[1] == 1 and every[0] < 0.9
+
+
+@pytest.mark.parametrize("n", [100, 1000])
+def test_normal_interval_covers_the_mean_of_skewed_values(n):
+    """Losses are skewed; here they are exponential, of mean 1."""
+    drawn = np.random.default_rng(0).exponential(size=(2000, n))
+    bounds = np.array([metrics.normal_interval(row.mean(), row.std(ddof=1), n) for row in drawn])
+    inside = (bounds[:, 0] <= 1) & (bounds[:, 1] >= 1)
+    assert 0.93 <= inside.mean() <= 0.97
+
+
+@given(st.integers(0, 40), st.floats(0.01, 0.98), st.floats(0.001, 0.01))
+@PROPERTY
+def test_more_confidence_is_a_wider_interval(successes, confidence, more):
+    for interval in (
+        lambda c: metrics.wilson_interval(successes, 40, c),
+        lambda c: metrics.normal_interval(0.0, 1.0, 40, c),
+    ):
+        (narrow_low, narrow_high), (low, high) = interval(confidence), interval(confidence + more)
+        assert low <= narrow_low <= narrow_high <= high and high - low > narrow_high - narrow_low

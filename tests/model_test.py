@@ -1,15 +1,16 @@
+"""The two models, their augmented form, and the precision of their products."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from softmax_jax import model as model_module
-from softmax_jax.model import MODELS, augment, by_name
+from softmax_jax.model import MODELS, augment, by_name, concise, scratch
 
 pytestmark = pytest.mark.numerical
 
-EACH_MODEL = pytest.mark.parametrize("name", model_module.MODELS)
+EACH_MODEL = pytest.mark.parametrize("name", MODELS)
 
 
 def weights(trials=(), seed=0, D=12, C=5):
@@ -31,23 +32,20 @@ def test_logits_are_xw_plus_b(name):
     assert_allclose(logits, x.astype(np.float64) @ W + b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jitted"])
-def test_equal_weights_give_equal_logits_bit_for_bit(wrap):
-    x, (W, b) = inputs(), weights()
-    scratch = wrap(model_module.scratch.apply)({"W": W, "b": b}, x)
-    concise = wrap(model_module.concise.apply)({"kernel": W, "bias": b}, x)
-    assert_array_equal(scratch, concise)
+@pytest.mark.parametrize("transform", ["eager", "jitted", "over trials"])
+def test_equal_weights_give_equal_logits_bit_for_bit(transform):
+    over_trials = transform == "over trials"
+    x, (W, b) = inputs(), weights(trials=(3,) if over_trials else ())
 
+    def logits(model):
+        apply = jax.vmap(model.apply, (0, None)) if over_trials else model.apply
+        return (apply if transform == "eager" else jax.jit(apply))(model.of_weights(W, b), x)
 
-def test_equal_weights_give_equal_logits_bit_for_bit_over_trials():
-    x, (W, b) = inputs(), weights(trials=(3,))
-    scratch = jax.jit(jax.vmap(model_module.scratch.apply, (0, None)))({"W": W, "b": b}, x)
-    concise = jax.jit(jax.vmap(model_module.concise.apply, (0, None)))({"kernel": W, "bias": b}, x)
-    assert_array_equal(scratch, concise)
+    assert_array_equal(logits(scratch), logits(concise))
 
 
 @EACH_MODEL
-def test_a_fresh_model_has_normal_weights_and_zero_biases(name):
+def test_initial_weights_are_normal_and_biases_zero(name):
     """20,000 draws from N(0, 0.3²): mean and deviation to five standard errors, and the tails."""
     model = MODELS[name]
     W, b = model.weights(model.init(jax.random.key(0), 2000, 10, 0.3))
@@ -59,7 +57,7 @@ def test_a_fresh_model_has_normal_weights_and_zero_biases(name):
 
 
 @EACH_MODEL
-def test_init_scale_defaults_to_the_book_and_may_be_traced(name):
+def test_init_scale_is_0_01_by_default_and_may_be_traced(name):
     model, key = MODELS[name], jax.random.key(0)
     default = model.weights(model.init(key, 12, 5))[0]
     traced = jax.jit(lambda scale: model.weights(model.init(key, 12, 5, scale))[0])
@@ -68,7 +66,7 @@ def test_init_scale_defaults_to_the_book_and_may_be_traced(name):
 
 
 @EACH_MODEL
-def test_keys_decide_the_weights(name):
+def test_initial_weights_depend_on_the_key_alone(name):
     def W(seed):
         model = MODELS[name]
         return model.weights(model.init(jax.random.key(seed), 12, 5))[0]
@@ -85,7 +83,7 @@ def test_images_are_flattened_row_by_row(name):
 
 
 @EACH_MODEL
-def test_parameters_and_weights_are_inverse(name):
+def test_of_weights_inverts_weights(name):
     for model in (MODELS[name], augment(MODELS[name])):
         W, b = weights()
         for actual, expected in zip(model.weights(model.of_weights(W, b)), (W, b), strict=True):
@@ -93,28 +91,15 @@ def test_parameters_and_weights_are_inverse(name):
 
 
 @EACH_MODEL
-def test_the_augmented_model_is_the_same_in_one_matrix(name):
-    model, x, (W, b) = MODELS[name], inputs(), weights()
+def test_augmented_model_has_the_same_logits_and_initial_weights_in_one_matrix(name):
+    model, x, (W, b), key = MODELS[name], inputs(), weights(), jax.random.key(0)
     augmented = augment(model)
     params, own = augmented.of_weights(W, b), model.of_weights(W, b)
     assert [leaf.shape for leaf in jax.tree.leaves(params)] == [(5, 13)]
     assert_allclose(augmented.apply(params, x), model.apply(own, x), rtol=1e-5, atol=1e-5)
-
-
-@EACH_MODEL
-def test_the_augmented_model_begins_where_the_model_does(name):
-    model, key = MODELS[name], jax.random.key(0)
-    augmented = augment(model)
-    found = augmented.weights(augmented.init(key, 12, 5, 1.0))
-    for actual, expected in zip(found, model.weights(model.init(key, 12, 5, 1.0)), strict=True):
+    initial = augmented.weights(augmented.init(key, 12, 5, 1.0))
+    for actual, expected in zip(initial, model.weights(model.init(key, 12, 5, 1.0)), strict=True):
         assert_array_equal(actual, expected)
-
-
-@EACH_MODEL
-def test_the_augmented_model_is_the_same_object_every_time(name):
-    """A new one would be a new program to compile, run by run."""
-    model = MODELS[name]
-    assert augment(model) is augment(model)
 
 
 @EACH_MODEL
@@ -133,36 +118,37 @@ def rounded(array):
 
 
 @EACH_MODEL
-def test_bfloat16_rounds_the_inputs_of_all_products_and_nothing_else(name):
-    """Value and gradient are the exact products of rounded matrices; sums stay in float32."""
-    model, x = by_name(name, "bfloat16"), inputs()
-    params = model.init(jax.random.key(0), 12, 5, 1.0)
-    W, _ = model.weights(params)
-    logits, pull = jax.vjp(lambda params: model.apply(params, x), params)
-    assert logits.dtype == W.dtype == jnp.float32
-    assert_allclose(logits, rounded(x) @ rounded(W), rtol=1e-5, atol=1e-5)
-    upstream = np.random.default_rng(2).normal(size=(7, 5)).astype(np.float32)
-    gradient_W, gradient_b = model.weights(pull(jnp.asarray(upstream))[0])
-    assert gradient_W.dtype == jnp.float32
-    assert_allclose(gradient_W, rounded(x).T @ rounded(upstream), rtol=1e-5, atol=1e-5)
-    assert_allclose(gradient_b, upstream.sum(0), rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("form", [lambda model: model, augment], ids=["plain", "augmented"])
+def test_bfloat16_rounds_the_inputs_of_products_and_nothing_else(name, form):
+    """Value and gradient are the exact products of rounded matrices; sums stay in float32.
 
-
-@EACH_MODEL
-def test_the_augmented_model_rounds_its_bias_to_bfloat16_too(name):
-    model, x, (W, b) = augment(by_name(name, "bfloat16")), inputs(), weights()
+    In the augmented form the bias is an input of the product, and rounded too.
+    """
+    model, x, (W, b) = form(by_name(name, "bfloat16")), inputs(), weights()
+    of_bias = (lambda b: b) if "augmented" not in model.of_weights(W, b) else rounded
     logits, pull = jax.vjp(lambda params: model.apply(params, x), model.of_weights(W, b))
-    assert_allclose(logits, rounded(x) @ rounded(W) + rounded(b), rtol=1e-5, atol=1e-5)
+    assert logits.dtype == jnp.float32
+    assert_allclose(logits, rounded(x) @ rounded(W) + of_bias(b), rtol=1e-5, atol=1e-5)
     upstream = np.random.default_rng(2).normal(size=(7, 5)).astype(np.float32)
     gradient_W, gradient_b = model.weights(pull(jnp.asarray(upstream))[0])
     assert gradient_W.dtype == gradient_b.dtype == jnp.float32
     assert_allclose(gradient_W, rounded(x).T @ rounded(upstream), rtol=1e-5, atol=1e-5)
-    assert_allclose(gradient_b, rounded(upstream).sum(0), rtol=1e-5, atol=1e-5)
+    assert_allclose(gradient_b, of_bias(upstream).sum(0), rtol=1e-5, atol=1e-5)
 
 
-def test_the_augmented_model_keeps_float64():
+@EACH_MODEL
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_initial_weights_are_float32_in_either_precision(name, precision):
+    model = by_name(name, precision)
+    assert {leaf.dtype.name for leaf in model.weights(model.init(jax.random.key(0), 12, 5))} == {
+        "float32"
+    }
+
+
+@EACH_MODEL
+def test_augmented_float64_model_computes_in_float64(name):
     with jax.enable_x64(True):
-        model, (W, b) = augment(by_name("concise", "float64")), weights()
+        model, (W, b) = augment(by_name(name, "float64")), weights()
         params = model.of_weights(*map(jnp.float64, (W, b)))
         logits = model.apply(params, jnp.float64(inputs()))
         assert logits.dtype == jnp.float64
@@ -170,7 +156,8 @@ def test_the_augmented_model_keeps_float64():
 
 
 @EACH_MODEL
-def test_a_model_of_a_name_and_a_precision_is_the_same_object_every_time(name):
-    assert model_module.by_name(name) is model_module.MODELS[name]
-    assert model_module.by_name(name, "bfloat16") is model_module.by_name(name, "bfloat16")
-    assert model_module.by_name(name, "bfloat16") is not model_module.by_name(name)
+def test_a_model_is_one_object_by_name_and_precision(name):
+    """New functions would be a program to compile for every run."""
+    assert by_name(name) is MODELS[name]
+    assert by_name(name, "bfloat16") is by_name(name, "bfloat16") is not by_name(name)
+    assert augment(MODELS[name]) is augment(MODELS[name])
