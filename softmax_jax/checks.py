@@ -1,14 +1,13 @@
-"""Argument validation: an error names the argument, the rule, and what was given.
+"""Argument checks: an error names the argument, the rule, what was given, and the remedy.
 
-Shapes, dtypes and options are known while a program is traced, and are checked in every call. The
-values of labels are checked where they are concrete, which they are not under `jit`.
+Shapes, dtypes and options are known while a program is traced, and are checked in every call; the
+values of arrays are checked where they are concrete, which they are not under `jit` and `vmap`.
 """
 
 import functools
 import inspect
-import math
-import numbers
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -19,6 +18,9 @@ from jaxtyping import Array, Shaped
 from softmax_jax.hyperparameters import nearest
 
 _Array = Shaped[Array | np.ndarray, "..."]  # of any shape and dtype: they are what is checked
+
+_SUM_TOLERANCE = 1e-3  # of a row of probabilities: those printed with four digits pass
+_LEAST = -1e-6  # a probability that rounding has made negative passes
 
 
 def named_keywords(name: str) -> Callable[[Callable], Callable]:
@@ -56,15 +58,215 @@ def as_arrays(*arrays: Any) -> list[Array | None]:
     return [None if array is None else jnp.asarray(array) for array in arrays]
 
 
+def known(*arrays: Any) -> bool:
+    """Whether the values of all of them can be read now: none is traced, or on another host."""
+    return all(
+        not isinstance(array, jax.core.Tracer) and getattr(array, "is_fully_addressable", True)
+        for array in arrays
+    )
+
+
+def namespace(*arrays: Any) -> ModuleType:
+    """`jax.numpy` if one of them is an array of JAX, else `numpy`, which keeps float64."""
+    return jnp if any(isinstance(array, jax.Array) for array in arrays) else np
+
+
+def as_array(values: Any) -> _Array:
+    """An array of JAX stays; anything else becomes one of NumPy."""
+    return values if isinstance(values, jax.Array) else np.asarray(values)
+
+
+def as_floats(name: str, values: Any) -> _Array:
+    """Real numbers as a floating-point array: whole numbers are converted, other types refused.
+
+    >>> as_floats("logits", [[1, 2]]).dtype.name
+    'float64'
+
+    Raises:
+      ValueError: they are not numbers, or complex, or booleans.
+    """
+    array = as_array(values)
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        return array
+    if jnp.issubdtype(array.dtype, jnp.integer):
+        return array.astype(jnp.result_type(float) if isinstance(array, jax.Array) else float)
+    raise ValueError(f"{name} must be real numbers; they are {array.dtype} {shape_of(array)}.")
+
+
+def as_probabilities(probabilities: Any, ndim: int | None = None) -> _Array:
+    """Probabilities [..., C] as an array, NumPy's or JAX's as they came.
+
+    Each must lie in 0..1 and each row sum to 1, to within 0.001 (or the rounding of a narrower
+    type). ndim: how many axes they must have (None: one or more).
+
+    >>> as_probabilities([[2.0, -1.0]])
+    Traceback (most recent call last):
+    ...
+    ValueError: probabilities must lie in 0..1; 2 do not, the first at [0, 0]: 2.0. Of logits take \
+losses.softmax first.
+
+    Raises:
+      ValueError: they have another number of axes, are not real numbers, or break a rule above.
+    """
+    p = as_floats("probabilities", probabilities)
+    if p.ndim != (ndim or p.ndim) or p.ndim == 0 or p.shape[-1] == 0:
+        form = "[N, C]" if ndim == 2 else "[..., C]"
+        raise ValueError(
+            f"probabilities must be {form}, with a column for each class; they are {shape_of(p)}. "
+            "(Of two classes give both columns, 1 - p and p.)"
+        )
+    if known(p):
+        _check_probabilities(np.asarray(p))
+    return p
+
+
+def _check_probabilities(p):
+    tolerance = max(_SUM_TOLERANCE, 4 * float(jnp.finfo(p.dtype).eps))
+    remedy = "Of logits take losses.softmax first."
+    wrong = ~((p >= _LEAST) & (p <= 1 + tolerance))  # NaN, too
+    if wrong.any():
+        raise ValueError(f"probabilities must lie in 0..1; {_first(wrong, p)}. {remedy}")
+    sums = p.sum(-1, dtype=np.float64)
+    wrong = ~(abs(sums - 1) <= tolerance)
+    if wrong.any():
+        found = _first(wrong, sums)
+        raise ValueError(f"the probabilities of each row must sum to 1; {found}. {remedy}")
+
+
+def as_labels(labels: Any, num_rows: int, num_classes: int, classes: Any = None) -> _Array:
+    """Labels [N] as numbers of columns, integers in 0..C-1.
+
+    classes: None, if they are such numbers already; or what the labels are called, [C], in the
+    order of the columns (`classes_` of an estimator): numbers, or names.
+
+    >>> as_labels(["cat", "dog", "cat"], 3, 2, classes=["cat", "dog"]).tolist()
+    [0, 1, 0]
+
+    Raises:
+      ValueError: another shape or type; where they are known, a label that is not in the range or
+        not among the classes; classes that are not C different ones.
+    """
+    labels = as_array(labels)
+    if labels.shape != (num_rows,):
+        raise ValueError(
+            f"labels must be [N] = [{num_rows}], one for each row; they are {shape_of(labels)}."
+        )
+    if classes is not None:
+        return _positions(labels, _as_classes(classes, num_classes))
+    check_integers(labels)
+    check_range(labels, num_classes)
+    return widened(labels)
+
+
+def check_integers(labels: _Array) -> None:
+    """Raises ValueError unless the type of the labels is an integer type; NaN is named first."""
+    if jnp.issubdtype(labels.dtype, jnp.integer):
+        return
+    remedy = "Convert them: labels.astype(int)."
+    if jnp.issubdtype(labels.dtype, jnp.floating) and known(labels):
+        values = np.asarray(labels)
+        if not np.isfinite(values).all():
+            found = _first(~np.isfinite(values), values)
+            raise ValueError(f"labels must be integers; {found}. Leave these examples out.")
+        if (values % 1 != 0).any():
+            remedy = f"{_first(values % 1 != 0, values)}."
+    elif labels.dtype.kind in "USO":
+        remedy = "Pass classes=, the names of the columns, where the function takes it."
+    raise ValueError(f"labels must be integers; they are {labels.dtype}. {remedy}")
+
+
+def check_range(
+    labels: _Array, num_classes: int, ignored: _Array | None = None, remedy: str | None = None
+) -> None:
+    """Raises ValueError unless all labels are known to be in 0..C-1, or traced.
+
+    ignored: a mask of the labels that do not count. remedy: the last sentence of the error.
+    """
+    if not known(labels, ignored):
+        return
+    values = np.asarray(labels)
+    wrong = (values < 0) | (values > num_classes - 1)
+    if ignored is not None:
+        wrong &= ~np.asarray(ignored)
+    if wrong.any():
+        remedy = remedy or "Number them by column, or pass classes=, what the columns are called."
+        raise ValueError(
+            f"labels must lie in 0..{num_classes - 1}; {_first(wrong, values)}. {remedy}"
+        )
+
+
+def widened(labels: _Array) -> _Array:
+    """Integer labels in a type that no comparison wraps: those below 32 bits become int32."""
+    return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
+
+
+def equal(labels: _Array, number: int) -> _Array:
+    """Which labels equal a whole number that their type may not hold: booleans [...]."""
+    limits = jnp.iinfo(labels.dtype)
+    if not limits.min <= number <= limits.max:
+        return namespace(labels).zeros(labels.shape, bool)
+    return labels == number
+
+
+def check_number(
+    name: str,
+    value: Any,
+    low: float = -np.inf,
+    high: float = np.inf,
+    *,
+    ends: tuple[bool, bool] = (True, True),
+    remedy: str = "",
+) -> None:
+    """Raises ValueError unless the numbers are finite and in the range, whose ends may not belong.
+
+    A number, or an array of them; what is traced passes.
+
+    >>> check_number("alpha", 2, 0, 1, ends=(False, False), remedy="0.1 promises 90 %.")
+    Traceback (most recent call last):
+    ...
+    ValueError: alpha must be above 0 and below 1; it is 2. 0.1 promises 90 %.
+    """
+    if not known(value):
+        return
+    numbers = np.asarray(value)
+    real = jnp.issubdtype(numbers.dtype, jnp.floating) or jnp.issubdtype(numbers.dtype, jnp.integer)
+    if real:
+        above = (numbers >= low) if ends[0] else (numbers > low)
+        below = (numbers <= high) if ends[1] else (numbers < high)
+        if (above & below & np.isfinite(numbers)).all():
+            return
+    limits = [f"{'at least' if ends[0] else 'above'} {low:g}"] if low > -np.inf else []
+    limits += [f"{'at most' if ends[1] else 'below'} {high:g}"] if high < np.inf else []
+    rule = " and ".join(limits) if limits else "finite"
+    shown = value if numbers.ndim == 0 else numbers.ravel().tolist()
+    raise ValueError(f"{name} must be {rule}; it is {shown}.{' ' * bool(remedy)}{remedy}")
+
+
+def check_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
+    """Raises ValueError unless it is a whole number from low to high; what is traced passes."""
+    if not known(value):
+        return
+    number = np.asarray(value)
+    whole = number.ndim == 0 and jnp.issubdtype(number.dtype, jnp.integer)
+    if not whole or number < low or (high is not None and number > high):
+        limit = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be a whole number {limit}; it is {value!r}.")
+
+
+def shape_of(array: _Array) -> list[int]:
+    """The shape as the messages write it: [N, C]."""
+    return list(array.shape)
+
+
 def check_layer(x: _Array, W: _Array, bias: _Array | None) -> None:
     """Raises ValueError unless x is [N, D], W [D, V] and bias [V] or None: floats, none empty."""
     if x.ndim != 2 or W.ndim != 2 or x.shape[1] != W.shape[0] or not (x.size and W.size):
         raise ValueError(
             "x must be [N, D] and W [D, V], with the same D and nothing empty; "
-            f"they are {_shape(x)} and {_shape(W)}. (The bias is a separate argument.)"
+            f"they are {shape_of(x)} and {shape_of(W)}. (The bias is a separate argument.)"
         )
     if bias is not None and bias.shape != W.shape[1:]:
-        raise ValueError(f"bias must be [V] = [{W.shape[1]}]; it is {_shape(bias)}.")
+        raise ValueError(f"bias must be [V] = [{W.shape[1]}]; it is {shape_of(bias)}.")
     for name, array in (("x", x), ("W", W), ("bias", bias)):
         if array is not None and not jnp.issubdtype(array.dtype, jnp.floating):
             raise ValueError(f"{name} must be floats; it is {array.dtype}. Convert it first.")
@@ -77,63 +279,72 @@ def check_labels(
 
     Inside `jit` only shape and dtype are checked; call this on the host first, to check the values.
     """
-    if labels.shape != (num_rows,) or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(
-            f"labels must be integers [N] = [{num_rows}]; they are {labels.dtype} {_shape(labels)}."
-        )
-    if isinstance(labels, jax.core.Tracer):
-        return
-    values = np.asarray(labels)
-    wrong = (values < 0) | (values >= vocabulary_size)
-    if ignore_index is not None:
-        wrong &= values != ignore_index
-    if wrong.any():
-        row = int(wrong.argmax())
-        other = "" if ignore_index is None else f" or the ignore index {ignore_index}"
-        raise ValueError(
-            f"labels must lie in 0..{vocabulary_size - 1}{other}; {int(wrong.sum())} do not, "
-            f"the first in row {row}: {values[row]}. Correct it, or pass it as ignore_index."
-        )
+    if labels.shape != (num_rows,):
+        raise ValueError(f"labels must be [N] = [{num_rows}]; they are {shape_of(labels)}.")
+    check_integers(labels)
+    ignored = None if ignore_index is None else equal(labels, ignore_index)
+    remedy = "Correct them, or pass the number that marks absent ones as ignore_index."
+    check_range(labels, vocabulary_size, ignored, remedy)
 
 
 def check_weights(example_weights: _Array | None, num_rows: int) -> None:
     """Raises ValueError unless the weights are None or [N]."""
     if example_weights is not None and example_weights.shape != (num_rows,):
-        shape = _shape(example_weights)
+        shape = shape_of(example_weights)
         raise ValueError(f"example_weights must be [N] = [{num_rows}]; they are {shape}.")
-
-
-def check_number(
-    name: str,
-    value: Any,
-    low: int | float,
-    high: int | float = math.inf,
-    *,
-    low_allowed: bool = True,
-) -> None:
-    """Raises ValueError unless the value is a concrete number in [low, high), or (low, high)."""
-    is_number = isinstance(value, numbers.Real)
-    inside = is_number and (low < value or low_allowed and value == low)
-    if not inside or not value < high:
-        above = f"{'of at least' if low_allowed else 'above'} {low:g}"
-        below = f" and below {high:g}" if high < math.inf else ""
-        raise ValueError(f"{name} must be a finite number {above}{below}; it is {value!r}.")
-
-
-def check_count(name: str, value: Any, high: int | float = math.inf) -> None:
-    """Raises ValueError unless the value is a whole number in 1..high."""
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or not 1 <= value <= high:
-        limit = "of at least 1" if high == math.inf else f"from 1 to {high}"
-        raise ValueError(f"{name} must be a whole number {limit}; it is {value!r}.")
 
 
 def check_blocks(row_block: Any, vocabulary_block: Any) -> None:
     """Raises ValueError unless both are None or whole numbers of at least 1."""
     for name, block in (("row_block", row_block), ("vocabulary_block", vocabulary_block)):
         if block is not None:
-            check_count(name, block)
+            check_whole(name, block, 1)
 
 
-def _shape(array):
-    return list(array.shape)
+def _as_classes(classes, num_classes):
+    classes = np.asarray(classes)
+    if classes.dtype == object:
+        classes = np.asarray(classes.tolist())
+    if classes.shape != (num_classes,) or len(np.unique(classes)) != num_classes:
+        raise ValueError(
+            f"classes must be {num_classes} different ones, one for each column; "
+            f"they are {classes.tolist()}."
+        )
+    return classes
+
+
+def _positions(labels, classes):
+    """Where in the classes each label is; of traced labels, -1 for one that is not there."""
+    if not known(labels):
+        same = labels[:, None] == jnp.asarray(classes)
+        return jnp.where(same.any(-1), same.argmax(-1), -1)
+    values = np.asarray(labels)
+    if values.dtype == object:
+        values = np.asarray(values.tolist())
+    if _kind(values) != _kind(classes):
+        raise ValueError(
+            f"labels and classes must be of one kind, numbers or names; "
+            f"they are {values.dtype} and {classes.dtype}."
+        )
+    order = np.argsort(classes)
+    place = order[np.searchsorted(classes[order], values).clip(max=len(classes) - 1)]
+    wrong = classes[place] != values
+    if wrong.any():
+        raise ValueError(
+            f"labels must be among the classes {classes.tolist()}; {_first(wrong, values)}."
+        )
+    return place
+
+
+def _kind(array):
+    return array.dtype.kind if array.dtype.kind in "US" else "number"
+
+
+def _first(wrong, values):
+    """'3 do not, the first at [4]: 12', for the message."""
+    at = tuple(int(i) for i in np.argwhere(wrong)[0])
+    count = int(wrong.sum())
+    verb = "does not" if count == 1 else "do not"
+    value = values[at]
+    shown = value.item() if hasattr(value, "item") else value
+    return f"{count:,} {verb}, the first at {list(at)}: {shown!r}"

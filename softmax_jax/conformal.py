@@ -17,32 +17,61 @@ and Bates, "A gentle introduction to conformal prediction" (2021).
 """
 
 import jax.numpy as jnp
+import numpy as np
 
-_ROUNDING = 4 * jnp.finfo(jnp.float32).eps  # of a product of two numbers
+from softmax_jax import checks, decisions
 
 
-def threshold(probabilities, labels, alpha):
+def threshold(probabilities, labels, alpha, classes=None):
     """The least probability of a class in the sets: [n, C], [n] and 0 < alpha < 1 -> a number.
 
     The k-th smallest score of the n labels, k = ceil((n + 1)(1 - alpha)) (their quantile k / n), is
     one minus the k-th largest probability, and that is returned: without the rounding of 1 - p. It
     is 0 where k > n: of fewer than 1/alpha - 1 examples follows nothing but the set of all classes.
 
+    classes: what the labels are called, in the order of the columns, if they are not their numbers.
+    The threshold is one of the probabilities and has their type.
+
     >>> p = jnp.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]])
     >>> round(threshold(p, jnp.array([0, 1, 1, 1]), alpha=0.2).item(), 2)  # k = 4
     0.4
+
+    Raises:
+      ValueError: alpha not between 0 and 1; probabilities outside 0..1 or not of sum 1 (such as
+        logits); labels of another length or type, or not among the classes. Where they are traced,
+        the values are not checked, and a label out of range gives NaN.
     """
-    n = len(labels)
-    ascending = jnp.sort(jnp.take_along_axis(probabilities, labels[:, None], -1)[:, 0])
-    # n + 1 - k: 0.53 of 100 is 53, though in float32 the product is a little less.
-    beyond = jnp.floor((n + 1) * alpha * (1 + _ROUNDING)).astype(int)
-    return jnp.where(beyond > 0, ascending[beyond - 1], 0)
+    remedy = "Of sets that hold the label with probability 0.9, alpha is 0.1."
+    checks.check_number("alpha", alpha, 0, 1, ends=(False, False), remedy=remedy)
+    p = checks.as_probabilities(probabilities, ndim=2)
+    labels = checks.as_labels(labels, *p.shape, classes)
+    n = len(p)
+    # n + 1 - k: 0.53 of 100 is 53, though in floating point the product may be a little less.
+    beyond = decisions.times_share(n + 1, alpha)
+    if checks.known(p, labels):
+        ascending = np.sort(np.asarray(p)[np.arange(n), np.asarray(labels)])
+    else:
+        own = jnp.take_along_axis(p, labels[:, None], -1, mode="clip")[:, 0]
+        inside = ((labels >= 0) & (labels < p.shape[1])).all()
+        ascending = jnp.where(inside, jnp.sort(own), jnp.nan)
+    count = checks.namespace(beyond).floor(beyond).astype(int)
+    xp = checks.namespace(p, ascending, count)
+    return xp.concatenate([xp.zeros(1, ascending.dtype), xp.asarray(ascending)])[count]
 
 
 def prediction_sets(probabilities, threshold):
-    """Which classes are in the set: [..., C] and a number -> booleans [..., C].
+    """Which classes are in the set: [..., C] and a number, or an array that fits -> booleans.
+
+    Compared in the narrower of the two types, in which rounding keeps the order: a class of exactly
+    the threshold is in the set, whether the threshold is in float32, in float64, or a number that
+    was one of them (`threshold(...).item()`).
 
     >>> prediction_sets(jnp.array([0.5, 0.375, 0.125]), 0.25).tolist()
     [True, True, False]
+
+    Raises:
+      ValueError: probabilities outside 0..1 or not of sum 1; a threshold outside 0..1.
     """
-    return probabilities >= threshold
+    remedy = "It is a probability, from `threshold`."
+    checks.check_number("threshold", threshold, 0, 1.001, remedy=remedy)
+    return decisions.at_least(checks.as_probabilities(probabilities), threshold)

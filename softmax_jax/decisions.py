@@ -4,13 +4,21 @@ Every function takes the classes on the last axis and any axes before it, so tha
 one example, N of them, or those of T trials; `jax.vmap` goes over what else differs, such as a
 threshold. A decision is right as far as the probabilities are: see `calibration`.
 
+Arrays of NumPy are worked on by NumPy, in their own type, and those of JAX by JAX. Arguments that
+cannot be right raise ValueError: probabilities outside 0..1 or not of sum 1 (such as logits), NaN,
+costs that are not finite, thresholds and shares out of range. Under `jit` and `vmap` only shapes
+and types are known, and checked.
+
 Source: Duda, Hart and Stork, *Pattern Classification* (2001), chapter 2.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-_ROUNDING = 4 * jnp.finfo(jnp.float32).eps  # of a product of two numbers
+from softmax_jax import checks
+
+_MOST_ROUNDING = 0.125  # of a product that is taken for the whole number beside it
 
 
 def expected_cost(probabilities, cost):
@@ -21,8 +29,19 @@ def expected_cost(probabilities, cost):
     >>> operate_or_wait = jnp.array([[1.0, 10.0], [2.0, 0.0]])  # ill or well, by rows
     >>> expected_cost(jnp.array([0.25, 0.75]), operate_or_wait).tolist()
     [1.75, 2.5]
+
+    Raises:
+      ValueError: probabilities that are none; costs that are not finite, or not a row per class.
     """
-    return jnp.matmul(probabilities, jnp.asarray(cost), precision=jax.lax.Precision.HIGHEST)
+    p, cost = checks.as_probabilities(probabilities), _as_cost(cost)
+    if len(cost) != p.shape[-1]:
+        raise ValueError(
+            f"cost must be [C, A], a row for each of the {p.shape[-1]} classes; it is "
+            f"{checks.shape_of(cost)}."
+        )
+    if checks.namespace(p, cost) is np:
+        return p @ cost
+    return jnp.matmul(p, jnp.asarray(cost), precision=jax.lax.Precision.HIGHEST)
 
 
 def bayes_action(probabilities, cost):
@@ -33,6 +52,9 @@ def bayes_action(probabilities, cost):
 
     >>> bayes_action(jnp.array([0.25, 0.75]), jnp.array([[1.0, 10.0], [2.0, 0.0]])).item()
     0
+
+    Raises:
+      ValueError: as `expected_cost`.
     """
     return expected_cost(probabilities, cost).argmin(-1)
 
@@ -43,22 +65,44 @@ def with_reject(cost, price):
     Its Bayes action is Chow's rule: decide where that is expected to be cheaper, else hand the
     example on (to a second test, a person, a larger model).
 
+    >>> with_reject([[0, 1], [1, 0]], 0.25).tolist()
+    [[0.0, 1.0, 0.25], [1.0, 0.0, 0.25]]
+
     Source: C. K. Chow, "On optimum recognition error and reject tradeoff" (1970).
+
+    Raises:
+      ValueError: costs or a price that are not finite numbers.
     """
-    cost = jnp.asarray(cost)
-    rejecting = jnp.full((*cost.shape[:-1], 1), price, cost.dtype)
-    return jnp.concatenate([cost, rejecting], -1)
+    cost = _as_cost(cost)
+    checks.check_number("price", price)
+    xp = checks.namespace(cost, price)
+    return xp.concatenate([cost, xp.full((len(cost), 1), price, cost.dtype)], -1)
 
 
 def chow_threshold(wrong, reject, right=0.0):
     """The probability from which on deciding is no dearer than rejecting.
 
     (wrong - reject) / (wrong - right): deciding for a class of probability p costs
-    p · right + (1 - p) · wrong, whichever the class. Needs right ≤ reject ≤ wrong, right < wrong.
+    p · right + (1 - p) · wrong, whichever the class.
 
     >>> chow_threshold(wrong=10.0, reject=1.0)
     0.9
+
+    Raises:
+      ValueError: unless right ≤ reject ≤ wrong and right < wrong, all finite: rejecting at a higher
+        price never pays, and at a lower one always does.
     """
+    costs = {"wrong": wrong, "reject": reject, "right": right}
+    for name, cost in costs.items():
+        checks.check_number(name, cost)
+    if checks.known(*costs.values()):
+        wrong_, reject_, right_ = map(np.asarray, costs.values())
+        if not ((right_ <= reject_) & (reject_ <= wrong_) & (right_ < wrong_)).all():
+            raise ValueError(
+                "the costs must be right ≤ reject ≤ wrong, and right < wrong; they are "
+                f"right {right}, reject {reject}, wrong {wrong}. Where rejecting costs more than "
+                "a mistake, decide always; where it costs less than a right answer, never."
+            )
     return (wrong - reject) / (wrong - right)
 
 
@@ -69,9 +113,14 @@ def decide_or_reject(probabilities, threshold):
 
     >>> decide_or_reject(jnp.array([[0.95, 0.05], [0.4, 0.6]]), 0.9).tolist()
     [0, 2]
+
+    Raises:
+      ValueError: probabilities that are none; a threshold outside 0..1.
     """
-    reject = probabilities.shape[-1]
-    return jnp.where(probabilities.max(-1) >= threshold, probabilities.argmax(-1), reject)
+    p = checks.as_probabilities(probabilities)
+    _check_threshold(threshold)
+    decided = at_least(p.max(-1), threshold)
+    return checks.namespace(p, decided).where(decided, p.argmax(-1), p.shape[-1])
 
 
 def top_k(probabilities, k):
@@ -81,11 +130,18 @@ def top_k(probabilities, k):
 
     >>> top_k(jnp.array([0.2, 0.5, 0.3]), 2).tolist()
     [1, 2]
+
+    Raises:
+      ValueError: probabilities that are none; k that is not a whole number from 1 to C.
     """
-    return jax.lax.top_k(probabilities, k)[1]
+    p = checks.as_probabilities(probabilities)
+    checks.check_whole("k", k, 1, p.shape[-1])
+    if checks.namespace(p) is np:
+        return np.argsort(-p, -1, kind="stable")[..., :k]
+    return jax.lax.top_k(p, k)[1]
 
 
-def sensitivity_threshold(probabilities, labels, positive, sensitivity):
+def sensitivity_threshold(probabilities, labels, positive, sensitivity, classes=None):
     """The largest threshold at which the wanted share of the positives is found.
 
     That is the k-th largest p(positive) among the P examples of the class `positive`, with the
@@ -93,17 +149,33 @@ def sensitivity_threshold(probabilities, labels, positive, sensitivity):
     would spare false alarms, finds fewer. Choose it on examples that the model was not trained
     on, and measure what it attains on others again: there it finds k / (P + 1) on average.
 
-    Probabilities [N, C], labels [N] -> a number; -inf where there is no positive.
+    Probabilities [N, C], labels [N] -> a number of their type; -inf where there is no positive.
+    classes: what the labels, and `positive`, are called, in the order of the columns.
 
     >>> p = jnp.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]])
     >>> round(sensitivity_threshold(p, jnp.array([0, 1, 1, 1]), 1, 2 / 3).item(), 2)
     0.7
+
+    Raises:
+      ValueError: probabilities that are none; labels of another length or type, or not among the
+        classes; a `positive` that is no class; a sensitivity not above 0 and at most 1.
     """
-    among = labels == positive
-    descending = jnp.sort(jnp.where(among, probabilities[:, positive], -jnp.inf), descending=True)
-    # 0.15 of 100 is 15, though in float32 the product is a little more.
-    k = jnp.ceil(among.sum() * sensitivity * (1 - _ROUNDING)).astype(int)
-    return descending[k - 1]
+    remedy = "Of 9 in 10 that are to be found, it is 0.9."
+    checks.check_number("sensitivity", sensitivity, 0, 1, ends=(False, True), remedy=remedy)
+    p = checks.as_probabilities(probabilities, ndim=2)
+    labels = checks.as_labels(labels, *p.shape, classes)
+    if classes is not None:
+        positive = int(checks.as_labels(np.asarray([positive]), 1, p.shape[1], classes)[0])
+    _check_class(positive, p.shape[1])
+    among = checks.equal(labels, positive) if checks.known(positive) else labels == positive
+    # 0.15 of 100 is 15, though in floating point the product may be a little more.
+    wanted = times_share(among.sum(), sensitivity)
+    k = checks.namespace(wanted).ceil(wanted).astype(int)
+    xp = checks.namespace(p, positive, among, k)
+    p = xp.asarray(p)
+    own = xp.where(among, p[:, positive], xp.asarray(-np.inf, p.dtype))
+    # No positive: the extra -inf is what k = 0 takes.
+    return xp.append(-xp.sort(-own), xp.asarray(-np.inf, own.dtype))[k - 1]
 
 
 def decide_by_threshold(probabilities, positive, threshold):
@@ -113,7 +185,83 @@ def decide_by_threshold(probabilities, positive, threshold):
 
     >>> decide_by_threshold(jnp.array([[0.1, 0.9], [0.02, 0.98]]), 0, 0.09).tolist()
     [0, 1]
+
+    Raises:
+      ValueError: probabilities that are none; a `positive` that is no class; a threshold outside
+        0..1, except the -inf of `sensitivity_threshold`.
     """
-    classes = jnp.arange(probabilities.shape[-1])
-    others = jnp.where(classes == positive, -jnp.inf, probabilities)
-    return jnp.where(probabilities[..., positive] >= threshold, positive, others.argmax(-1))
+    p = checks.as_probabilities(probabilities)
+    _check_class(positive, p.shape[-1])
+    if not (checks.known(threshold) and np.all(np.asarray(threshold) == -np.inf)):
+        _check_threshold(threshold)
+    p = checks.namespace(p, positive).asarray(p)
+    called = at_least(p[..., positive], threshold)
+    xp = checks.namespace(p, called)
+    others = xp.where(xp.arange(p.shape[-1]) == positive, xp.asarray(-np.inf, p.dtype), p)
+    return xp.where(called, positive, others.argmax(-1))
+
+
+def at_least(probabilities, threshold):
+    """p ≥ threshold, compared in the narrower of their types: an array and a number or array.
+
+    Rounding keeps the order, so nothing that reaches the threshold falls short for its type: 0.6
+    reaches the float32 next to it, .60000002. A plain number has the type that holds it exactly,
+    float32 or else float64.
+
+    >>> at_least(np.array([0.6, 0.5]), np.float32(0.6).item()).tolist()
+    [True, False]
+    """
+    xp = checks.namespace(probabilities, threshold)
+    values, least = xp.asarray(probabilities), threshold
+    if not hasattr(threshold, "dtype"):
+        exact = np.asarray(threshold, np.float64)
+        narrow = exact.astype(np.float32)
+        least = narrow if (narrow == exact).all() else exact
+    least = xp.asarray(least)
+    if not jnp.issubdtype(least.dtype, jnp.floating):
+        least = least.astype(values.dtype)
+    narrower = max(values.dtype, least.dtype, key=lambda dtype: jnp.finfo(dtype).eps)
+    return values.astype(narrower) >= least.astype(narrower)
+
+
+def times_share(count, share):
+    """count · share, or the whole number that it differs from by no more than rounding.
+
+    `floor` and `ceil` of it are then those of the exact product: in floating point 0.15 · 100 may
+    be a little more than 15. A float32 share is taken for the shortest decimal that it stands for.
+
+    >>> times_share(100, np.float32(0.15)).item()
+    15.0
+    """
+    if checks.known(count, share):
+        share = checks.as_array(share)
+        eps = float(jnp.finfo(checks.as_floats("share", share).dtype).eps)
+        decimals = [float(str(one)) for one in np.asarray(share).ravel()]
+        product = np.asarray(count) * np.reshape(decimals, share.shape)
+        xp = np
+    else:
+        product, xp = count * share, jnp
+        eps = jnp.finfo(product.dtype).eps
+    whole = xp.round(product)
+    near = abs(product - whole) <= xp.minimum(4 * eps * product, _MOST_ROUNDING)
+    return xp.where(near, whole, product)
+
+
+def _as_cost(cost):
+    cost = checks.as_floats("cost", cost)
+    if cost.ndim != 2 or not cost.size:
+        raise ValueError(
+            "cost must be [C, A], a row for each class and a column for each action; it is "
+            f"{checks.shape_of(cost)}."
+        )
+    checks.check_number("cost", cost, remedy="Give each action a price.")
+    return cost
+
+
+def _check_threshold(threshold):
+    remedy = "It is a probability."
+    checks.check_number("threshold", threshold, 0, 1.001, remedy=remedy)
+
+
+def _check_class(positive, num_classes):
+    checks.check_whole("positive", positive, 0, num_classes - 1)

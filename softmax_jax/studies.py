@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int, UInt8
 
-from softmax_jax import losses, optimum
+from softmax_jax import checks, losses, optimum
 from softmax_jax.classifier import Classifier
 from softmax_jax.data import Dataset, Splits
 from softmax_jax.sweep import inputs
@@ -225,8 +225,15 @@ def suspects(probabilities: _ArrayLike, labels: _ArrayLike, most: int | None = N
     >>> p = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     >>> suspects(p, [1, 1, 0], most=2).row.tolist()
     [0, 2]
+
+    Raises:
+      ValueError: probabilities outside 0..1 or not of sum 1 (such as logits); labels of another
+        length, or not integers in 0..C-1; `most` that is not a whole number of at least 0.
     """
-    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
+    probabilities = np.asarray(checks.as_probabilities(probabilities, ndim=2))
+    labels = np.asarray(checks.as_labels(labels, *probabilities.shape))
+    if most is not None:
+        checks.check_whole("most", most, 0)
     own = probabilities[np.arange(len(labels)), labels]
     row = np.argsort(own, kind="stable")[:most]
     return Suspects(row, labels[row], probabilities[row].argmax(1), own[row])

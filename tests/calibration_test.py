@@ -4,12 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import optimize, special
 from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
-from softmax_jax import calibration, losses
+from softmax_jax import calibration, decisions, losses
 
 pytestmark = pytest.mark.numerical
 
@@ -100,7 +103,7 @@ def test_the_classwise_error_sees_what_the_confidence_hides():
     """Two classes, mistaken as to the rest in opposite ways; argmax is as sure as it should be."""
     p = jnp.tile(jnp.array([0.6, 0.3, 0.1]), (100, 1))
     labels = np.repeat([0, 1, 2], [60, 10, 30])
-    assert_allclose(calibration.expected_calibration_error(p, labels), 0, atol=1e-5)
+    assert_allclose(calibration.expected_calibration_error(p, labels), 0, atol=1e-6)
     assert_allclose(calibration.classwise_calibration_error(p, labels), 0.4 / 3, rtol=1e-5)
 
 
@@ -170,3 +173,237 @@ def test_the_temperature_mends_a_model_that_is_too_sure_and_leaves_its_classes()
     score = calibration.brier_score
     assert score(after, labels[4000:]) < score(before, labels[4000:])
     assert_array_equal(before.argmax(1), after.argmax(1))
+
+
+# What judges a model refuses what cannot be right, and sums in float64.
+
+JUDGES = {
+    "ECE": calibration.expected_calibration_error,
+    "classwise": calibration.classwise_calibration_error,
+    "Brier": calibration.brier_score,
+}
+EACH_JUDGE = pytest.mark.parametrize("judge", JUDGES.values(), ids=JUDGES)
+PROPERTY = settings(max_examples=40, deadline=None, database=None)
+
+
+@PROPERTY
+@given(st.integers(0, 10**6), st.booleans(), st.sampled_from(calibration.BINNINGS))
+def test_labels_by_name_or_number_are_those_by_column(seed, on_jax, binning):
+    logits, labels = example(30, 3, seed=seed)
+    p = special.softmax(logits, -1)
+    p = jnp.asarray(p) if on_jax else p
+    for classes in np.array([1, 2, 3]), np.array([10, -5, 7]), np.array(["b", "c", "a"]):
+        named = classes[labels]
+        for judge in JUDGES.values():
+            options = {} if judge is calibration.brier_score else {"binning": binning}
+            expected = judge(p, labels, **options)
+            assert_allclose(judge(p, named, classes=classes, **options), expected, rtol=1e-6)
+        expected = calibration.temperature(logits, labels)
+        assert calibration.temperature(logits, named, classes=classes) == expected
+    outside = np.append(labels[1:], 3)
+    for judge in (*JUDGES.values(), calibration.temperature):
+        with pytest.raises(ValueError, match=r"0\.\.2; 1 does not, .*\[29\]: 3.*classes="):
+            judge(p, outside)
+        with pytest.raises(ValueError, match="among the classes"):
+            judge(p, outside, classes=[0, 1, 2])
+
+
+def test_digits_labelled_from_1_to_10_are_refused_or_mapped():
+    logits, labels = example(2000, 10)
+    p = special.softmax(logits, -1)
+    for judge, scores in (*((j, p) for j in JUDGES.values()), (calibration.temperature, logits)):
+        with pytest.raises(ValueError, match=r"0\.\.9; .*: 10.*classes="):
+            judge(scores, labels + 1)
+        found = judge(scores, labels + 1, classes=range(1, 11))
+        assert_allclose(found, judge(scores, labels), rtol=1e-6)
+
+
+@EACH_JUDGE
+@pytest.mark.parametrize(
+    "scores, labels, message",
+    [
+        ([[2.0, -1.0], [0.0, 1.0]], [0, 1], "must lie in 0..1.*losses.softmax"),
+        ([[0.2, 0.3], [0.0, 1.0]], [0, 1], "sum to 1; 1 does not, the first at .0.: 0.5"),
+        ([[np.nan, 1.0], [0.0, 1.0]], [0, 1], "first at .0, 0.: nan"),
+        ([[0.5, 0.5], [0.0, 1.0]], [0, -1], r"labels must lie in 0\.\.1; .*: -1"),
+        ([[0.5, 0.5], [0.0, 1.0]], [0, 2], r"labels must lie in 0\.\.1; .*: 2"),
+        ([[0.5, 0.5], [0.0, 1.0]], [0.0, np.nan], r"integers; .*: nan. Leave"),
+        ([[0.5, 0.5], [0.0, 1.0]], [[0], [1]], r"they are \[2, 1\]"),
+        ([0.5, 0.5], [0, 1], r"must be \[N, C\]"),
+        (np.zeros((0, 2)), np.zeros(0, int), "at least one row"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(judge, scores, labels, message):
+    with pytest.raises(ValueError, match=message):
+        judge(np.array(scores), np.array(labels))
+
+
+@pytest.mark.parametrize(
+    "predicted, happened, num_bins, message",
+    [
+        ([1.2, 0.5], [0, 1], 4, "predicted must be"),
+        ([np.nan, 0.5], [0, 1], 4, "predicted must be"),
+        ([0.2, 0.5], [0, 2], 4, "0 or 1; one is 2"),
+        ([0.2, 0.5], [0, np.nan], 4, "0 or 1; one is nan"),
+        ([0.2, 0.5], [0], 4, r"\[2\] and \[1\]"),
+        ([], [], 4, "at least one example"),
+        ([0.2, 0.5], [0, 1], 0, "num_bins must be a whole number of at least 1"),
+        ([0.2, 0.5], [0, 1], 2.5, "num_bins must be"),
+    ],
+)
+def test_what_makes_no_diagram_is_refused(predicted, happened, num_bins, message):
+    for function in calibration.reliability, calibration.calibration_error:
+        with pytest.raises(ValueError, match=message):
+            function(np.array(predicted), np.array(happened), num_bins)
+
+
+@PROPERTY
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([1, 30, 2500]),
+    st.sampled_from([1, 10]),
+    st.sampled_from(calibration.BINNINGS),
+)
+def test_the_diagram_under_jit_and_vmap_is_that_of_the_host(seed, N, num_bins, binning):
+    rng = np.random.default_rng(seed)
+    p = (rng.integers(0, 11, N) / 10).astype(np.float32)  # on the edges of the bins
+    happened = rng.random(N) < p
+    options = {"num_bins": num_bins, "binning": binning}
+    if binning == "mass":
+        p = rng.random(N).astype(np.float32)
+    found = jax.vmap(lambda p, h: calibration.reliability(p, h, **options))(p[None], happened[None])
+    expected = calibration.reliability(p, happened, **options)
+    if binning == "width":  # the quantiles are rounded to float32 there
+        assert_array_equal(found.count[0], expected.count)
+        assert_allclose(found.predicted[0], expected.predicted, atol=1e-5)
+        assert_allclose(found.observed[0], expected.observed, atol=1e-6)
+    error = jax.jit(lambda p, h: calibration.calibration_error(p, h, **options))(p, happened)
+    assert_allclose(error, calibration.calibration_error(p, happened, **options), atol=2e-3)
+
+
+def test_judges_under_jit_equal_those_of_the_host_and_say_nan_for_labels_out_of_range():
+    logits, labels = example(700)
+    p = special.softmax(logits, -1)
+    for judge in JUDGES.values():
+        assert_allclose(jax.jit(judge)(p, labels), judge(p, labels), rtol=1e-4)
+    wrong = jnp.asarray(labels).at[3].set(4)
+    assert np.isnan(jax.jit(calibration.brier_score)(p, wrong))
+    assert np.isnan(jax.jit(calibration.temperature)(logits, wrong))
+
+
+def right_99_of_100(N):
+    return np.full(N, 0.99, np.float32), np.arange(N) % 100 > 0
+
+
+@pytest.mark.parametrize("binning", calibration.BINNINGS)
+def test_a_million_examples_right_as_often_as_said_have_no_error(binning):
+    """In float32 sums it was .0067."""
+    p, happened = right_99_of_100(10**6)
+    assert calibration.calibration_error(p, happened, 15, binning) < 1e-7
+    assert jax.jit(calibration.calibration_error)(p, happened) < 1e-6
+
+
+@pytest.mark.slow
+def test_twenty_million_examples_are_counted_exactly():
+    """float32 counts no further than 16,777,216."""
+    N = 2 * 10**7
+    p, happened = right_99_of_100(N)
+    bins = calibration.reliability(p, happened)
+    assert bins.count[-1] == N and bins.count.dtype.kind == "i"
+    assert_allclose([bins.predicted[-1], bins.observed[-1]], 0.99, rtol=1e-7)
+    assert calibration.calibration_error(p, happened) < 1e-7
+    both, labels = np.stack([1 - p, p], 1), happened.astype(np.uint8)
+    assert calibration.expected_calibration_error(both, labels) < 1e-7
+    assert_allclose(calibration.brier_score(both, labels), 2 * 0.99 * 0.01, rtol=1e-6)
+
+
+def test_the_error_of_random_calibrated_probabilities_at_a_million_is_that_of_chance():
+    """In float32 sums it was .0043."""
+    rng = np.random.default_rng(0)
+    p = rng.random(10**6).astype(np.float32)
+    assert calibration.calibration_error(p, rng.random(10**6) < p) < 0.0015
+
+
+def test_a_class_of_probability_zero_has_no_say_in_the_temperature():
+    """0 · -inf in the slope made it 100."""
+    logits, labels = example(2000, 3, sharpness=3.0)
+    expected = calibration.temperature(logits, labels)
+    row, column = 7, (labels[7] + 1) % 3
+    logits[row, column] = -np.inf
+    below = logits.copy()
+    below[row, column] = -1e4
+    T = calibration.temperature(logits, labels)
+    assert T == calibration.temperature(below, labels)
+    assert_allclose(T, expected, rtol=1e-2)
+    assert_allclose(jax.jit(calibration.temperature)(logits, labels), T, rtol=1e-6)
+
+
+def test_the_temperature_of_integer_logits_is_that_of_the_same_floats():
+    logits, labels = example(300)
+    whole = logits.round().astype(int)
+    expected = calibration.temperature(whole.astype(np.float32), labels)
+    for given_logits in whole, jnp.asarray(whole), whole.tolist():
+        assert calibration.temperature(given_logits, labels.astype(np.uint8)) == expected
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_have_no_temperature_are_refused(value):
+    logits, labels = example(20)
+    logits[4, 1] = value
+    with pytest.raises(ValueError, match="below infinity and not NaN; row 4"):
+        calibration.temperature(logits, labels)
+    logits[4, :] = 0
+    logits[4, labels[4]] = -np.inf
+    with pytest.raises(ValueError, match="above -inf for the label.*row 4"):
+        calibration.temperature(logits, labels)
+    assert np.isnan(jax.jit(calibration.temperature)(logits, labels))
+
+
+# Class weights.
+
+
+@PROPERTY
+@given(st.integers(0, 10**6), st.integers(1, 6), st.booleans(), st.floats(-35, 35))
+def test_unweighted_takes_back_what_weights_did(seed, C, on_jax, size):
+    """p' ∝ v · p, for weights of any size; the type stays."""
+    rng = np.random.default_rng(seed)
+    p, v = rng.dirichlet(np.ones(C), 8), 10**size * rng.uniform(0.1, 10, C)
+    weighted = (p * v / (p * v).sum(1, keepdims=True)).astype(np.float32)
+    weighted = jnp.asarray(weighted) if on_jax else weighted
+    found = calibration.unweighted(weighted, v)
+    assert type(found) is type(weighted) or on_jax and isinstance(found, jax.Array)
+    assert found.dtype == np.float32
+    assert_allclose(found, p, rtol=1e-4, atol=1e-6)
+    assert_allclose(jax.jit(calibration.unweighted)(weighted, v / v.max()), p, rtol=1e-4, atol=1e-6)
+
+
+def test_a_balanced_fit_of_rare_positives_says_what_is_there_once_unweighted():
+    """5 % positives: the mean p(1) is that, the calibration error small, the cost least."""
+    rng = np.random.default_rng(0)
+    N = 4000
+    y = (rng.random(2 * N) < 0.05).astype(int)
+    x = rng.normal(size=(2 * N, 2)) + 1.5 * y[:, None]
+    v = N / (2 * np.bincount(y[:N]))
+    model = LogisticRegression(class_weight="balanced", C=np.inf).fit(x[:N], y[:N])
+    weighted = model.predict_proba(x[N:])
+    p = calibration.unweighted(weighted, v)
+    assert weighted[:, 1].mean() > 0.15
+    assert abs(p[:, 1].mean() - y[N:].mean()) < 0.01
+    error = calibration.classwise_calibration_error
+    assert error(p, y[N:]) < 0.02 < 0.1 < error(weighted, y[N:])
+    cost = np.array([[0, 1], [10, 0]])
+    costs = [cost[y[N:], decisions.bayes_action(each, cost)].mean() for each in (p, weighted)]
+    assert costs[0] < 0.7 * costs[1]
+
+
+def test_a_class_of_weight_zero_gets_probability_zero():
+    found = calibration.unweighted(np.array([[0.2, 0.2, 0.6], [0.5, 0.5, 0.0]]), [1.0, 4.0, 0.0])
+    assert_allclose(found, [[0.8, 0.2, 0.0], [0.8, 0.2, 0.0]])
+    with pytest.raises(ValueError, match="above 0 for a class of each example"):
+        calibration.unweighted(np.eye(2), [1, 0])
+
+
+@pytest.mark.parametrize("weights", [[1, np.nan], [1, -1], [1, np.inf], [1], [[1, 1]], ["a", "b"]])
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(ValueError, match="class_weight must be"):
+        calibration.unweighted(np.eye(2), weights)

@@ -1,9 +1,13 @@
 import itertools
+import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 from sklearn.metrics import recall_score
@@ -167,3 +171,155 @@ def test_trials_and_thresholds_are_axes_like_any_other():
     expected = [decisions.decide_or_reject(p, 0.5), decisions.decide_or_reject(p, 0.7)]
     assert_array_equal(rules(p, thresholds), expected)
     assert_array_equal(decisions.top_k(p, 2), [decisions.top_k(one, 2) for one in p])
+
+
+# What cannot be right is refused.
+
+PROPERTY = settings(max_examples=60, deadline=None, database=None)
+COST = np.array([[0.0, 1.0], [10.0, 0.0]])
+USES = {
+    "expected_cost": lambda p: decisions.expected_cost(p, COST),
+    "bayes_action": lambda p: decisions.bayes_action(p, COST),
+    "decide_or_reject": lambda p: decisions.decide_or_reject(p, 0.5),
+    "top_k": lambda p: decisions.top_k(p, 1),
+    "sensitivity_threshold": lambda p: decisions.sensitivity_threshold(p, [0, 1], 1, 0.5),
+    "decide_by_threshold": lambda p: decisions.decide_by_threshold(p, 1, 0.5),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+@pytest.mark.parametrize("on_jax", [False, True])
+@pytest.mark.parametrize(
+    "scores", [[[2.0, -1.0], [0.5, 0.5]], [[0.5, np.nan], [0.5, 0.5]], [[0.5, 0.5], [0.4, 0.4]]]
+)
+def test_what_are_no_probabilities_is_refused_unless_traced(use, on_jax, scores):
+    scores = jnp.array(scores) if on_jax else np.array(scores)
+    with pytest.raises(ValueError, match="probabilities .*must.*losses.softmax"):
+        use(scores)
+    jax.jit(use)(scores)
+    jax.vmap(use)(scores[None])
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        [[0, np.nan], [1, 0]],
+        [[0, np.inf], [1, 0]],
+        [[0, 1]],
+        [[0, 1], [1, 0], [1, 1]],
+        [0, 1],
+        [["a", "b"], ["c", "d"]],
+        np.zeros((2, 0)),
+    ],
+)
+def test_costs_that_are_none_are_refused(cost):
+    for function in decisions.expected_cost, decisions.bayes_action:
+        with pytest.raises(ValueError, match="^cost must be"):
+            function(np.eye(2), np.array(cost))
+
+
+def test_a_price_keeps_its_fraction_beside_whole_costs():
+    """It was cut to 0, at which everything is rejected."""
+    assert decisions.with_reject([[0, 1], [1, 0]], 0.25)[:, 2].tolist() == [0.25, 0.25]
+    assert decisions.with_reject(jnp.array([[0, 1], [1, 0]]), 0.25)[:, 2].tolist() == [0.25, 0.25]
+    with pytest.raises(ValueError, match="price must be finite; it is nan"):
+        decisions.with_reject([[0, 1], [1, 0]], np.nan)
+
+
+@PROPERTY
+@given(*[st.sampled_from([-2, 0, 0.25, 1, 5, 10, np.nan, np.inf])] * 3)
+def test_chows_threshold_is_a_probability_or_refused(wrong, reject, right):
+    if math.isfinite(wrong + reject + right) and right <= reject <= wrong and right < wrong:
+        assert 0 <= decisions.chow_threshold(wrong, reject, right) <= 1
+        return
+    with pytest.raises(ValueError, match="right ≤ reject ≤ wrong|must be finite"):
+        decisions.chow_threshold(wrong, reject, right)
+
+
+def test_a_price_above_that_of_a_mistake_is_refused():
+    with pytest.raises(
+        ValueError, match="right 0.0, reject 5, wrong 1. Where rejecting costs more"
+    ):
+        decisions.chow_threshold(1, 5)
+
+
+@pytest.mark.parametrize("sensitivity", [2, 0, -0.5, np.nan, "0.9", True])
+def test_a_sensitivity_that_is_no_share_is_refused(sensitivity):
+    with pytest.raises(ValueError, match="sensitivity must be above 0 and at most 1"):
+        decisions.sensitivity_threshold(*binary(), 0, sensitivity)
+
+
+@pytest.mark.parametrize("positive", [-1, 2, 0.5, np.nan, "a"])
+def test_a_positive_that_is_no_class_is_refused(positive):
+    p, labels = binary()
+    with pytest.raises(ValueError, match="positive must be a whole number from 0 to 1"):
+        decisions.sensitivity_threshold(p, labels, positive, 0.9)
+    with pytest.raises(ValueError, match="positive must be a whole number from 0 to 1"):
+        decisions.decide_by_threshold(p, positive, 0.5)
+
+
+@pytest.mark.parametrize("threshold", [np.nan, 1.5, -0.5, np.inf, "0.5"])
+def test_a_threshold_that_is_no_probability_is_refused(threshold):
+    with pytest.raises(ValueError, match="threshold must be at least 0"):
+        decisions.decide_or_reject(probabilities(), threshold)
+    with pytest.raises(ValueError, match="threshold must be at least 0"):
+        decisions.decide_by_threshold(probabilities(), 0, threshold)
+
+
+@pytest.mark.parametrize("k", [0, 5, 1.5, -1])
+def test_a_k_that_is_no_number_of_classes_is_refused(k):
+    with pytest.raises(ValueError, match="k must be a whole number from 1 to 4"):
+        decisions.top_k(probabilities(), k)
+
+
+def test_labels_out_of_range_are_refused_and_names_are_mapped():
+    p, labels = binary()
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.1"):
+        decisions.sensitivity_threshold(p, labels + 1, 1, 0.9)
+    names = np.array(["sick", "well"])
+    expected = decisions.sensitivity_threshold(p, labels, 0, 0.9)
+    assert decisions.sensitivity_threshold(p, names[labels], "sick", 0.9, names) == expected
+    with pytest.raises(ValueError, match="among the classes"):
+        decisions.sensitivity_threshold(p, names[labels], "ill", 0.9, names)
+
+
+@PROPERTY
+@given(st.integers(1, 400), st.integers(1, 1000))
+def test_a_product_with_a_share_is_exact_where_it_is_whole(percent, count):
+    """In whatever type the share is, and under jit."""
+    share = percent / 400
+    exact = Fraction(percent, 400) * count
+    for given_share in share, np.float32(share), np.float64(share), jnp.float32(share):
+        found = decisions.times_share(count, given_share)
+        assert math.floor(found) == math.floor(exact) and math.ceil(found) == math.ceil(exact)
+    traced = jax.jit(decisions.times_share)(count, share)
+    assert math.floor(traced) == math.floor(exact) and math.ceil(traced) == math.ceil(exact)
+
+
+def test_the_wanted_share_of_many_positives_is_exact():
+    """In float32, 4 rounding errors of a million are more than 1."""
+    own = np.linspace(0, 1, 10**7)
+    p = np.stack([1 - own, own], 1)
+    threshold = decisions.sensitivity_threshold(p, np.ones(10**7, np.uint8), 1, 0.9)
+    assert threshold == own[10**6]
+
+
+@PROPERTY
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([np.float32, np.float64]),
+    st.sampled_from([np.float32, np.float64]),
+    st.booleans(),
+)
+def test_rounding_leaves_nothing_short_of_its_own_threshold(seed, one, other, as_number):
+    p = np.random.default_rng(seed).integers(0, 11, 20) / 10
+    for least in p.astype(one):
+        least = least.item() if as_number else least
+        reached = decisions.at_least(p.astype(other), least)
+        assert_array_equal(reached, p >= round(float(least), 6))
+
+
+def test_float64_costs_and_probabilities_keep_their_digits():
+    p, cost = np.array([[0.5, 0.5]]), np.array([[1e9 + 1, 1e9], [1e9 + 1, 1e9]])
+    assert decisions.bayes_action(p, cost).tolist() == [1]
+    assert decisions.decide_or_reject(np.array([0.5 - 1e-12, 0.5 + 1e-12]), 0.4) == 1

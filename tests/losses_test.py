@@ -1,8 +1,12 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special
 
@@ -240,3 +244,234 @@ def test_naive_softmax_is_wrong_before_it_is_nan(logits, naive):
     logits = jnp.array(logits, jnp.float32)
     assert_allclose(losses.naive_softmax(logits), naive, atol=1e-4)
     assert_allclose(losses.softmax(logits), [0.0900, 0.2447, 0.6652], atol=1e-4)
+
+
+# What every form must do with its labels, against NumPy in float64.
+
+EVERY_LOSS = {
+    "probabilities by indexing": losses.cross_entropy_from_probabilities,
+    "probabilities by definition": losses.cross_entropy_by_definition,
+    **losses.FROM_LOGITS,
+}
+EVERY_FORM = pytest.mark.parametrize("form", EVERY_LOSS.values(), ids=EVERY_LOSS)
+LABEL_TYPES = [np.uint8, np.int8, np.uint16, np.int16, np.int32, np.uint32, np.int64]
+PROPERTY = settings(max_examples=20, deadline=None, database=None)
+COMPILED = {name: jax.jit(loss, static_argnums=2) for name, loss in losses.FROM_LOGITS.items()}
+
+
+@st.composite
+def problems(draw, least=-20.0, most=20.0):
+    """Logits [N, C] in float32, labels [N] of any integer type, and which examples count."""
+    N, C = draw(st.sampled_from([(1, 1), (3, 2), (3, 5)]))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    logits = rng.uniform(least, most, (N, C)).astype(np.float32)
+    if draw(st.booleans()):
+        logits = logits.round()  # ties
+    labels = rng.integers(0, C, N).astype(draw(st.sampled_from(LABEL_TYPES)))
+    return logits, labels, rng.random(N) > 0.3
+
+
+def exact_losses(logits, labels):
+    exact = logits.astype(np.float64)
+    return -special.log_softmax(exact, -1)[np.arange(len(labels)), labels]
+
+
+@PROPERTY
+@given(problems(), st.booleans(), st.sampled_from([0, -1]))
+def test_forms_agree_with_numpy_for_every_label_type_eager_and_compiled(problem, compiled, axis):
+    logits, labels, _ = problem
+    expected = exact_losses(logits, labels)
+    one_hot = np.eye(logits.shape[1], dtype=np.float32)[labels]
+    laid = logits if axis == -1 else logits.T
+    soft = one_hot if axis == -1 else one_hot.T
+    for name, loss in losses.FROM_LOGITS.items():
+        for y in (labels, soft) if name != "cross_entropy_from_probabilities" else (labels,):
+            call = COMPILED[name] if compiled else loss
+            found = call(jnp.asarray(laid), y, axis)
+            assert_allclose(found, expected, rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+@PROPERTY
+@given(problems(), st.sampled_from([np.nan, np.inf]))
+def test_masked_examples_have_loss_and_gradient_zero_in_every_form(problem, junk):
+    logits, labels, there = problem
+    labels = labels.astype(np.int32)
+    expected = np.where(there, exact_losses(logits, labels), 0)
+    logits, ignored = np.where(there[:, None], logits, junk), np.where(there, labels, -100)
+    plain = special.softmax(np.where(there[:, None], logits, 0), -1)
+    right = there[:, None] * (plain - np.eye(plain.shape[1])[labels])
+    for loss in losses.FROM_LOGITS.values():
+        for y, options in (
+            (ignored, {"ignore_index": -100}),
+            (ignored, {"where": there}),
+            (labels, {"where": there}),
+        ):
+            masked = functools.partial(loss, **options)
+            assert_allclose(masked(logits, y), expected, rtol=2e-5, atol=1e-6)
+            gradient = jax.grad(sum_of, 1)(masked, jnp.asarray(logits), y)
+            assert_allclose(gradient, right, atol=2e-6)
+
+
+@EVERY_FORM
+def test_soft_labels_may_be_masked_and_hold_nan_there(form):
+    if form in (
+        EVERY_LOSS["probabilities by indexing"],
+        losses.FROM_LOGITS["cross_entropy_from_probabilities"],
+    ):
+        pytest.skip("it takes no soft labels")
+    y = jnp.array([[0.5, 0.5], [jnp.nan, 0.0]])
+    p = jnp.array([[0.25, 0.75], [jnp.nan, 0.5]])
+    masked = functools.partial(form, where=np.array([True, False]))
+    assert masked(p, y)[1] == 0 and masked(p, y)[0] == form(p[:1], y[:1])[0]
+    for place in 0, 1:
+        gradient = jax.grad(lambda *a: masked(*a).sum(), place)(p, y)
+        assert np.isfinite(gradient).all() and (gradient[1] == 0).all()
+    with pytest.raises(ValueError, match="ignore_index is for integer labels"):
+        form(p, y, ignore_index=-1)
+
+
+@EVERY_FORM
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((4, 1), np.int32),  # it was taken for soft labels
+        np.zeros((1, 4), np.int32),
+        np.zeros((4, 3), np.int32),  # one-hot, but integers
+        np.zeros((4, 1), np.float32),
+        np.zeros((4, 2), np.float32),
+        np.zeros(4, np.float32),
+        np.zeros(4, bool),
+        np.zeros(1, np.int32),
+        np.zeros(3, np.int32),
+        np.zeros((), np.int32),
+    ],
+    ids=lambda wrong: f"{wrong.dtype}{list(wrong.shape)}",
+)
+def test_labels_of_another_shape_or_type_are_refused_also_while_tracing(form, axis, wrong):
+    scores = np.full((4, 3) if axis else (3, 4), 1 / 3, np.float32)
+    for call in (form, jax.jit(form, static_argnums=2)):
+        with pytest.raises(ValueError, match="labels .*must be integers"):
+            call(scores, wrong, axis)
+
+
+def test_the_error_for_a_column_of_labels_names_the_shape_and_the_remedy():
+    with pytest.raises(ValueError, match=r"integers \[2\].*int32 \[2, 1\].*reshape\(\(2,\)\)"):
+        losses.cross_entropy(jnp.zeros((2, 3)), jnp.array([[0], [1]]))
+    with pytest.raises(ValueError, match="one-hot vectors, convert them to floats"):
+        losses.cross_entropy(jnp.zeros((2, 3)), jnp.eye(3, dtype=int)[:2])
+
+
+OUT_OF_RANGE = [(-1, np.int8), (-300, np.int32), (3, np.uint8), (127, np.int8), (65535, np.uint16)]
+
+
+@EVERY_FORM
+@pytest.mark.parametrize("label, dtype", OUT_OF_RANGE)
+def test_a_label_out_of_range_is_an_error_or_nan_and_spoils_no_other(form, label, dtype):
+    p = jnp.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
+    labels = np.array([1, label], dtype)
+    for known in labels, jnp.asarray(labels):
+        with pytest.raises(ValueError, match=rf"0\.\.2; 1 does not, .*\[1\]: {label}\."):
+            form(p, known)
+    values, pullback = jax.vjp(jax.jit(lambda p, labels=labels: traced(form, p, labels)), p)
+    (gradient,) = pullback(jnp.ones(2))
+    assert np.isnan(values).tolist() == [False, True]
+    assert np.isfinite(gradient[0]).all() and np.isnan(gradient[1]).any()
+    assert_allclose(values[0], form(p, np.array([1, 1]))[0], rtol=1e-6)
+
+
+def traced(form, scores, labels):
+    """The form at labels whose values cannot be known while tracing."""
+    return form(scores, jax.lax.optimization_barrier(jnp.asarray(labels)))
+
+
+def test_labels_of_narrow_types_do_not_wrap():
+    """In uint8, 156 is -100, and in int8 C = 200 is -56."""
+    logits = np.zeros((2, 300), np.float32)
+    for name, loss in losses.FROM_LOGITS.items():
+        labels = jnp.array([156, 3], jnp.uint8)
+        for call in (loss, jax.jit(loss, static_argnames="ignore_index")):
+            found = call(logits, labels, ignore_index=-100)
+            assert_allclose(found, np.log(300), rtol=1e-5, err_msg=name)
+            found = call(logits[:, :200], jnp.array([100, 3], jnp.int8))
+            assert_allclose(found, np.log(200), rtol=1e-5, err_msg=name)
+    with pytest.raises(ValueError, match="4294967296"):  # which int32 would make 0
+        losses.cross_entropy(logits, np.array([2**32, 0]))
+
+
+def test_where_may_leave_out_classes_as_in_optax():
+    logits, labels = jnp.asarray(logits_of(5.0, jnp.float32)[0]), jnp.asarray(LABELS)
+    where = np.random.default_rng(0).random(logits.shape) > 0.4
+    where[np.arange(8), LABELS] = True
+    where[3] = False
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels, where=where)
+    for loss in losses.FROM_LOGITS.values():
+        assert_allclose(loss(logits, labels, where=where), expected, rtol=1e-5, atol=1e-6)
+        assert_allclose(loss(logits.T, labels, 0, where=where.T), expected, rtol=1e-5, atol=1e-6)
+    examples = where.any(1, keepdims=True)  # as a column, which optax broadcasts
+    found = losses.cross_entropy(logits, labels, where=examples)
+    assert_allclose(found, losses.cross_entropy(logits, labels, where=examples[:, 0]))
+
+
+@pytest.mark.parametrize("where", [np.ones(3, bool), np.ones(2), np.ones((3, 2), bool)])
+def test_a_mask_of_another_shape_or_type_is_refused(where):
+    with pytest.raises(ValueError, match=r"where must be booleans \[2\], or \[2, 3\]"):
+        losses.cross_entropy(np.zeros((2, 3)), np.zeros(2, int), where=where)
+
+
+@PROPERTY
+@given(problems(least=-300.0, most=300.0), st.integers(0, 10**6))
+def test_gradient_in_a_soft_label_is_minus_log_p_also_where_it_is_zero(problem, seed):
+    logits, _, _ = problem
+    rng = np.random.default_rng(seed)
+    y = rng.dirichlet(np.ones(logits.shape[1]), len(logits)) * (rng.random(logits.shape) > 0.5)
+    y, expected = y.astype(np.float32), -special.log_softmax(logits.astype(np.float64), -1)
+    gradient = jax.grad(lambda y: losses.cross_entropy(logits, y).sum())(y)
+    assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+    p = special.softmax(logits.clip(-20, 20).astype(np.float64), -1).astype(np.float32)
+    gradient = jax.grad(lambda y: losses.cross_entropy_by_definition(p, y).sum())(y)
+    assert_allclose(gradient, -np.log(p.astype(np.float64)), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_of_a_soft_label_of_zero_are_those_of_the_issue_and_stay_finite_beside_them():
+    logits, y = jnp.array([10.0, 1.0, -2.0]), jnp.array([1.0, 0.0, 0.0])
+    gradient = jax.grad(losses.cross_entropy, 1)(logits, y)
+    assert_allclose(gradient, [1.2955e-4, 9.00013, 12.00013], rtol=1e-4)
+    impossible = jnp.array([0.0, 0.0, -jnp.inf])
+    both = jax.grad(losses.cross_entropy, (0, 1))(impossible, jnp.array([0.5, 0.5, 0.0]))
+    assert_allclose(both[0], 0, atol=1e-7)
+    assert_allclose(both[1], [np.log(2), np.log(2), np.inf], rtol=1e-6)
+
+
+@PROPERTY
+@given(st.floats(-85, -(2.0**-10), width=32), st.integers(1, 4), st.integers(1, 3))
+def test_losses_far_below_one_keep_their_digits(below, others, ties):
+    """Of the largest logit, 0: log1p(rest) where it is alone, log(ties + rest) where it is not."""
+    logits = np.array([0.0] * ties + [below] * others, np.float32)
+    expected = np.log1p(ties - 1 + others * np.exp(np.float64(below)))
+    compiled = jax.jit(losses.cross_entropy)
+    for labels in 0, np.eye(len(logits), dtype=np.float32)[0]:
+        assert_allclose(losses.cross_entropy(logits, labels), expected, rtol=3e-6)
+        assert_allclose(compiled(logits, labels), expected, rtol=3e-6)
+    assert_allclose(losses.log_softmax(logits)[0], -expected, rtol=3e-6)
+    column = losses.cross_entropy(jnp.asarray(logits)[:, None], jnp.array([0]), axis=0)
+    assert_allclose(column, expected, rtol=3e-6)
+
+
+def test_second_derivatives_are_those_of_softmax():
+    logits, labels = jnp.array([0.5, -1.0, 2.0]), jnp.array(1)
+    p = special.softmax(np.asarray(logits, np.float64))
+    for y in labels, jnp.array([0.25, 0.75, 0.0]):
+        hessian = jax.hessian(losses.cross_entropy)(logits, y)
+        assert_allclose(hessian, np.diag(p) - np.outer(p, p), atol=1e-6)
+
+
+@EVERY_FORM
+def test_masks_hold_for_traced_labels_too(form):
+    """A label that is ignored, and NaN beside it, in a compiled program with its gradient."""
+    p, labels = jnp.array([[0.25, 0.75], [jnp.nan, 0.5]]), np.array([1, -100])
+    for options in {"ignore_index": -100}, {"where": np.array([True, False])}:
+        call = jax.jit(jax.value_and_grad(lambda p, y, o=options: form(p, y, **o).sum()))
+        value, gradient = call(p, labels)
+        assert_allclose(value, form(p[:1], labels[:1])[0], rtol=1e-6)
+        assert np.isfinite(gradient).all() and (gradient[1] == 0).all() and gradient[0].any()

@@ -185,6 +185,23 @@ def test_suspects_are_ordered_by_the_probability_of_their_label():
 
 
 @pytest.mark.parametrize(
+    "p, labels, most, message",
+    [
+        (np.eye(3), [0, -1, 2], None, r"labels must lie in 0\.\.2; .*\[1\]: -1"),  # the last class
+        (np.eye(3), [0, 3, 2], None, r"labels must lie in 0\.\.2; .*\[1\]: 3"),
+        (np.eye(3), [0.0, np.nan, 2.0], None, "integers; .*nan"),
+        (np.eye(3), [0, 1], None, r"\[N\] = \[3\]"),
+        (5 * np.eye(3), [0, 1, 2], None, r"0\.\.1.*losses.softmax"),
+        (np.full((3, 3), np.nan), [0, 1, 2], None, r"0\.\.1.*nan"),
+        (np.eye(3), [0, 1, 2], -1, "most must be a whole number of at least 0"),
+    ],
+)
+def test_what_cannot_be_suspected_is_refused(p, labels, most, message):
+    with pytest.raises(ValueError, match=message):
+        studies.suspects(p, np.array(labels), most)
+
+
+@pytest.mark.parametrize(
     "counts", [None, np.ones((4, 2)), np.array([[0, 0], [0, 1], [1, 0], [1, 0]])]
 )
 def test_folds_that_do_not_leave_each_example_out_once_are_refused(counts):

@@ -414,10 +414,10 @@ def _row_weights(labels, example_weights, ignore_index, num_words, dtype):
 
 
 def _check_options(label_smoothing, z_loss, logit_softcap):
-    checks.check_number("label_smoothing", label_smoothing, 0, 1)
+    checks.check_number("label_smoothing", label_smoothing, 0, 1, ends=(True, False))
     checks.check_number("z_loss", z_loss, 0)
     if logit_softcap is not None:
-        checks.check_number("logit_softcap", logit_softcap, 0, low_allowed=False)
+        checks.check_number("logit_softcap", logit_softcap, 0, ends=(False, True))
 
 
 def sharded_linear_cross_entropy(

@@ -108,7 +108,7 @@ def top_k(
     """
     x, W, bias = as_arrays(x, W, bias)
     checks.check_layer(x, W, bias)
-    checks.check_count("k", k, W.shape[1])
+    checks.check_whole("k", k, 1, W.shape[1])
     checks.check_blocks(row_block, vocabulary_block)
     grid = exact.cut(len(x), W.shape[1], row_block, vocabulary_block)
     columns = max(k, grid.columns)

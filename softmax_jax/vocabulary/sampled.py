@@ -54,7 +54,7 @@ def log_uniform(vocabulary_size: int) -> Proposal:
     >>> print(jnp.exp(log_uniform(3).log_prob(jnp.arange(3))).round(4))
     [0.5    0.2925 0.2075]
     """
-    checks.check_count("vocabulary_size", vocabulary_size, 2**20)
+    checks.check_whole("vocabulary_size", vocabulary_size, 1, 2**20)
     span = math.log(vocabulary_size + 1)
 
     def draw(key, num_samples):
@@ -73,7 +73,7 @@ def uniform(vocabulary_size: int) -> Proposal:
     Raises:
       ValueError: for a V outside 1..2^31 - 1.
     """
-    checks.check_count("vocabulary_size", vocabulary_size, 2**31 - 1)
+    checks.check_whole("vocabulary_size", vocabulary_size, 1, 2**31 - 1)
 
     def draw(key, num_samples):
         return jax.random.randint(key, (num_samples,), 0, vocabulary_size)
@@ -230,7 +230,7 @@ def objective(
         return functools.partial(_exact, sharding)
     if name not in OBJECTIVES:
         raise ValueError(f"There is no objective {name!r}; there are {OBJECTIVES}.")
-    checks.check_count("num_samples", num_samples)
+    checks.check_whole("num_samples", num_samples, 1)
     proposal = log_uniform(vocabulary_size)
 
     def sampled(key, x, W, labels, **more):
