@@ -102,7 +102,7 @@ TABLE = (
         name="momentum",
         default=0.0,
         range=_BELOW_1,
-        doc="of SGD: what a step keeps of the one before",
+        doc="of SGD: the fraction of the previous update that is kept",
         off=0.0,
     ),
     Hyperparameter(
@@ -150,7 +150,7 @@ TABLE = (
         name="patience",
         default=0.0,
         range=_WHOLE,
-        doc="epochs without improvement after which a trial stops at its best epoch; 0: never",
+        doc="epochs without improvement after which a trial stops, at its best epoch; 0: never",
         off=0.0,
         field="early_stopping.patience",
     ),
