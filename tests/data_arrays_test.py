@@ -90,7 +90,7 @@ def test_bfloat16_from_a_file_of_numpy_is_recognised(tmp_path):
     np.testing.assert_array_equal(train.x, x[:4].astype(np.float32))
 
 
-def test_lists_will_do():
+def test_lists_are_accepted():
     splits = from_arrays(([[1, 2], [3, 4]], [0, 1]), ([[5, 6]], [1]))
     np.testing.assert_array_equal(splits.train.x, [[1.0, 2.0], [3.0, 4.0]])
 
