@@ -131,7 +131,7 @@ def read_examples(path: Path, num_features: int) -> Shaped[np.ndarray, "N ..."]:
 
     Raises:
       DataError: the file is missing, damaged or a pickle, there is no such array, its examples are
-        not of `num_features` numbers each, or there is no memory for what an .npz unpacks to.
+        not of `num_features` numbers each, or memory does not suffice to unpack an .npz.
     """
     with reading(path):
         with open(path, "rb") as file:

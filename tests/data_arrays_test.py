@@ -52,9 +52,11 @@ def test_features_of_the_right_type_are_not_copied():
     assert splits.test is None and not splits.val_is_test
 
 
-def test_uint8_is_taken_for_images():
+def test_uint8_is_taken_for_images_and_floats_are_not():
     train = from_arrays(*split(IMAGES)).train
     assert train.x.dtype == np.uint8 and train.scale == 255.0 and train.is_image
+    train = from_arrays(*split(IMAGES.astype(np.float32))).train
+    assert train.x.dtype == np.float32 and train.scale == 1.0 and not train.is_image
 
 
 @LIBRARIES
@@ -88,7 +90,7 @@ def test_bfloat16_from_a_file_of_numpy_is_recognised(tmp_path):
     np.testing.assert_array_equal(train.x, x[:4].astype(np.float32))
 
 
-def test_lists_will_do():
+def test_lists_are_accepted():
     splits = from_arrays(([[1, 2], [3, 4]], [0, 1]), ([[5, 6]], [1]))
     np.testing.assert_array_equal(splits.train.x, [[1.0, 2.0], [3.0, 4.0]])
 
@@ -186,6 +188,8 @@ def test_good_data_passes():
         ({"x": changed(X, (3, 1), np.nan)}, "feature nan in row 3, column 1"),
         ({"x": changed(X, (0, 2), -np.inf)}, "feature -inf in row 0, column 2"),
         ({"x": changed(np.ones((4, 2, 5)), (3, 1, 2), np.nan)}, "row 3, column 7"),
+        ({"x": changed(X.astype(ml_dtypes.bfloat16), (3, 1), np.nan)}, "nan in row 3, column 1"),
+        ({"x": changed(X.astype(np.float16), (1, 0), np.inf)}, "inf in row 1, column 0"),
         ({"weights": ONES[:3]}, r"weights have shape \(3,\)"),
         ({"weights": changed(ONES, 1, -1)}, "weight -1.0 of example 1"),
         ({"weights": changed(ONES, 3, np.inf)}, "weight inf of example 3"),

@@ -6,6 +6,7 @@ splits = data.from_arrays(train=(x, y), val=(x_val, y_val))
 """
 
 import importlib
+from typing import Any
 
 from softmax_jax.data.dataset import Dataset, Splits, fingerprint, joined
 from softmax_jax.data.loading import from_arrays, load
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
-    if name == "show_images":  # found when it is asked for: pictures are not needed to load data
+def __getattr__(name: str) -> Any:
+    if name == "show_images":  # on demand: loading data needs no Matplotlib
         return importlib.import_module("softmax_jax.plots").show_images
     raise AttributeError(f"module 'softmax_jax.data' has no attribute {name!r}")

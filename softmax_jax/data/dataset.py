@@ -217,7 +217,7 @@ def joined(one: Dataset, other: Dataset) -> Dataset:
       other: in memory, with examples of the same shape and type.
 
     Raises:
-      DataError: one of them is read by shards, or there is no memory for both together.
+      DataError: one of them is read by shards, or there is not enough memory for both.
     """
     if one.shard_size or other.shard_size:
         raise DataError(

@@ -86,7 +86,7 @@ def file_source(name: str) -> Source:
     Raises:
       DatasetNotFoundError: there is no such file or folder.
       DataError: an array is missing, damaged, pickled or of a wrong type, examples and labels
-        differ in number, or there is no memory for what the file would unpack to.
+        differ in number, or memory does not suffice for what the file would unpack to.
     """
     path = Path(name).expanduser()
     if not path.exists():
