@@ -65,9 +65,9 @@ def curve_chart(lines: list[Line], focus: list[Line], what: str, prefix: str) ->
 def sweep_chart(
     lines: list[Line],
     name: str,
-    values: Sequence[float] | Float[np.ndarray, " n"],
+    values: Sequence | Float[np.ndarray, " n"],
     metric: str,
-    winner: tuple[float, float] | None,
+    winner: tuple[float | int, float | int] | None,
     prefix: str,
 ) -> str:
     """A metric against a swept hyperparameter as SVG.

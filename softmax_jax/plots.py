@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from softmax_jax.host import DataError
 from softmax_jax.metrics import confusion_matrix
@@ -457,7 +457,7 @@ def _line_colours(combinations, winner):
     return dict(zip(combinations, map(tuple, shades), strict=True))
 
 
-def scale_swept(axes: "Axes", name: str, values: Float[np.ndarray, " n"]) -> None:
+def scale_swept(axes: "Axes", name: str, values: Num[np.ndarray, " n"]) -> None:
     """Makes the x axis logarithmic if the values span a decade; linear from a zero to the next."""
     positive = values[values > 0]
     if values[0] >= 0 and len(positive) > 1 and positive[-1] >= 10 * positive[0]:

@@ -251,7 +251,7 @@ def configuration(runs: list[Run]) -> dict[str, list[str]]:
     return {name: [found.get(name, "–") for found in by_run] for name in names}
 
 
-def metric_cell(value: float, interval: list[float] | None = None) -> dict[str, Any]:
+def metric_cell(value: float | int, interval: list[float] | None = None) -> dict[str, Any]:
     """A block of the report: a metric with its interval."""
     text = interval and f"[{number(interval[0])}, {number(interval[1])}]"
     return {"kind": "metric", "value": value, "interval": text, "best": False}

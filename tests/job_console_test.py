@@ -146,7 +146,7 @@ def one_epoch(number, loss):
 def test_events_of_a_resumed_job_replace_repeated_epochs(tmp_path, proto):
     for losses in ({1: 0.5, 2: 0.25, 3: 0.125}, {2: 0.5, 3: 0.75}):
         epochs = [one_epoch(number, loss) for number, loss in losses.items()]
-        assert list(console.record_events(epochs, tmp_path)) == epochs
+        assert list(console.record_events(iter(epochs), tmp_path)) == epochs
     found = scalars(tmp_path / "tensorboard" / "trial_7", proto)
     assert found["loss/train"] == {1: 0.5, 2: 0.5, 3: 0.75}
     assert all(np.isnan(list(found["bound"].values())))
@@ -155,7 +155,7 @@ def test_events_of_a_resumed_job_replace_repeated_epochs(tmp_path, proto):
 def test_events_without_tensorboardx_are_a_warning(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tensorboardX.record_writer", None)
     epochs = [one_epoch(1, 0.5)]
-    assert list(console.record_events(epochs, tmp_path)) == epochs
+    assert list(console.record_events(iter(epochs), tmp_path)) == epochs
     assert capsys.readouterr().err.count("tensorboardX is not installed") == 1
     assert not any(tmp_path.iterdir())
 
@@ -164,10 +164,10 @@ def test_events_without_tensorboardx_are_a_warning(tmp_path, monkeypatch, capsys
 def test_events_that_cannot_be_written_are_a_job_error(tmp_path, monkeypatch):
     (tmp_path / "tensorboard").write_text("in the way")
     with pytest.raises(JobError, match="cannot be written") as caught:
-        list(console.record_events([one_epoch(1, 0.5)], tmp_path))
+        list(console.record_events(iter([one_epoch(1, 0.5)]), tmp_path))
     assert caught.value.exit_code == WORKDIR
     (tmp_path / "tensorboard").unlink()
     monkeypatch.setattr(console._Appending, "open", lambda _: open("/dev/full", "ab"))
     with pytest.raises(JobError, match="No space left") as caught:
-        list(console.record_events([one_epoch(1, 0.5)], tmp_path))
+        list(console.record_events(iter([one_epoch(1, 0.5)]), tmp_path))
     assert caught.value.exit_code == WORKDIR

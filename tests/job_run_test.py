@@ -37,11 +37,6 @@ def test_exit_code_and_files_match_the_outcome(config, tmp_path, fields, code, c
     assert bool(capsys.readouterr().err) == (code != DONE)
 
 
-def test_folder_that_cannot_be_used_is_exit_3(config, tmp_path):
-    (tmp_path / "file").write_text("")
-    assert run.main(config, tmp_path / "file" / "w") == WORKDIR
-
-
 def times(folder):
     """{file name: time of its last change}, without the lock's."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
@@ -244,14 +239,6 @@ def test_losses_agree_where_all_are_accurate(config, splits):
         config.loss = loss
         weights.append(collected(config, splits).classifier(0).W)
     np.testing.assert_allclose(*weights, atol=1e-5)
-
-
-def test_chunk_size_does_not_change_the_results(config, splits):
-    config.sweep.l2 = (0.0, 1e-3, 1e-2)
-    whole = collected(config, splits)
-    config.chunk = 2
-    cut = collected(config, splits)
-    np.testing.assert_allclose(whole.metrics["val_loss"], cut.metrics["val_loss"], rtol=1e-6)
 
 
 def test_folds_end_in_a_refit_of_the_winner(config, splits):

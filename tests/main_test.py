@@ -53,10 +53,14 @@ MISTAKES = {
 
 
 def test_command_line_mistake_is_one_message_with_exit_2(environment):
-    *found, helped = run_each(environment, [*MISTAKES, ["--help"]])
+    found = run_each(environment, MISTAKES)
     for done, texts in zip(found, MISTAKES.values(), strict=True):
         assert_one_message(done, 2, *texts)
-    assert "--config" in helped.stdout and "--workdir" in helped.stdout
+
+
+def test_help_lists_the_flags(main):
+    done = main("--help")
+    assert "--config" in done.stdout and "--workdir" in done.stdout
 
 
 # The lines of a config file after `config = default.get_config()`, which is its third.

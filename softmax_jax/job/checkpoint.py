@@ -59,7 +59,7 @@ class DamagedError(Exception):
     """
 
 
-def write_sealed(file: BinaryIO, checkpoint: Checkpoint) -> None:
+def write_sealed(file: BinaryIO | io.BufferedIOBase, checkpoint: Checkpoint) -> None:
     """Writes a sealed checkpoint into a new file.
 
     Raises:
@@ -158,7 +158,7 @@ def _foreign(name):
 class _Hashed:
     """A file that can only be written from front to back, with the digest of what was written."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO | io.BufferedIOBase):
         self._file, self.digest = file, hashlib.sha256()
 
     def write(self, data: "Buffer") -> int:
