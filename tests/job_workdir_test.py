@@ -164,7 +164,7 @@ def test_folder_with_an_unreadable_config_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["summary.json", "params.npz", "checkpoints/00000001.npz"])
 def test_folder_with_results_but_no_config_is_refused(tmp_path, name):
     write(tmp_path, name)
-    assert f"holds {name}, and no config.json" in refused(workdir.job_in, tmp_path)
+    assert f"holds {name}, but no config.json" in refused(workdir.job_in, tmp_path)
 
 
 def test_outcome_is_read_from_the_summary(tmp_path):
