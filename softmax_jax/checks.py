@@ -284,6 +284,8 @@ def check_labels(
     check_integers(labels)
     ignored = None if ignore_index is None else equal(labels, ignore_index)
     remedy = "Correct them, or pass the number that marks absent ones as ignore_index."
+    if ignore_index is not None:
+        remedy = f"Only the ignore_index, {ignore_index}, may lie outside."
     check_range(labels, vocabulary_size, ignored, remedy)
 
 
