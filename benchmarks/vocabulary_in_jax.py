@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from benchmarks import peak_memory
+from examples import bigram
 from softmax_jax import vocabulary
-from softmax_jax.data.bigram import bigrams
 
 _BATCH_SIZE = 512
 
@@ -65,7 +65,7 @@ def _compiled(loss, num_rows, num_words, num_features, gradients):
 def train(name, num_samples, learning_rate, num_steps=None):
     """An epoch of SGD on the bigram task, from W = 0 and the log-uniform law as bias."""
     language = _language()
-    true = vocabulary.Layer(*map(jnp.asarray, (language.features, language.W, language.bias)))
+    true = bigram.Layer(*map(jnp.asarray, language.layer))
     contexts, words = language.train
     num_words = true.W.shape[1]
     loss = vocabulary.objective(name, num_words, num_samples)
@@ -80,7 +80,7 @@ def train(name, num_samples, learning_rate, num_steps=None):
     jax.block_until_ready(params)
     taken = {"seconds": time.perf_counter() - start[0], "cpu": time.process_time() - start[1]}
     divergence = language.frequencies @ np.asarray(
-        _divergence(true, true._replace(W=params[0], bias=params[1]))
+        bigram.kl_divergence(true, true._replace(W=params[0], bias=params[1]))
     )
     return taken | {"divergence": float(divergence), "learning_rate": learning_rate}
 
@@ -93,9 +93,6 @@ def _step(params, key, x, labels, learning_rate, *, loss):
     return jax.tree.map(lambda p, g: p - learning_rate * g, params, jax.grad(of)(params))
 
 
-_divergence = jax.jit(vocabulary.kl_divergence)
-
-
 @functools.cache
 def _language():
-    return bigrams(0, num_train=256_000)
+    return bigram.bigrams(0, num_train=256_000)

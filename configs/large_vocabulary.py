@@ -14,12 +14,13 @@ steps:
 """
 
 from configs import default
+from examples import bigram
 
 
 def get_config():
     """The default config on a bigram language made on the spot, with sampled softmax."""
     config = default.get_config()
-    config.dataset = "bigram"
+    config.dataset = bigram.BIGRAM
     config.loss = "sampled_softmax"
     config.num_samples = 5000
     config.init_scale = 0.0

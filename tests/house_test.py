@@ -22,14 +22,14 @@ FLOORS = (
     ("data",),
     ("calibration", "classifier", "conformal", "decisions"),
     ("sweep",),
-    ("plots", "studies"),
+    ("charts", "plots", "studies"),
     ("job",),
-    ("estimator", "predict", "report"),
+    ("estimator", "predict", "report", "runs"),
     ("__main__",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # The rooms that open files, read the clock or the environment, or print.
-WORLDLY = ("data", "job", "host", "predict", "report", "__main__")
+WORLDLY = ("data", "job", "host", "predict", "report", "runs", "__main__")
 
 
 def module_of(path):

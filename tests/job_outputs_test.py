@@ -5,12 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from sklearn.metrics import precision_recall_fscore_support, recall_score
 
 from softmax_jax import data, sweep
-from softmax_jax.classifier import Classifier, load
-from softmax_jax.data import bigram
+from softmax_jax.classifier import load
 from softmax_jax.job import outputs
 from softmax_jax.job.workdir import Workdir
 from softmax_jax.sweep import inputs
@@ -233,40 +232,3 @@ def test_recall_of_a_class_that_no_resample_held_out_is_none(cancer, bootstrappe
     found = outputs.resampled_costs(result, result.best(), train, held_in, COST)
     assert found["bayes"]["recall"]["malignant"] is None
     assert_array_equal(list(found["bayes"]["recall"]["benign"]), ["mean", "sd", "interval"])
-
-
-# The distance to a generated language.
-
-
-LANGUAGE = "bigram:60"
-
-
-@pytest.fixture(scope="module")
-def words():
-    return data.load(LANGUAGE, val="test")
-
-
-def classifier(W, b):
-    return Classifier(W.astype(np.float32), b.astype(np.float32), 0.0, 1.0, ())
-
-
-def test_distance_of_the_language_to_itself_is_zero(words):
-    true = bigram.language(LANGUAGE)
-    found = bigram.distance(words, classifier(true.W, true.bias))
-    assert found["kl"] == pytest.approx(0, abs=1e-5)
-
-
-def test_distance_of_another_model_matches_the_definition(words):
-    true, rng = bigram.language(LANGUAGE), np.random.default_rng(0)
-    W, b = rng.normal(size=true.W.shape), rng.normal(size=60)
-    found = bigram.distance(words, classifier(W, b))
-    p = softmax(true.features @ true.W.astype(float) + true.bias, axis=1)
-    log_q = log_softmax(true.features @ W + b, axis=1)
-    expected = true.frequencies @ (p * (np.log(p) - log_q)).sum(1)
-    assert found["kl"] == pytest.approx(expected, rel=1e-4)
-    cross_entropy = -(true.frequencies @ (p * log_q).sum(1))
-    assert found["kl"] + found["entropy"] == pytest.approx(cross_entropy, rel=1e-4)
-
-
-def test_distance_of_other_data_is_none(splits):
-    assert bigram.distance(splits, None) is None

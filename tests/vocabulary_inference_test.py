@@ -1,4 +1,4 @@
-"""What a layer with a huge vocabulary predicts: best words, ranks, probabilities, divergence."""
+"""What a layer with a huge vocabulary predicts: best words, ranks, probabilities."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special
 
 from softmax_jax import metrics
-from softmax_jax.vocabulary import Layer, kl_divergence, log_prob, log_prob_and_rank, top_k
+from softmax_jax.vocabulary import log_prob, log_prob_and_rank, top_k
 
 
 def whole_numbers(num_rows=6, num_words=29):
@@ -81,46 +81,3 @@ def test_invalid_k_is_refused(k):
     x, W, _ = whole_numbers()
     with pytest.raises(ValueError, match="k must be a whole number from 1 to 29"):
         top_k(x, W, k)
-
-
-def random_layer(seed, num_features, num_rows=7, num_words=23):
-    rng = np.random.default_rng(seed)
-    shapes = (num_rows, num_features), (num_features, num_words), (num_words,)
-    return Layer(*(rng.normal(size=shape).astype(np.float32) for shape in shapes))
-
-
-def probabilities(layer):
-    return special.softmax(layer.x.astype(float) @ layer.W + layer.bias, axis=1)
-
-
-@pytest.mark.parametrize("row_block", [None, 1, 3, 100])
-def test_divergence_is_the_sum_of_p_log_p_over_q(row_block):
-    true, model = random_layer(0, 3), random_layer(1, 5)
-    expected = special.rel_entr(probabilities(true), probabilities(model)).sum(1)
-    assert_allclose(kl_divergence(true, model, row_block=row_block), expected, rtol=1e-5)
-
-
-def test_divergence_from_the_layer_itself_is_zero():
-    true = random_layer(0, 3)
-    assert_allclose(kl_divergence(true, true._replace(bias=true.bias + 5)), 0, atol=1e-6)
-
-
-def test_divergence_holds_blocks_of_the_logits():
-    x, W = jax.ShapeDtypeStruct((1000, 32), "f4"), jax.ShapeDtypeStruct((32, 100_000), "f4")
-    bias = jax.ShapeDtypeStruct((100_000,), "f4")
-    compiled = jax.jit(kl_divergence).lower(Layer(x, W, bias), Layer(x, W, bias)).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < 1000 * 100_000 * 4 / 5
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        random_layer(1, 3, num_words=22),
-        random_layer(1, 3, num_rows=8),
-        random_layer(1, 3)._replace(bias=2.0),
-    ],
-)
-def test_divergence_of_layers_that_do_not_fit_is_refused(model):
-    with pytest.raises(ValueError, match="must"):
-        kl_divergence(random_layer(0, 3), model)
-    assert jnp.isfinite(kl_divergence(random_layer(0, 3), random_layer(1, 3))).all()

@@ -10,17 +10,20 @@ from typing import Any
 
 from softmax_jax.data.dataset import Dataset, Splits, fingerprint, joined
 from softmax_jax.data.loading import from_arrays, load
+from softmax_jax.data.sources import Source, register
 from softmax_jax.host import DataError, DatasetNotFoundError
 
 __all__ = [
     "DataError",
     "Dataset",
     "DatasetNotFoundError",
+    "Source",
     "Splits",
     "fingerprint",
     "from_arrays",
     "joined",
     "load",
+    "register",
     "show_images",
 ]
 

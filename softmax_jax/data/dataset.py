@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import html
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -154,6 +154,7 @@ class Splits:
       name: the dataset that was used, which may be a fallback.
       label_names: C names, by label.
       val_is_test: whether val and test share examples, which makes the test metrics optimistic.
+      measure: what else the dataset can say of a trained classifier; see `sources.Source`.
     """
 
     train: Dataset
@@ -162,6 +163,7 @@ class Splits:
     name: str
     label_names: tuple[str, ...]
     val_is_test: bool
+    measure: Callable[[Any], dict[str, Any]] | None = None
 
     def __repr__(self) -> str:
         roles = "".join(f"\n  {role}: {dataset!r}" for role, dataset in self._roles().items())

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from softmax_jax import host
-from softmax_jax.data import bigram, npz, sources, tfds, validation
+from softmax_jax.data import npz, sources, tfds, validation
 from softmax_jax.data.dataset import Dataset, Splits
 from softmax_jax.data.sources import Source, data_folders, download
 from softmax_jax.data.validation import check_alike, check_dataset
@@ -85,6 +85,7 @@ def load(
         name=name,
         label_names=datasets["train"].label_names,
         val_is_test=bool(overlap(slices["val"], slices.get("test", []))),
+        measure=source.measure,
     )
 
 
@@ -266,12 +267,12 @@ def _share_memory(one: Dataset, other: Dataset) -> bool:
 def find_source(name: str, data_dir: str | os.PathLike | None) -> Source:
     """Finds a dataset in the first place that has it; its arrays are not yet read.
 
-    The names in `sources.EMBEDDED` come from scikit-learn; 'bigram' and 'bigram:V' are generated; a
-    name that is a path (see `npz.is_path`) is that file or folder. For any other name the folders
-    data_dir, $TFDS_DATA_DIR and ~/tensorflow_datasets are searched, in this order: for a dataset
-    prepared by TFDS, and then for the four IDX files of Fashion-MNIST. If these are nowhere, they
-    are downloaded into `data_dir/fashion_mnist`, or without a data_dir into
-    $XDG_CACHE_HOME/softmax_jax/fashion_mnist.
+    The names in `sources.EMBEDDED` come from scikit-learn, those given to `sources.register` from
+    the function given with them; a name that is a path (see `npz.is_path`) is that file or folder.
+    For any other name the folders data_dir, $TFDS_DATA_DIR and ~/tensorflow_datasets are searched,
+    in this order: for a dataset prepared by TFDS, and then for the four IDX files of Fashion-MNIST.
+    If these are nowhere, they are downloaded into `data_dir/fashion_mnist`, or without a data_dir
+    into $XDG_CACHE_HOME/softmax_jax/fashion_mnist.
 
     Args:
       name: of the dataset.
@@ -283,8 +284,8 @@ def find_source(name: str, data_dir: str | os.PathLike | None) -> Source:
     """
     if name in sources.EMBEDDED:
         return sources.embedded_source(name)
-    if name.partition(":")[0] == bigram.BIGRAM:
-        return bigram.bigram_source(name)
+    if registered := sources.registered_source(name):
+        return registered
     if npz.is_path(name):
         return npz.file_source(name)
     folders = data_folders(data_dir)

@@ -21,7 +21,7 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -40,6 +40,8 @@ class Source(NamedTuple):
       read: reads a split, given its name: images uint8 [N, H, W] or [N, H, W, 3], or features
         [N, ...] of any type; labels int32 [N] (of any type if `label_names` is None); and, where
         there are any, weights [N].
+      measure: what a dataset with a known truth says of a trained `classifier.Classifier`: a
+        dictionary, which summary.json of a job takes in. None: nothing.
     """
 
     name: str
@@ -47,6 +49,36 @@ class Source(NamedTuple):
     scale: float
     shard_lengths: Mapping[str, tuple[int, ...]]
     read: Callable[[str], tuple[Shaped[np.ndarray, "N ..."], ...]]
+    measure: Callable[[Any], dict[str, Any]] | None = None
+
+
+_REGISTERED: dict[str, Callable[[str], Source]] = {}
+
+
+def register(name: str, find: Callable[[str], Source]) -> None:
+    """Makes a dataset of your own known to `load`, and so to `config.dataset`.
+
+    A config of yours imports the module that calls this: configs/large_vocabulary.py does.
+
+    Args:
+      name: of the dataset; `load` finds it by this name, and by 'name:options'.
+      find: makes the `Source` from the full name, options included.
+
+    Raises:
+      ValueError: the name belongs to a dataset that this package knows, or is a path.
+    """
+    if name in (*EMBEDDED, FASHION_MNIST) or not name.isidentifier():
+        raise ValueError(
+            f"A dataset cannot be registered as {name!r}: choose a word that is not one of "
+            f"{', '.join([*EMBEDDED, FASHION_MNIST])}."
+        )
+    _REGISTERED[name] = find
+
+
+def registered_source(name: str) -> Source | None:
+    """The source that was registered under the name, or None."""
+    find = _REGISTERED.get(name.partition(":")[0])
+    return None if find is None else find(name)
 
 
 class CacheEntry(NamedTuple):

@@ -314,13 +314,10 @@ def say_result(
 
 
 def say_more(config: ConfigDict, more: dict[str, Any]) -> None:
-    """Prints the metrics by class, the costs, and the distance to a generated language."""
+    """Prints the metrics by class and the costs."""
     if config.cost_matrix:
         for line in decision_lines(more["decisions"]):
             console.say(line)
-    if more["language"]:
-        kl, entropy = more["language"]["kl"], more["language"]["entropy"]
-        console.say(f"KL(language ‖ model) = {kl:.4f} nats; the language has {entropy:.4f}")
 
 
 def _swept(result, selected):

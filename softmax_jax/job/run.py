@@ -15,7 +15,6 @@ from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
 from softmax_jax import data, host, losses, model, sweep
-from softmax_jax.data import bigram
 from softmax_jax.data.dataset import Dataset, Splits
 from softmax_jax.host import DIVERGED, DONE, LOST, USAGE, WORKDIR, JobError
 from softmax_jax.hyperparameters import TRACED
@@ -408,8 +407,11 @@ def refit_winner(config: ConfigDict, splits: Splits, result: Result, chosen: Sel
 
 
 def _judged(config, splits, result, chosen, selected):
-    """What summary.json holds beyond loss and accuracy: classes, costs, the language."""
-    more = {"language": bigram.distance(splits, selected.classifier), "decisions": None}
+    """What summary.json holds beyond loss and accuracy: classes, costs, what the dataset knows."""
+    measured = splits.measure(selected.classifier) if splits.measure else {}
+    for name, value in measured.items():
+        console.say(f"{name}: {value}")
+    more = {"decisions": None} | measured
     if len(splits.label_names) <= _MOST_CLASSES:
         counts = resamples(config, splits.train)
         more["decisions"] = outputs.decision_fields(

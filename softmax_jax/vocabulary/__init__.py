@@ -9,13 +9,7 @@ from softmax_jax.vocabulary.exact import (
     over_vocabulary,
     sharded_linear_cross_entropy,
 )
-from softmax_jax.vocabulary.inference import (
-    Layer,
-    kl_divergence,
-    log_prob,
-    log_prob_and_rank,
-    top_k,
-)
+from softmax_jax.vocabulary.inference import log_prob, log_prob_and_rank, top_k
 from softmax_jax.vocabulary.sampled import (
     EXACT,
     OBJECTIVES,
@@ -32,11 +26,9 @@ from softmax_jax.vocabulary.sampled import (
 __all__ = [
     "EXACT",
     "OBJECTIVES",
-    "Layer",
     "Proposal",
     "check_labels",
     "criterion",
-    "kl_divergence",
     "linear_cross_entropy",
     "log_prob",
     "log_prob_and_rank",

@@ -1,19 +1,29 @@
-"""A synthetic bigram language: the next word after one of a few contexts, of a huge vocabulary."""
+"""A language made on the spot: the next word after one of a few contexts, of a huge vocabulary.
+
+    from examples import bigram
+    splits = data.load("bigram:1000")
+
+Importing this module registers the dataset 'bigram', of 100,000 words, and 'bigram:V', of V words.
+configs/large_vocabulary.py trains on it. Since the language is known, so is the distance of a model
+from it, which summary.json of a job holds.
+"""
 
 import dataclasses
 import functools
-from typing import Any
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int, Int32
 from scipy import special
 
-from softmax_jax.data.dataset import Dataset, Splits
-from softmax_jax.data.sources import Source
-from softmax_jax.host import DataError
+from softmax_jax import data, host
+from softmax_jax.data import DataError, Dataset, Source, Splits
 
 BIGRAM = "bigram"
+_NUM_FEATURES = 32
 _CONTEXTS_AT_ONCE = 50  # of which next words are drawn: 40 MB of probabilities for V = 100,000
+_ROWS_AT_ONCE = 20  # of which the divergence is computed: 8 MB of logits for V = 100,000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,16 +40,21 @@ class Bigrams:
       train, val: pairs (contexts, words), int32 [N] each: a context, and the word that follows it.
     """
 
-    features: Float32[np.ndarray, "K D"]
-    frequencies: Float64[np.ndarray, " K"]
-    W: Float32[np.ndarray, "D V"]
-    bias: Float32[np.ndarray, " V"]
-    train: tuple[Int32[np.ndarray, " N"], Int32[np.ndarray, " N"]]
-    val: tuple[Int32[np.ndarray, " M"], Int32[np.ndarray, " M"]]
+    features: np.ndarray
+    frequencies: np.ndarray
+    W: np.ndarray
+    bias: np.ndarray
+    train: tuple[np.ndarray, np.ndarray]
+    val: tuple[np.ndarray, np.ndarray]
 
-    def log_probabilities(self, contexts: Int[np.ndarray, " N"]) -> Float64[np.ndarray, "N V"]:
+    def log_probabilities(self, contexts):
         """log p(word | context) of all V words after each of the contexts: float64 [N, V]."""
         return _log_probabilities(self.features[contexts], self.W, self.bias)
+
+    @property
+    def layer(self) -> "Layer":
+        """The true layer on the vectors of all contexts."""
+        return Layer(self.features, self.W, self.bias)
 
     def entropy(self) -> float:
         """The smallest mean cross-entropy that a model can reach, in nats per word."""
@@ -64,7 +79,7 @@ def bigrams(
     *,
     vocabulary_size: int = 100_000,
     num_contexts: int = 1000,
-    num_features: int = 32,
+    num_features: int = _NUM_FEATURES,
     num_train: int = 200_000,
     num_val: int = 10_000,
     strength: float = 2.0,
@@ -105,14 +120,7 @@ def bigrams(
     return Bigrams(features, frequencies, W, bias, *parts)
 
 
-def _draw(
-    rng: np.random.Generator,
-    number: int,
-    features: Float32[np.ndarray, "K D"],
-    W: Float32[np.ndarray, "D V"],
-    bias: Float32[np.ndarray, " V"],
-    frequencies: Float64[np.ndarray, " K"],
-) -> tuple[Int32[np.ndarray, " N"], Int32[np.ndarray, " N"]]:
+def _draw(rng, number, features, W, bias, frequencies):
     contexts = rng.choice(len(features), number, p=frequencies).astype(np.int32)
     points = rng.random(number)
     words = np.empty(number, np.int32)
@@ -126,13 +134,11 @@ def _draw(
     return contexts, words
 
 
-def _blocks(contexts: Int[np.ndarray, " K"]) -> list[np.ndarray]:
+def _blocks(contexts):
     return np.array_split(contexts, -(-len(contexts) // _CONTEXTS_AT_ONCE))
 
 
-def _log_probabilities(
-    features: Float[np.ndarray, "N D"], W: Float[np.ndarray, "D V"], bias: Float[np.ndarray, " V"]
-) -> Float64[np.ndarray, "N V"]:
+def _log_probabilities(features, W, bias):
     # The product is in float32, as in a model; the sums over V are in float64.
     return special.log_softmax((features @ W + bias).astype(float), axis=1)
 
@@ -142,49 +148,75 @@ def language(name: str) -> Bigrams:
     """The language called 'bigram', of 100,000 words, or 'bigram:V', of V words.
 
     Raises:
-      DataError: V is not a number of at least 2.
+      DataError: V is not a number of at least 2, or the language does not fit into memory.
     """
     _, _, size = name.partition(":")
     if size and not (size.isdecimal() and int(size) >= 2):
         raise DataError(f"{name!r} must be 'bigram' or 'bigram:V', with V words from 2.")
     words = int(size or 100_000)
+    # The float64 draws of W, W itself in float32, and the probabilities of a block of contexts.
+    needed = words * (12 * _NUM_FEATURES + 16 * _CONTEXTS_AT_ONCE)
+    host.require_memory(needed, f"the language {name!r}", "Ask for fewer words.")
     return bigrams(vocabulary_size=words, num_contexts=min(1000, words))
 
 
-def bigram_source(name: str) -> Source:
+def source(name: str) -> Source:
     """Examples of a `language`: the splits `train` (200,000) and `test` (10,000)."""
     spoken = language(name)
     parts = {"train": spoken.train, "test": spoken.val}
     names = tuple(map(str, range(len(spoken.bias))))
     lengths = {split: (len(words),) for split, (_, words) in parts.items()}
 
-    def read(split: str) -> tuple[Float32[np.ndarray, "N D"], Int32[np.ndarray, " N"]]:
+    def read(split):
         contexts, words = parts[split]
         return spoken.features[contexts], words
 
-    return Source(name, names, 1.0, lengths, read)
+    return Source(name, names, 1.0, lengths, read, functools.partial(distance, spoken))
 
 
-def distance(splits: Splits, classifier: Any) -> dict[str, float] | None:
-    """How far a model is from the language that it was trained on.
-
-    Args:
-      splits: of any dataset.
-      classifier: a `softmax_jax.classifier.Classifier` trained on them.
+def distance(true: Bigrams, classifier) -> dict[str, dict[str, float]]:
+    """How far a `softmax_jax.classifier.Classifier` is from the language that it was trained on.
 
     Returns:
-      The Kullback-Leibler divergence 'kl' of the model from the language, and the 'entropy' of the
-      language, both in nats per word, averaged over the contexts: their sum is the expected
-      cross-entropy on new text. None if the dataset is not a language.
+      Under 'language', the Kullback-Leibler divergence 'kl' of the model from the language, and the
+      'entropy' of the language, both in nats per word, averaged over the contexts: their sum is the
+      expected cross-entropy on new text.
     """
-    if splits.name.partition(":")[0] != BIGRAM:
-        return None
-    from softmax_jax import vocabulary  # JAX, which reading data does without
-
-    true = language(splits.name)
     x = ((true.features - classifier.mean) / classifier.scale).astype(np.float32)
-    each = vocabulary.kl_divergence(
-        vocabulary.Layer(true.features, true.W, true.bias),
-        vocabulary.Layer(x, classifier.W, classifier.b),
-    )
-    return {"kl": float(true.frequencies @ np.asarray(each)), "entropy": true.entropy()}
+    each = kl_divergence(true.layer, Layer(x, classifier.W, classifier.b))
+    kl = float(true.frequencies @ np.asarray(each))
+    return {"language": {"kl": kl, "entropy": true.entropy()}}
+
+
+class Layer(NamedTuple):
+    """A linear layer and its inputs: logits = xW + b, with x [N, D], W [D, V], bias [V]."""
+
+    x: np.ndarray
+    W: np.ndarray
+    bias: np.ndarray
+
+
+@jax.jit
+def kl_divergence(true: Layer, model: Layer):
+    """KL(p ‖ q) = Σ p (log p - log q) of each row, in nats: [N].
+
+    p is the softmax of the true layer and q that of the model's; their D may differ. The logits of
+    a few rows exist at a time.
+
+    >>> one = Layer(jnp.ones((1, 1)), jnp.array([[50.0, 0.0]]), jnp.zeros(2))
+    >>> coin = Layer(jnp.ones((1, 1)), jnp.zeros((1, 2)), jnp.zeros(2))
+    >>> print(kl_divergence(one, coin) / jnp.log(2))  # a bit
+    [1.]
+    """
+
+    def of_row(x):
+        log_p, log_q = (
+            jax.nn.log_softmax(row @ layer.W + layer.bias)
+            for row, layer in zip(x, (true, model), strict=True)
+        )
+        return (jnp.exp(log_p) * (log_p - log_q)).sum()
+
+    return jax.lax.map(of_row, (true.x, model.x), batch_size=_ROWS_AT_ONCE)
+
+
+data.register(BIGRAM, source)
