@@ -3,9 +3,12 @@
 import doctest
 import importlib
 import importlib.util
+import os
 import pkgutil
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +113,41 @@ def test_the_readme_examples_run(capsys, monkeypatch, tmp_path):
     assert names["result"].refit.refit
     assert names["result"].test(names["splits"].test)["accuracy"] > 0.85
     assert "accuracy_interval" in capsys.readouterr().out
+
+
+def test_the_source_of_contributing_is_loaded(capsys, monkeypatch):
+    monkeypatch.setattr("softmax_jax.data.sources._REGISTERED", {})
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(example, "CONTRIBUTING.md", "exec"), {})
+    assert "two_clouds" in capsys.readouterr().out
+
+
+def test_the_diff_of_contributing_adds_a_hyperparameter(tmp_path):
+    """In Python and in the config; at 0 it changes nothing, and the larger it is, the smaller is W."""
+    shutil.copytree(ROOT / "softmax_jax", tmp_path / "softmax_jax")
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    (diff,) = re.findall(r"```diff\n(.*?)```", text, re.DOTALL)
+    subprocess.run(["git", "apply"], input=diff, text=True, cwd=tmp_path, check=True)
+    program = """
+import numpy as np
+from softmax_jax import data, hyperparameters, sweep
+splits = data.load("digits", "train[:500]", "train[500:]")
+options = {"num_epochs": 5, "batch_size": 50}
+grid = sweep.grid(l1=(0.0, 0.001, 0.01))
+W = [sweep.fit(splits.train, splits.val, grid, **options).classifier(i).W for i in range(3)]
+plain = sweep.fit(splits.train, splits.val, sweep.grid(), **options).classifier(0).W
+assert np.allclose(W[0], plain, atol=1e-6)
+norms = [abs(w).sum() for w in W]
+assert norms[0] > 1.05 * norms[1] > 1.1 * norms[2], norms
+assert hyperparameters.config_defaults()["l1"] == 0
+"""
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_scripts_of_the_batch_jobs_parse():
