@@ -124,7 +124,7 @@ def test_the_source_of_contributing_is_loaded(capsys, monkeypatch):
 
 
 def test_the_diff_of_contributing_adds_a_hyperparameter(tmp_path):
-    """In Python and in the config; at 0 it changes nothing, and the larger it is, the smaller is W."""
+    """At 0 it changes nothing; the larger it is, the smaller is W; and the config has it."""
     shutil.copytree(ROOT / "softmax_jax", tmp_path / "softmax_jax")
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     (diff,) = re.findall(r"```diff\n(.*?)```", text, re.DOTALL)
