@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 from numpy.testing import assert_allclose, assert_array_equal
 
-from softmax_jax import checks
 from softmax_jax.vocabulary import check_labels, exact, linear_cross_entropy
 
 pytestmark = pytest.mark.numerical
@@ -338,18 +337,3 @@ def test_labels_are_checked_where_they_are_known():
     with pytest.raises(ValueError, match=r"\[5\]"):
         jax.jit(lambda labels: check_labels(labels, 5, 10))(labels)
     assert jax.jit(lambda labels: labels + (check_labels(labels, 4, 2) is None))(labels)[0] == 4
-
-
-@pytest.mark.parametrize("value", [0, -1, 1.5, True, "2", None, np.float32(2)])
-def test_counts_are_whole_and_positive(value):
-    with pytest.raises(ValueError, match="^k must be a whole number"):
-        checks.check_count("k", value)
-    assert checks.check_count("k", np.int64(3), 3) is None
-
-
-@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan"), float("inf"), "0.5", None])
-def test_numbers_lie_in_their_range(value):
-    with pytest.raises(ValueError, match="^share must be a finite number of at least 0 and below"):
-        checks.check_number("share", value, 0, 1)
-    assert checks.check_number("share", np.float32(0.5), 0, 1) is None
-    assert checks.check_number("share", 0, 0, 1) is None
