@@ -365,7 +365,7 @@ def test_checkpoint_of_another_program_is_exit_3(job, tmp_path):
     made, _ = checkpoint.restore(tmp_path / "checkpoints", workdir.digest(JOB))
     made.arrays["pending/0/states/other"] = made.arrays.pop("pending/0/states/step")
     checkpoint.save(tmp_path / "checkpoints", made, 1)
-    with pytest.raises(JobError, match="states/step is missing; states/other is not part of it") as error:
+    with pytest.raises(JobError, match="step is missing; states/other is not part of it") as error:
         job()
     assert error.value.exit_code == WORKDIR
 
