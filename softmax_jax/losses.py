@@ -284,7 +284,7 @@ def _check_form(scores, labels, axis, soft):
             return
         if labels.shape == rows:
             checks.check_integers(labels)
-        if not soft and labels.shape == scores.shape:
+        if labels.shape == scores.shape:
             raise ValueError(
                 f"labels must be integers {list(rows)}; {found}. "
                 "Of soft labels use cross_entropy_by_definition, or cross_entropy of the logits."
