@@ -257,7 +257,7 @@ def test_folds_end_in_a_refit_of_the_winner(config, splits):
     [
         ({"batch_size": 2000}, "batch_size must be from 1 to the 1437"),
         ({"class_weight": (1.0, 2.0)}, "class_weight needs 10"),
-        ({"folds": 500}, "folds must be from 2 to the"),
+        ({"folds": 500}, "folds must be a whole number from 2 to the"),
     ],
 )
 def test_config_that_does_not_fit_the_data_is_a_job_error(config, splits, fields, text):

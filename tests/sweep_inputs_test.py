@@ -62,8 +62,10 @@ def test_groups_stay_together():
 @pytest.mark.parametrize(
     "folds, message",
     [
-        (1, "folds must be from 2 to the 4 examples of the rarest class; it got 1"),
-        (5, "folds must be from 2 to the 4 examples of the rarest class; it got 5"),
+        (1, "folds must be a whole number from 2 to the 4 examples of the rarest class; it is 1"),
+        (5, "folds must be a whole number from 2 to the 4 examples of the rarest class; it is 5"),
+        (2.7, "folds must be a whole number"),
+        (True, "folds must be a whole number"),
         (np.zeros(14, int), "at least two folds"),
         (np.arange(13), "14 integers"),
         (np.linspace(0, 1, 14), "14 integers"),

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import kstest
 
 from softmax_jax import sweep
-from softmax_jax.hyperparameters import Hyperparameters
+from softmax_jax.hyperparameters import TRACED, Hyperparameters
 from softmax_jax.sweep.settings import as_arrays, in_use, trial_table
 from tests.sweep_fixtures import DIGITS
 
@@ -42,8 +42,8 @@ def test_grid_keeps_the_defaults_of_axes_that_are_not_named():
         ({"learning_rate": (0.1, -0.1)}, "learning_rate must be .* it is -0.1"),
         ({"learning_rate": float("nan")}, "learning_rate must be a finite .* it is nan"),
         ({"learning_rate": 1e39}, "learning_rate must be a finite .* it is inf"),
-        ({"learning_rate": "abc"}, "learning_rate must be a number .* it is 'abc'"),
-        ({"learning_rate": (0.1, "")}, "learning_rate must be a number"),
+        ({"learning_rate": "abc"}, "learning_rate must be a real number .* it is 'abc'"),
+        ({"learning_rate": (0.1, "")}, "learning_rate must be a real number"),
         ({"learning_rate": (0.1, 0.3, 0.1)}, "learning_rate has a value twice"),
         ({"learning_rate": (0.1, 0.1 + 1e-12)}, "learning_rate has a value twice"),  # in float32
         ({"momentum": 1.0}, "momentum must be a finite number from 0 to below 1; it is 1"),
@@ -216,3 +216,10 @@ def test_grid_of_a_billion_is_refused_before_it_is_made():
     axis = tuple(np.linspace(0.001, 0.9, 178).tolist())
     with pytest.raises(ValueError, match=r"A table of 1,003,875,856 trials needs .* GiB"):
         sweep.grid(learning_rate=axis, momentum=axis, l2=axis, init_scale=axis)
+
+
+@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("value", [1j, True, "a", [0.5, 1j], {}])
+def test_what_is_no_real_number_is_refused_on_every_axis(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a real number or several"):
+        sweep.grid(**{name: value})

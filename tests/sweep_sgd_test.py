@@ -419,6 +419,8 @@ def test_all_problems_are_in_one_message_before_anything_is_compiled(compilation
         ({"seeds": (-1,)}, "seeds must be"),
         ({"objective": sweep.Objective(class_weight="even")}, "'balanced'"),
         ({"settings": Hyperparameters(learning_rate=-1.0)}, "learning_rate must be"),
+        ({"solver": sweep.SGD(num_samples=5)}, "num_samples is for the losses sampled_softmax"),
+        ({"num_epochs": True}, "num_epochs must be a whole number"),
         ({"solver": sweep.SGD("linear")}, "schedule must be one of .*; it is 'linear'"),
         ({"solver": COSINE}, "decays to final_rate, which is 1 throughout"),
         ({"settings": Hyperparameters(final_rate=0.1)}, "final_rate below 1 needs a schedule"),

@@ -310,7 +310,8 @@ def say_result(
     for hint in selected.hints:
         console.warn(hint)
     if selected.metrics.get("val_loss", 0) > math.log(len(splits.label_names)):
-        console.warn("The validation loss is above that of guessing: try a smaller learning rate.")
+        remedy = "a larger l2" if config.solver == "lbfgs" else "a smaller learning rate"
+        console.warn(f"The validation loss is above that of guessing: try {remedy}.")
 
 
 def say_more(config: ConfigDict, more: dict[str, Any]) -> None:

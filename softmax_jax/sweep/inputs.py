@@ -105,7 +105,7 @@ def fold_counts(
     """
     labels = np.asarray(labels)
     if np.ndim(folds) == 0:
-        member = _assign_folds(labels, int(np.asarray(folds)), stratified, seed)
+        member = _assign_folds(labels, np.asarray(folds).item(), stratified, seed)
     else:
         member = _given_folds(folds, len(labels))
     mesh.check_counts(len(labels), int(member.max()) + 1)
@@ -188,9 +188,11 @@ def _class_weights(labels, num_classes, class_weight):
 def _assign_folds(labels, folds, stratified, seed):
     """The fold of each example: shuffled, then assigned in turn (class by class)."""
     smallest = np.bincount(labels)[np.unique(labels)].min() if stratified else len(labels)
-    if folds < 2 or folds > smallest:
+    if type(folds) is not int or not 2 <= folds <= smallest:
         scarce = "examples of the rarest class" if stratified else "examples"
-        raise ValueError(f"folds must be from 2 to the {smallest} {scarce}; it got {folds}.")
+        raise ValueError(
+            f"folds must be a whole number from 2 to the {smallest} {scarce}; it is {folds}."
+        )
     order = np.random.default_rng(seed).permutation(len(labels))
     if stratified:
         order = order[np.argsort(labels[order], kind="stable")]

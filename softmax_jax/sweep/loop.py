@@ -292,6 +292,7 @@ def _check_solver(solver, settings, seeds, objective, validated):
         raise ValueError(f"schedule must be one of {train.SCHEDULES}; it is {solver.schedule!r}.")
     used = [name for name in OFF if getattr(in_use(settings), name) is not None]
     decays = solver.schedule != "constant"
+    sampled = [name for name in vocabulary.OBJECTIVES if name != vocabulary.EXACT]
     wrong = {
         "a final_rate below 1 needs a schedule, 'cosine' or 'exponential'": (
             "final_rate" in used and not decays
@@ -303,6 +304,9 @@ def _check_solver(solver, settings, seeds, objective, validated):
         ),
         "patience needs a validation metric: give val, or resamples": (
             "patience" in used and not validated
+        ),
+        f"num_samples is for the losses {', '.join(sampled)}: set it to 0": (
+            np.any(solver.num_samples) and objective.loss not in sampled
         ),
     }
     _raise(wrong)
@@ -340,7 +344,7 @@ def _varies(column):
 
 
 def _whole(value, low, high=2**63):
-    return isinstance(value, int) and low <= value <= high
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _are_seeds(seeds):

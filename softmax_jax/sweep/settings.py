@@ -134,9 +134,12 @@ def _axis(name, value):
 def _numbers(name, value):
     try:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is reported so
-            return np.atleast_1d(np.asarray(value).astype(np.float32))
+            values = np.atleast_1d(np.asarray(value))
+            if values.dtype.kind in "bc":
+                raise TypeError
+            return values.astype(np.float32)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a number or numbers; it is {value!r}.") from None
+        raise ValueError(f"{name} must be a real number or several; it is {value!r}.") from None
 
 
 def _check_range(name, values):
