@@ -95,7 +95,8 @@ def test_devices_exchange_sums_over_examples_and_nothing_else(sweeps, mesh):
 def test_batch_axis_divides_the_examples_of_the_optimum(sweeps):
     for what in ("arguments", "temporary"):
         one, eight = (
-            sweeps[mesh][1]["optimum"]["programs"]["start"][what] for mesh in ("one", "1,-1")
+            sweeps[mesh][1]["optimum"]["programs"]["start_divided"][what]
+            for mesh in ("one", "1,-1")
         )
         assert eight < one / 2
 
