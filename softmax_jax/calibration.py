@@ -29,7 +29,7 @@ class Reliability(NamedTuple):
     """A reliability diagram, K bins: how many examples each has, and there the means of what was
     predicted and of what happened (0 in an empty bin). All [K]; the counts are integers."""
 
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
     predicted: np.ndarray
     observed: np.ndarray
 
@@ -37,7 +37,7 @@ class Reliability(NamedTuple):
 class _Bins(NamedTuple):
     """[K] each: examples, those of them where it happened, and Σ (predicted - happened)."""
 
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
     happened: np.ndarray
     excess: np.ndarray
 
@@ -57,7 +57,8 @@ def reliability(predicted, happened, num_bins=15, binning="width") -> Reliabilit
       ValueError: another shape, no example, a probability outside 0..1, `happened` other than 0
         and 1, a number of bins below 1, or an unknown binning.
     """
-    bins = _bins(*_checked(predicted, happened, num_bins, binning), num_bins, binning)
+    predicted, happened = _checked(predicted, happened, num_bins, binning)
+    bins = _bins(predicted, happened, num_bins, binning)
     filled = checks.namespace(bins.count).maximum(bins.count, 1)
     # From the sum of the differences, as in the error: predicted = observed where that is zero.
     return Reliability(bins.count, (bins.happened + bins.excess) / filled, bins.happened / filled)
@@ -72,7 +73,8 @@ def calibration_error(predicted, happened, num_bins=15, binning="width"):
     Raises:
       ValueError: as `reliability`.
     """
-    return _error(*_checked(predicted, happened, num_bins, binning), num_bins, binning)
+    predicted, happened = _checked(predicted, happened, num_bins, binning)
+    return _error(predicted, happened, num_bins, binning)
 
 
 def expected_calibration_error(probabilities, labels, num_bins=15, binning="width", classes=None):

@@ -53,7 +53,12 @@ def named_keywords(name: str) -> Callable[[Callable], Callable]:
     return decorate
 
 
-def as_arrays(*arrays: Any) -> list[Array | None]:
+def as_arrays(*arrays: Any) -> list[Array]:
+    """The same as JAX arrays."""
+    return [jnp.asarray(array) for array in arrays]
+
+
+def as_optional_arrays(*arrays: Any) -> list[Array | None]:
     """The same as JAX arrays; None stays None."""
     return [None if array is None else jnp.asarray(array) for array in arrays]
 

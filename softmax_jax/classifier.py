@@ -30,8 +30,8 @@ class Classifier(NamedTuple):
 
     W: Float[np.ndarray, "D C"]
     b: Float[np.ndarray, " C"]
-    mean: Float[np.ndarray, "*D"]
-    scale: Float[np.ndarray, "*D"]
+    mean: float | int | Float[np.ndarray, "*D"]
+    scale: float | int | Float[np.ndarray, "*D"]
     label_names: tuple[str, ...]
 
     def logits(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:

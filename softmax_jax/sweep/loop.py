@@ -260,10 +260,7 @@ def _check(train, num_epochs, sizes, seeds, resamples, solver, devices):
     """Raises one ValueError that names every option that is out of range."""
     num_examples = len(train.y)
     if isinstance(solver, LBFGS) and train.shard_size is not None:
-        raise ValueError(
-            "LBFGS needs all training examples in memory, and they are read by shards: use SGD, "
-            "fewer examples, or features of a smaller type."
-        )
+        raise ValueError(full_batch.BY_SHARDS)
     wrong = {
         f"num_epochs must be a whole number from 1; it is {num_epochs}": not _whole(num_epochs, 1),
         f"batch_size must be from 1 to the {num_examples} training examples; it is {sizes}": (
