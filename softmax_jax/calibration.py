@@ -156,7 +156,7 @@ def temperature(logits, labels, classes=None):
         raise ValueError(
             f"logits must be [N, C], with at least one example; they are {checks.shape_of(logits)}."
         )
-    labels = checks.as_labels(labels, *logits.shape, classes)
+    labels = checks.as_labels(labels, len(logits), logits.shape[1], classes)
     if checks.known(logits, labels):
         _check_logits(np.asarray(logits), np.asarray(labels))
     logits = jnp.asarray(logits)
@@ -210,7 +210,7 @@ def _examples(probabilities, labels, classes):
     p = checks.as_probabilities(probabilities, ndim=2)
     if not len(p):
         raise ValueError("probabilities must have at least one row, of an example; they have none.")
-    return p, checks.as_labels(labels, *p.shape, classes)
+    return p, checks.as_labels(labels, len(p), p.shape[1], classes)
 
 
 def _checked(predicted, happened, num_bins, binning):

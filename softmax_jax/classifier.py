@@ -136,8 +136,8 @@ def _check_headers(path, headers):
     if len(W.shape) != 2 or 0 in W.shape:
         raise DataError(f"{path} is damaged: W has shape {W.shape}, and [D, C] is needed.")
     D, C = W.shape
-    fitting = {"W": [(D, C)], "b": [(C,)], "mean": [(), (D,)], "scale": [(), (D,)]}
-    fitting["label_names"] = [(C,)]
+    moment: list[tuple[int, ...]] = [(), (D,)]
+    fitting = {"W": [W.shape], "b": [(C,)], "mean": moment, "scale": moment, "label_names": [(C,)]}
     for name, header in headers.items():
         kind = "U" if name == "label_names" else "f"
         if header.shape not in fitting[name] or header.dtype.kind != kind:

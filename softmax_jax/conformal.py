@@ -44,7 +44,7 @@ def threshold(probabilities, labels, alpha, classes=None):
     remedy = "Of sets that hold the label with probability 0.9, alpha is 0.1."
     checks.check_number("alpha", alpha, 0, 1, ends=(False, False), remedy=remedy)
     p = checks.as_probabilities(probabilities, ndim=2)
-    labels = checks.as_labels(labels, *p.shape, classes)
+    labels = checks.as_labels(labels, len(p), p.shape[1], classes)
     n = len(p)
     # n + 1 - k: 0.53 of 100 is 53, though in floating point the product may be a little less.
     beyond = decisions.times_share(n + 1, alpha)

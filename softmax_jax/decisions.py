@@ -163,7 +163,7 @@ def sensitivity_threshold(probabilities, labels, positive, sensitivity, classes=
     remedy = "Of 9 in 10 that are to be found, it is 0.9."
     checks.check_number("sensitivity", sensitivity, 0, 1, ends=(False, True), remedy=remedy)
     p = checks.as_probabilities(probabilities, ndim=2)
-    labels = checks.as_labels(labels, *p.shape, classes)
+    labels = checks.as_labels(labels, len(p), p.shape[1], classes)
     if classes is not None:
         positive = int(checks.as_labels(np.asarray([positive]), 1, p.shape[1], classes)[0])
     _check_class(positive, p.shape[1])
@@ -238,10 +238,10 @@ def times_share(count, share):
         eps = float(jnp.finfo(checks.as_floats("share", share).dtype).eps)
         decimals = [float(str(one)) for one in np.asarray(share).ravel()]
         product = np.asarray(count) * np.reshape(decimals, share.shape)
-        xp = np
     else:
-        product, xp = count * share, jnp
+        product = count * share
         eps = jnp.finfo(product.dtype).eps
+    xp = checks.namespace(product)
     whole = xp.round(product)
     near = abs(product - whole) <= xp.minimum(4 * eps * product, _MOST_ROUNDING)
     return xp.where(near, whole, product)

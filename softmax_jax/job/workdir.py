@@ -79,7 +79,7 @@ def _json_fields(value, name=""):
     """{path: JSON text} of every value in it that is not a dictionary."""
     if not isinstance(value, dict):
         return {name: _json_text(value)}
-    fields = {}
+    fields: dict[str, str] = {}
     for key, item in value.items():
         fields |= _json_fields(item, f"{name}.{key}" if name else key)
     return fields
