@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from softmax_jax import checks, losses
 
@@ -42,7 +43,9 @@ class _Bins(NamedTuple):
     excess: np.ndarray
 
 
-def reliability(predicted, happened, num_bins=15, binning="width") -> Reliability:
+def reliability(
+    predicted: checks.Given, happened: checks.Given, num_bins: int = 15, binning: str = "width"
+) -> Reliability:
     """What was predicted against what happened: probabilities [N], 0 or 1 [N] -> `Reliability`.
 
     For the confidence: `predicted` is the largest probability, and `happened` whether argmax is
@@ -64,7 +67,9 @@ def reliability(predicted, happened, num_bins=15, binning="width") -> Reliabilit
     return Reliability(bins.count, (bins.happened + bins.excess) / filled, bins.happened / filled)
 
 
-def calibration_error(predicted, happened, num_bins=15, binning="width"):
+def calibration_error(
+    predicted: checks.Given, happened: checks.Given, num_bins: int = 15, binning: str = "width"
+) -> checks.Values:
     """Σ_k n_k / N · |observed_k - predicted_k|, over the bins of `reliability`: a number.
 
     >>> calibration_error([0.75] * 4, [1, 1, 1, 0]).item()
@@ -77,7 +82,13 @@ def calibration_error(predicted, happened, num_bins=15, binning="width"):
     return _error(predicted, happened, num_bins, binning)
 
 
-def expected_calibration_error(probabilities, labels, num_bins=15, binning="width", classes=None):
+def expected_calibration_error(
+    probabilities: checks.Given,
+    labels: checks.Given,
+    num_bins: int = 15,
+    binning: str = "width",
+    classes: checks.Given | None = None,
+) -> checks.Values:
     """The expected calibration error (ECE) of the most probable class: [N, C], [N] -> a number.
 
     With few examples in a bin it is above zero for a calibrated model, too: compare models by it
@@ -91,7 +102,13 @@ def expected_calibration_error(probabilities, labels, num_bins=15, binning="widt
     return calibration_error(p.max(-1), right, num_bins, binning)
 
 
-def classwise_calibration_error(probabilities, labels, num_bins=15, binning="width", classes=None):
+def classwise_calibration_error(
+    probabilities: checks.Given,
+    labels: checks.Given,
+    num_bins: int = 15,
+    binning: str = "width",
+    classes: checks.Given | None = None,
+) -> checks.Values:
     """The mean over the classes c of the calibration error of p(c): [N, C], [N] -> a number.
 
     It sees what the confidence hides: probabilities wrong for one class, or below the largest.
@@ -107,7 +124,9 @@ def classwise_calibration_error(probabilities, labels, num_bins=15, binning="wid
     return checks.namespace(*errors).stack(errors).mean()
 
 
-def brier_score(probabilities, labels, classes=None):
+def brier_score(
+    probabilities: checks.Given, labels: checks.Given, classes: checks.Given | None = None
+) -> checks.Values:
     """Σ_c (p(c) - [c = label])², mean over the examples: [N, C], [N] -> a number in 0..2.
 
     For two classes it is twice the mean of (p(1) - label)², which is also called so.
@@ -128,7 +147,9 @@ def brier_score(probabilities, labels, classes=None):
     return jnp.where(inside, jnp.square(p - happened).sum(1), jnp.nan).mean()
 
 
-def temperature(logits, labels, classes=None):
+def temperature(
+    logits: checks.Given, labels: checks.Given, classes: checks.Given | None = None
+) -> Float[Array, ""]:
     """The T > 0 for which softmax(logits / T) has the least cross-entropy: [N, C], [N] -> number.
 
     Fit it on examples that the model was not trained on. The order of the classes, and so the
@@ -163,7 +184,7 @@ def temperature(logits, labels, classes=None):
     return _temperature(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), labels)
 
 
-def unweighted(probabilities, class_weight):
+def unweighted(probabilities: checks.Given, class_weight: checks.Given) -> checks.Values:
     """What a model trained with class weights says of data as they are: p ∝ p' / v.
 
     A model whose loss weighs the examples of class c by v(c) learns the probabilities of data in

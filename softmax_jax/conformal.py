@@ -18,11 +18,17 @@ and Bates, "A gentle introduction to conformal prediction" (2021).
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike
 
 from softmax_jax import checks, decisions
 
 
-def threshold(probabilities, labels, alpha, classes=None):
+def threshold(
+    probabilities: checks.Given,
+    labels: checks.Given,
+    alpha: ArrayLike,
+    classes: checks.Given | None = None,
+) -> checks.Values:
     """The least probability of a class in the sets: [n, C], [n] and 0 < alpha < 1 -> a number.
 
     The k-th smallest score of the n labels, k = ceil((n + 1)(1 - alpha)) (their quantile k / n), is
@@ -59,7 +65,7 @@ def threshold(probabilities, labels, alpha, classes=None):
     return xp.concatenate([xp.zeros(1, ascending.dtype), xp.asarray(ascending)])[count]
 
 
-def prediction_sets(probabilities, threshold):
+def prediction_sets(probabilities: checks.Given, threshold: checks.Given) -> checks.Values:
     """Which classes are in the set: [..., C] and a number, or an array that fits -> booleans.
 
     Compared in the narrower of the two types, in which rounding keeps the order: a class of exactly

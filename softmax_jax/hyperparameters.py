@@ -81,7 +81,7 @@ class Hyperparameter(NamedTuple):
         return self.field or self.name
 
     @property
-    def config_value(self) -> float:
+    def config_value(self) -> float | int:
         """The config's default, an int where the range is whole."""
         value = self.default if self.config_default is None else self.config_default
         return int(value) if self.range.whole else value

@@ -24,6 +24,8 @@ from softmax_jax.sweep import chunks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+else:  # Matplotlib takes long to import; only pictures need it
+    Figure = Any
 
 # The fields on which no number depends: where the data come from (they are compared themselves), on
 # which devices and in what chunks the trials run, what is kept and shown meanwhile.
