@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from softmax_jax import checks, losses
 
@@ -29,7 +30,7 @@ class Reliability(NamedTuple):
     """A reliability diagram, K bins: how many examples each has, and there the means of what was
     predicted and of what happened (0 in an empty bin). All [K]; the counts are integers."""
 
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
     predicted: np.ndarray
     observed: np.ndarray
 
@@ -37,12 +38,14 @@ class Reliability(NamedTuple):
 class _Bins(NamedTuple):
     """[K] each: examples, those of them where it happened, and Σ (predicted - happened)."""
 
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
     happened: np.ndarray
     excess: np.ndarray
 
 
-def reliability(predicted, happened, num_bins=15, binning="width") -> Reliability:
+def reliability(
+    predicted: checks.Given, happened: checks.Given, num_bins: int = 15, binning: str = "width"
+) -> Reliability:
     """What was predicted against what happened: probabilities [N], 0 or 1 [N] -> `Reliability`.
 
     For the confidence: `predicted` is the largest probability, and `happened` whether argmax is
@@ -57,13 +60,16 @@ def reliability(predicted, happened, num_bins=15, binning="width") -> Reliabilit
       ValueError: another shape, no example, a probability outside 0..1, `happened` other than 0
         and 1, a number of bins below 1, or an unknown binning.
     """
-    bins = _bins(*_checked(predicted, happened, num_bins, binning), num_bins, binning)
+    predicted, happened = _checked(predicted, happened, num_bins, binning)
+    bins = _bins(predicted, happened, num_bins, binning)
     filled = checks.namespace(bins.count).maximum(bins.count, 1)
     # From the sum of the differences, as in the error: predicted = observed where that is zero.
     return Reliability(bins.count, (bins.happened + bins.excess) / filled, bins.happened / filled)
 
 
-def calibration_error(predicted, happened, num_bins=15, binning="width"):
+def calibration_error(
+    predicted: checks.Given, happened: checks.Given, num_bins: int = 15, binning: str = "width"
+) -> checks.Values:
     """Σ_k n_k / N · |observed_k - predicted_k|, over the bins of `reliability`: a number.
 
     >>> calibration_error([0.75] * 4, [1, 1, 1, 0]).item()
@@ -72,10 +78,17 @@ def calibration_error(predicted, happened, num_bins=15, binning="width"):
     Raises:
       ValueError: as `reliability`.
     """
-    return _error(*_checked(predicted, happened, num_bins, binning), num_bins, binning)
+    predicted, happened = _checked(predicted, happened, num_bins, binning)
+    return _error(predicted, happened, num_bins, binning)
 
 
-def expected_calibration_error(probabilities, labels, num_bins=15, binning="width", classes=None):
+def expected_calibration_error(
+    probabilities: checks.Given,
+    labels: checks.Given,
+    num_bins: int = 15,
+    binning: str = "width",
+    classes: checks.Given | None = None,
+) -> checks.Values:
     """The expected calibration error (ECE) of the most probable class: [N, C], [N] -> a number.
 
     With few examples in a bin it is above zero for a calibrated model, too: compare models by it
@@ -89,7 +102,13 @@ def expected_calibration_error(probabilities, labels, num_bins=15, binning="widt
     return calibration_error(p.max(-1), right, num_bins, binning)
 
 
-def classwise_calibration_error(probabilities, labels, num_bins=15, binning="width", classes=None):
+def classwise_calibration_error(
+    probabilities: checks.Given,
+    labels: checks.Given,
+    num_bins: int = 15,
+    binning: str = "width",
+    classes: checks.Given | None = None,
+) -> checks.Values:
     """The mean over the classes c of the calibration error of p(c): [N, C], [N] -> a number.
 
     It sees what the confidence hides: probabilities wrong for one class, or below the largest.
@@ -105,7 +124,9 @@ def classwise_calibration_error(probabilities, labels, num_bins=15, binning="wid
     return checks.namespace(*errors).stack(errors).mean()
 
 
-def brier_score(probabilities, labels, classes=None):
+def brier_score(
+    probabilities: checks.Given, labels: checks.Given, classes: checks.Given | None = None
+) -> checks.Values:
     """Σ_c (p(c) - [c = label])², mean over the examples: [N, C], [N] -> a number in 0..2.
 
     For two classes it is twice the mean of (p(1) - label)², which is also called so.
@@ -126,7 +147,9 @@ def brier_score(probabilities, labels, classes=None):
     return jnp.where(inside, jnp.square(p - happened).sum(1), jnp.nan).mean()
 
 
-def temperature(logits, labels, classes=None):
+def temperature(
+    logits: checks.Given, labels: checks.Given, classes: checks.Given | None = None
+) -> Float[Array, ""]:
     """The T > 0 for which softmax(logits / T) has the least cross-entropy: [N, C], [N] -> number.
 
     Fit it on examples that the model was not trained on. The order of the classes, and so the
@@ -154,14 +177,14 @@ def temperature(logits, labels, classes=None):
         raise ValueError(
             f"logits must be [N, C], with at least one example; they are {checks.shape_of(logits)}."
         )
-    labels = checks.as_labels(labels, *logits.shape, classes)
+    labels = checks.as_labels(labels, len(logits), logits.shape[1], classes)
     if checks.known(logits, labels):
         _check_logits(np.asarray(logits), np.asarray(labels))
     logits = jnp.asarray(logits)
     return _temperature(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), labels)
 
 
-def unweighted(probabilities, class_weight):
+def unweighted(probabilities: checks.Given, class_weight: checks.Given) -> checks.Values:
     """What a model trained with class weights says of data as they are: p ∝ p' / v.
 
     A model whose loss weighs the examples of class c by v(c) learns the probabilities of data in
@@ -208,7 +231,7 @@ def _examples(probabilities, labels, classes):
     p = checks.as_probabilities(probabilities, ndim=2)
     if not len(p):
         raise ValueError("probabilities must have at least one row, of an example; they have none.")
-    return p, checks.as_labels(labels, *p.shape, classes)
+    return p, checks.as_labels(labels, len(p), p.shape[1], classes)
 
 
 def _checked(predicted, happened, num_bins, binning):

@@ -5,6 +5,7 @@ import json
 import re
 import warnings
 from collections.abc import Sequence
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -110,11 +111,11 @@ def _bound(values):
 def _bounded(line):
     """The line with fewer points, without values too large to draw, in the style of its look."""
     stride = -(-len(line.x) // _MAX_POINTS) or 1
-    keep = np.unique([*range(0, len(line.x), stride), len(line.x) - 1]) if len(line.x) else []
-    x, y, spread = (
-        None if values is None else _bound(values)[keep] for values in (line.x, line.y, line.spread)
-    )
-    y = np.where(np.isfinite(np.asarray(line.y, float)[keep]), y, np.nan)
+    keep = np.zeros(0, int)
+    if len(line.x):
+        keep = np.unique([*range(0, len(line.x), stride), len(line.x) - 1])
+    x, spread = _bound(line.x)[keep], None if line.spread is None else _bound(line.spread)[keep]
+    y = np.where(np.isfinite(np.asarray(line.y, float)), _bound(line.y), np.nan)[keep]
     first = line.look.split()[0]
     style = {"color": _PAGE["muted"], "linewidth": 1, "alpha": 0.28}
     if first != "faint":
@@ -179,7 +180,7 @@ def _svg(figure, label, prefix):
     import matplotlib
 
     content = io.StringIO()
-    options = {"svg.fonttype": "none", "svg.hashsalt": "softmax_jax"}  # text stays; ids repeat
+    options: Any = {"svg.fonttype": "none", "svg.hashsalt": "softmax_jax"}  # text stays; ids repeat
     with matplotlib.rc_context(options), np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about glyphs that Matplotlib's font lacks
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
@@ -191,7 +192,7 @@ def _svg(figure, label, prefix):
                 parent.remove(child)
     for element in root.iter():
         _adapt(element, prefix)
-    root.attrib = {"viewBox": root.get("viewBox"), "class": "chart", "role": "img"}
+    root.attrib = {"viewBox": root.get("viewBox", ""), "class": "chart", "role": "img"}
     root.set("aria-label", label)
     return ElementTree.tostring(root, encoding="unicode")
 

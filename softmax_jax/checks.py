@@ -6,18 +6,20 @@ values of arrays are checked where they are concrete, which they are not under `
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, ArrayLike, Shaped
 
 from softmax_jax.hyperparameters import nearest
 
 _Array = Shaped[Array | np.ndarray, "..."]  # of any shape and dtype: they are what is checked
+Given: TypeAlias = ArrayLike | Sequence  # what a caller gives: what is wrong with it, a check says
+Values: TypeAlias = _Array | np.generic  # an array of JAX or NumPy, or a number of NumPy
 
 _SUM_TOLERANCE = 1e-3  # of a row of probabilities: those printed with four digits pass
 _LEAST = -1e-6  # a probability that rounding has made negative passes
@@ -53,7 +55,12 @@ def named_keywords(name: str) -> Callable[[Callable], Callable]:
     return decorate
 
 
-def as_arrays(*arrays: Any) -> list[Array | None]:
+def as_arrays(*arrays: Any) -> list[Array]:
+    """The same as JAX arrays."""
+    return [jnp.asarray(array) for array in arrays]
+
+
+def as_optional_arrays(*arrays: Any) -> list[Array | None]:
     """The same as JAX arrays; None stays None."""
     return [None if array is None else jnp.asarray(array) for array in arrays]
 

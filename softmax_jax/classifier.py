@@ -30,8 +30,8 @@ class Classifier(NamedTuple):
 
     W: Float[np.ndarray, "D C"]
     b: Float[np.ndarray, " C"]
-    mean: Float[np.ndarray, "*D"]
-    scale: Float[np.ndarray, "*D"]
+    mean: float | int | Float[np.ndarray, "*D"]
+    scale: float | int | Float[np.ndarray, "*D"]
     label_names: tuple[str, ...]
 
     def logits(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
@@ -136,8 +136,8 @@ def _check_headers(path, headers):
     if len(W.shape) != 2 or 0 in W.shape:
         raise DataError(f"{path} is damaged: W has shape {W.shape}, and [D, C] is needed.")
     D, C = W.shape
-    fitting = {"W": [(D, C)], "b": [(C,)], "mean": [(), (D,)], "scale": [(), (D,)]}
-    fitting["label_names"] = [(C,)]
+    moment: list[tuple[int, ...]] = [(), (D,)]
+    fitting = {"W": [W.shape], "b": [(C,)], "mean": moment, "scale": moment, "label_names": [(C,)]}
     for name, header in headers.items():
         kind = "U" if name == "label_names" else "f"
         if header.shape not in fitting[name] or header.dtype.kind != kind:

@@ -18,11 +18,17 @@ and Bates, "A gentle introduction to conformal prediction" (2021).
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike
 
 from softmax_jax import checks, decisions
 
 
-def threshold(probabilities, labels, alpha, classes=None):
+def threshold(
+    probabilities: checks.Given,
+    labels: checks.Given,
+    alpha: ArrayLike,
+    classes: checks.Given | None = None,
+) -> checks.Values:
     """The least probability of a class in the sets: [n, C], [n] and 0 < alpha < 1 -> a number.
 
     The k-th smallest score of the n labels, k = ceil((n + 1)(1 - alpha)) (their quantile k / n), is
@@ -44,7 +50,7 @@ def threshold(probabilities, labels, alpha, classes=None):
     remedy = "Of sets that hold the label with probability 0.9, alpha is 0.1."
     checks.check_number("alpha", alpha, 0, 1, ends=(False, False), remedy=remedy)
     p = checks.as_probabilities(probabilities, ndim=2)
-    labels = checks.as_labels(labels, *p.shape, classes)
+    labels = checks.as_labels(labels, len(p), p.shape[1], classes)
     n = len(p)
     # n + 1 - k: 0.53 of 100 is 53, though in floating point the product may be a little less.
     beyond = decisions.times_share(n + 1, alpha)
@@ -59,7 +65,7 @@ def threshold(probabilities, labels, alpha, classes=None):
     return xp.concatenate([xp.zeros(1, ascending.dtype), xp.asarray(ascending)])[count]
 
 
-def prediction_sets(probabilities, threshold):
+def prediction_sets(probabilities: checks.Given, threshold: checks.Given) -> checks.Values:
     """Which classes are in the set: [..., C] and a number, or an array that fits -> booleans.
 
     Compared in the narrower of the two types, in which rounding keeps the order: a class of exactly

@@ -12,16 +12,21 @@ and types are known, and checked.
 Source: Duda, Hart and Stork, *Pattern Classification* (2001), chapter 2.
 """
 
+from typing import Any, TypeAlias
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Int, Num
 
 from softmax_jax import checks
+
+_Cost: TypeAlias = float | int | np.floating | Num[Array | np.ndarray, "..."]
 
 _MOST_ROUNDING = 0.125  # of a product that is taken for the whole number beside it
 
 
-def expected_cost(probabilities, cost):
+def expected_cost(probabilities: checks.Given, cost: checks.Given) -> checks.Values:
     """Σ_c p(c) · cost[c, a], of every action a: [..., C] and [C, A] -> [..., A].
 
     cost[c, a] is what action a costs where the class is c. Actions need not be classes.
@@ -44,7 +49,7 @@ def expected_cost(probabilities, cost):
     return jnp.matmul(p, jnp.asarray(cost), precision=jax.lax.Precision.HIGHEST)
 
 
-def bayes_action(probabilities, cost):
+def bayes_action(probabilities: checks.Given, cost: checks.Given) -> checks.Values:
     """The action of least expected cost: [..., C] and [C, A] -> integers [...].
 
     No other rule costs less on average where the probabilities are right. Of equal costs the
@@ -59,7 +64,7 @@ def bayes_action(probabilities, cost):
     return expected_cost(probabilities, cost).argmin(-1)
 
 
-def with_reject(cost, price):
+def with_reject(cost: checks.Given, price: checks.Given) -> checks.Values:
     """A cost matrix [C, A] and one action more, which costs `price` whatever the class: [C, A + 1].
 
     Its Bayes action is Chow's rule: decide where that is expected to be cheaper, else hand the
@@ -79,7 +84,7 @@ def with_reject(cost, price):
     return xp.concatenate([cost, xp.full((len(cost), 1), price, cost.dtype)], -1)
 
 
-def chow_threshold(wrong, reject, right=0.0):
+def chow_threshold(wrong: ArrayLike, reject: ArrayLike, right: ArrayLike = 0.0) -> ArrayLike:
     """The probability from which on deciding is no dearer than rejecting.
 
     (wrong - reject) / (wrong - right): deciding for a class of probability p costs
@@ -103,10 +108,11 @@ def chow_threshold(wrong, reject, right=0.0):
                 f"right {right}, reject {reject}, wrong {wrong}. Where rejecting costs more than "
                 "a mistake, decide always; where it costs less than a right answer, never."
             )
-    return (wrong - reject) / (wrong - right)
+    most: Any = wrong  # a number or an array
+    return (most - reject) / (most - right)
 
 
-def decide_or_reject(probabilities, threshold):
+def decide_or_reject(probabilities: checks.Given, threshold: checks.Given) -> checks.Values:
     """Chow's rule: the most probable class where it has `threshold` or more, else C ("reject").
 
     [..., C] and a number or [...] -> integers [...] in 0..C.
@@ -123,7 +129,7 @@ def decide_or_reject(probabilities, threshold):
     return checks.namespace(p, decided).where(decided, p.argmax(-1), p.shape[-1])
 
 
-def top_k(probabilities, k):
+def top_k(probabilities: checks.Given, k: int | np.integer) -> Int[Array | np.ndarray, "... k"]:
     """The k most probable classes, the most probable first: [..., C] -> integers [..., k].
 
     Of equally probable ones those with the smaller number.
@@ -138,10 +144,16 @@ def top_k(probabilities, k):
     checks.check_whole("k", k, 1, p.shape[-1])
     if checks.namespace(p) is np:
         return np.argsort(-p, -1, kind="stable")[..., :k]
-    return jax.lax.top_k(p, k)[1]
+    return jax.lax.top_k(p, int(k))[1]
 
 
-def sensitivity_threshold(probabilities, labels, positive, sensitivity, classes=None):
+def sensitivity_threshold(
+    probabilities: checks.Given,
+    labels: checks.Given,
+    positive: Any,
+    sensitivity: ArrayLike,
+    classes: checks.Given | None = None,
+) -> checks.Values:
     """The largest threshold at which the wanted share of the positives is found.
 
     That is the k-th largest p(positive) among the P examples of the class `positive`, with the
@@ -163,11 +175,13 @@ def sensitivity_threshold(probabilities, labels, positive, sensitivity, classes=
     remedy = "Of 9 in 10 that are to be found, it is 0.9."
     checks.check_number("sensitivity", sensitivity, 0, 1, ends=(False, True), remedy=remedy)
     p = checks.as_probabilities(probabilities, ndim=2)
-    labels = checks.as_labels(labels, *p.shape, classes)
+    labels = checks.as_labels(labels, len(p), p.shape[1], classes)
     if classes is not None:
         positive = int(checks.as_labels(np.asarray([positive]), 1, p.shape[1], classes)[0])
     _check_class(positive, p.shape[1])
-    among = checks.equal(labels, positive) if checks.known(positive) else labels == positive
+    among = (
+        checks.equal(labels, positive) if checks.known(positive) else jnp.equal(labels, positive)
+    )
     # 0.15 of 100 is 15, though in floating point the product may be a little more.
     wanted = times_share(among.sum(), sensitivity)
     k = checks.namespace(wanted).ceil(wanted).astype(int)
@@ -178,7 +192,9 @@ def sensitivity_threshold(probabilities, labels, positive, sensitivity, classes=
     return xp.append(-xp.sort(-own), xp.asarray(-np.inf, own.dtype))[k - 1]
 
 
-def decide_by_threshold(probabilities, positive, threshold):
+def decide_by_threshold(
+    probabilities: checks.Given, positive: ArrayLike, threshold: checks.Given
+) -> checks.Values:
     """`positive` where its probability is `threshold` or more, else the likeliest other class.
 
     [..., C], a class and a number or [...] -> integers [...].
@@ -201,7 +217,7 @@ def decide_by_threshold(probabilities, positive, threshold):
     return xp.where(called, positive, others.argmax(-1))
 
 
-def at_least(probabilities, threshold):
+def at_least(probabilities: checks.Given, threshold: checks.Given) -> checks.Values:
     """p ≥ threshold, compared in the narrower of their types: an array and a number or array.
 
     Rounding keeps the order, so nothing that reaches the threshold falls short for its type: 0.6
@@ -224,7 +240,7 @@ def at_least(probabilities, threshold):
     return values.astype(narrower) >= least.astype(narrower)
 
 
-def times_share(count, share):
+def times_share(count: ArrayLike, share: ArrayLike) -> checks.Values:
     """count · share, or the whole number that it differs from by no more than rounding.
 
     `floor` and `ceil` of it are then those of the exact product: in floating point 0.15 · 100 may
@@ -238,10 +254,10 @@ def times_share(count, share):
         eps = float(jnp.finfo(checks.as_floats("share", share).dtype).eps)
         decimals = [float(str(one)) for one in np.asarray(share).ravel()]
         product = np.asarray(count) * np.reshape(decimals, share.shape)
-        xp = np
     else:
-        product, xp = count * share, jnp
+        product = jnp.multiply(count, share)
         eps = jnp.finfo(product.dtype).eps
+    xp = checks.namespace(product)
     whole = xp.round(product)
     near = abs(product - whole) <= xp.minimum(4 * eps * product, _MOST_ROUNDING)
     return xp.where(near, whole, product)

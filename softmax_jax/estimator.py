@@ -4,7 +4,7 @@ Apart from the embedded datasets, this is the only module that imports scikit-le
 """
 
 import warnings
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -465,7 +465,7 @@ def _check_parameters(estimator):
     _require("solver", estimator.solver, "'lbfgs'", estimator.solver == "lbfgs")
     _require("dtype", estimator.dtype, dtypes, estimator.dtype in _TOLERANCES)
     _require("tol", tol, "None or a number above 0", tol is None or (_is_number(tol) and tol > 0))
-    whole = isinstance(max_iter, Integral) and max_iter > 0
+    whole = isinstance(max_iter, int | np.integer) and max_iter > 0
     _require("max_iter", max_iter, "a whole number above 0", whole)
 
 
@@ -483,7 +483,7 @@ def _check_penalties(Cs, l2s):
 
     Raises ValueError for invalid penalties, and where both are given.
     """
-    number = isinstance(Cs, Integral)
+    number = isinstance(Cs, int | np.integer)
     if l2s is not None:
         if not number or Cs != 10:
             raise ValueError("Cs and l2s are two names for the same penalties: give one of them.")
@@ -503,7 +503,7 @@ def _grid(name, values, check_one):
 
 
 def _is_number(value):
-    return isinstance(value, Real) and not np.isnan(value)
+    return isinstance(value, Real) and value == value  # NaN is not equal to itself
 
 
 def _require(name, value, rule, holds):

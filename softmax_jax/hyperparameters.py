@@ -9,7 +9,7 @@ import collections
 import difflib
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -81,7 +81,7 @@ class Hyperparameter(NamedTuple):
         return self.field or self.name
 
     @property
-    def config_value(self) -> float:
+    def config_value(self) -> float | int:
         """The config's default, an int where the range is whole."""
         value = self.default if self.config_default is None else self.config_default
         return int(value) if self.range.whole else value
@@ -183,12 +183,21 @@ TRACED = tuple(row.name for row in TABLE if row.traced)
 OFF = {row.name: row.off for row in TABLE if row.traced and row.off is not None}
 
 # Float32 scalars, or arrays with one value per setting; the program leaves out what is None.
-Hyperparameters = collections.namedtuple(  # type: ignore[misc]  # its fields are the table's
-    "Hyperparameters",
-    TRACED,
-    defaults=[None if name in OFF else ROWS[name].default for name in TRACED],  # type: ignore[misc]
-    module=__name__,
-)
+if TYPE_CHECKING:  # for tools that cannot know the fields, which are the rows of the table
+
+    class Hyperparameters(tuple[Any, ...]):
+        def __new__(cls, *values: Any, **named: Any) -> "Hyperparameters": ...
+        def __getattr__(self, name: str) -> Any: ...
+        def _asdict(self) -> dict[str, Any]: ...
+        def _replace(self, **named: Any) -> "Hyperparameters": ...
+
+else:
+    Hyperparameters = collections.namedtuple(
+        "Hyperparameters",
+        TRACED,
+        defaults=[None if name in OFF else ROWS[name].default for name in TRACED],
+        module=__name__,
+    )
 Hyperparameters.__doc__ = "The traced hyperparameters of one model, or arrays of many. Fields:\n\n"
 Hyperparameters.__doc__ += "\n".join(f"{row.name}: {row.doc}" for row in TABLE if row.traced)
 

@@ -21,15 +21,20 @@ Softmax Regression" (for the maximum that is subtracted, and LogSumExp).
 """
 
 import functools
+from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from softmax_jax import checks
 
+_Logits: TypeAlias = Num[Array | np.ndarray, "..."]
 
-def naive_softmax(logits, axis=-1):
+
+def naive_softmax(logits: _Logits, axis: int = -1) -> Float[Array, "..."]:
     """exp(o) / Σ exp(o), as the definition has it: [..., C] -> [..., C].
 
     In float32 an exponential overflows past 88.7, and every one is zero below -103 (on XLA's CPU,
@@ -44,7 +49,7 @@ def naive_softmax(logits, axis=-1):
     return exponentials / exponentials.sum(axis, keepdims=True)
 
 
-def softmax(logits, axis=-1):
+def softmax(logits: _Logits, axis: int = -1) -> Float[Array, "..."]:
     """exp(o - max o) / Σ exp(o - max o): [..., C] -> [..., C], for logits of any finite size.
 
     >>> softmax(jnp.array([1000.0, 1000.0])).tolist()
@@ -53,7 +58,7 @@ def softmax(logits, axis=-1):
     return naive_softmax(logits - _constant_max(logits, axis), axis)
 
 
-def log_softmax(logits, axis=-1):
+def log_softmax(logits: checks.Given, axis: int = -1) -> Float[Array, "..."]:
     """log softmax(o) = o - m - log Σ exp(o - m), with m = max o (LogSumExp): [..., C] -> [..., C].
 
     Finite where `log(softmax(o))` is -inf, and not 0 where `softmax(o)` is rounded to 1: the
@@ -71,8 +76,13 @@ def log_softmax(logits, axis=-1):
 
 
 def cross_entropy_from_probabilities(
-    probabilities, labels, axis=-1, *, where=None, ignore_index=None
-):
+    probabilities: checks.Given,
+    labels: checks.Given,
+    axis: int = -1,
+    *,
+    where: checks.Given | None = None,
+    ignore_index: int | np.integer | None = None,
+) -> Float[Array, "..."]:
     """-log ŷ[label]: probabilities [..., C] and integer labels [...] -> [...].
 
     Indexing instead of the sum of the definition: the other C - 1 terms are zero. It takes no soft
@@ -89,7 +99,14 @@ def cross_entropy_from_probabilities(
     return _each(form, probabilities, labels, axis, *options, excluded=0, soft=False)
 
 
-def cross_entropy_by_definition(probabilities, labels, axis=-1, *, where=None, ignore_index=None):
+def cross_entropy_by_definition(
+    probabilities: checks.Given,
+    labels: checks.Given,
+    axis: int = -1,
+    *,
+    where: checks.Given | None = None,
+    ignore_index: int | np.integer | None = None,
+) -> Float[Array, "..."]:
     """-Σ y log ŷ, with 0 · log 0 = 0: probabilities [..., C] and labels -> [...].
 
     Labels are integers [...], which stand for their one-hot vectors, or soft labels [..., C].
@@ -104,7 +121,14 @@ def cross_entropy_by_definition(probabilities, labels, axis=-1, *, where=None, i
     return _each(_by_definition, probabilities, labels, axis, where, ignore_index, excluded=0)
 
 
-def cross_entropy(logits, labels, axis=-1, *, where=None, ignore_index=None):
+def cross_entropy(
+    logits: checks.Given,
+    labels: checks.Given,
+    axis: int = -1,
+    *,
+    where: checks.Given | None = None,
+    ignore_index: int | np.integer | None = None,
+) -> Float[Array, "..."]:
     """-Σ y log softmax(o), straight from the logits: logits [..., C] and labels -> [...].
 
     For an integer label this is LogSumExp(o) - o[label], with the gradient softmax(o) - y; the
@@ -126,7 +150,7 @@ def cross_entropy(logits, labels, axis=-1, *, where=None, ignore_index=None):
     return _each(_from_logits, logits, labels, axis, where, ignore_index, excluded=-np.inf)
 
 
-def smoothed(loss, amount):
+def smoothed(loss: Callable, amount: ArrayLike) -> Callable:
     """The cross-entropy `loss`, with labels that are smoothed by s, a number from 0 to below 1.
 
     A label becomes the distribution of 1 - s on itself and s/C on each class; with logits o the

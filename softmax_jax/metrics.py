@@ -32,6 +32,8 @@ def mean_of(per_example: Callable | None) -> Metric:
     """
 
     def sums(scores, labels, weights, axis=-1):
+        if per_example is None:
+            raise ValueError("The sums of this metric are computed elsewhere; it has only a value.")
         values = per_example(_without_absent(scores, weights, axis), labels, axis)
         return {"sum": (weights * values).sum(), "weight": weights.sum()}
 

@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from softmax_jax.studies import PowerLaw, Suspects
     from softmax_jax.sweep.result import Result, Selected
     from softmax_jax.sweep.settings import Trials
+else:  # they take long to import, or import this
+    Axes = Figure = Classifier = Dataset = PowerLaw = Suspects = Result = Selected = Trials = Any
 
-    Values = Sequence[float] | np.ndarray
+Values: TypeAlias = Sequence[float] | np.ndarray
 
 _COLOURS = {"train": "tab:blue", "val": "tab:orange"}
 _MEASURED = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
@@ -54,11 +56,11 @@ class Line(NamedTuple):
     """
 
     name: str
-    x: "Values"
-    y: "Values"
+    x: Values
+    y: Values
     style: dict | None = None
     look: str = ""
-    spread: "Values | None" = None
+    spread: Values | None = None
 
 
 def curves(result: "Result", selected: "Selected", title: str) -> "Figure":

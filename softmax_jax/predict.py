@@ -60,7 +60,7 @@ Predictions = Iterable[tuple[Float32[np.ndarray, "n C"], Int32[np.ndarray, " n"]
 def _predictions(classifier: Classifier, x: Shaped[np.ndarray, "N ..."]) -> Predictions:
     """Probabilities and classes, one batch after the other."""
     for number, batch in enumerate(batches(x)):
-        if number == 0 and classifier.scale.ndim == 0 and batch.max() <= 1 < classifier.scale:
+        if number == 0 and np.ndim(classifier.scale) == 0 and batch.max() <= 1 < classifier.scale:
             print(
                 f"Note: the model divides its input by {classifier.scale:g}, and none of the first "
                 f"{len(batch):,} examples has a value above 1. It expects raw values.",

@@ -320,7 +320,7 @@ def _sweep_panel(sweep, axis, prefix):
     """
     name, winner = list(sweep.axes)[axis], sweep.winner
     others = [other for other in sweep.axes if other != name]
-    by_others = {}
+    by_others: dict[tuple, list] = {}
     for values, metrics in sorted(sweep.settings.items()):
         rest = values[:axis] + values[axis + 1 :]
         by_others.setdefault(rest, []).append((values[axis], *metrics))
@@ -357,9 +357,9 @@ def _sweep_heat(sweep):
         return 1 - part if smaller_wins else part
 
     chosen = sweep.winner and (rows.index(sweep.winner[0]), columns.index(sweep.winner[1]))
-    names = [[f"{value:g}" for value in axis] for axis in (rows, columns)]
+    across, down = ([f"{value:g}" for value in axis] for axis in (columns, rows))
     shades = [[shade(value) for value in row] for row in values]
-    return _heat(*names, values, shades, f"{row_name} ↓ {column_name} →", chosen)
+    return _heat(down, across, values, shades, f"{row_name} ↓ {column_name} →", chosen)
 
 
 def _figures(runs):

@@ -206,7 +206,8 @@ def final_metrics(run: Run) -> dict[str, dict]:
             if name.startswith(f"{role}_") and is_number and finite(value) is not None:
                 ends = given.get(f"{name}_interval")
                 ends = [finite(end) for end in ends] if isinstance(ends, list) else []
-                interval = ends if len(ends) == 2 and None not in ends else None
+                known = [end for end in ends if end is not None]
+                interval = known if len(known) == len(ends) == 2 else None
                 found[name] = metric_cell(value, interval)
     return found
 

@@ -1,5 +1,8 @@
+import os
+
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -141,3 +144,9 @@ def test_a_label_equals_a_number_that_its_type_cannot_hold_nowhere():
     labels = jnp.array([156, 3], jnp.uint8)
     assert checks.equal(labels, -100).tolist() == [False, False]
     assert checks.equal(labels, 156).tolist() == [True, False]
+
+
+@pytest.mark.skipif(os.environ.get("SOFTMAX_JAX_TYPES") != "1", reason="needs SOFTMAX_JAX_TYPES=1")
+def test_a_call_that_breaks_the_annotations_fails_where_tests_check_types():
+    with pytest.raises(jaxtyping.TypeCheckError, match="num_rows"):
+        checks.check_labels(np.arange(3), "3", 3)

@@ -115,6 +115,7 @@ def test_a_tie_in_another_type_leaves_no_label_out():
 
 
 @pytest.mark.parametrize("alpha", [2, -0.5, np.nan, 1.0, 0, "0.1", None, True])
+@pytest.mark.usefixtures("untyped")
 def test_an_alpha_that_is_no_share_is_refused(alpha):
     p, labels = simulated((20,))
     with pytest.raises(ValueError, match="alpha must be above 0 and below 1; it is"):

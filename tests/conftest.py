@@ -8,13 +8,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
 
+# With SOFTMAX_JAX_TYPES=1 every call that the tests make in this process is held to annotations,
+# shapes included; an int passes for a float.
+if os.environ.get("SOFTMAX_JAX_TYPES") == "1":
+    jaxtyping.install_import_hook(
+        "softmax_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+    )
+
 RATES, PENALTIES, SEEDS, EPOCHS = (0.1, 0.5), (0.0, 0.01), (0, 1), 4
 NAMES = ("ant", "bee", "cat")
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+
+
+@pytest.fixture
+def untyped():
+    """The test breaks the annotations on purpose, for the messages of the package's own checks."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")

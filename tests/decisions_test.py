@@ -244,12 +244,14 @@ def test_a_price_above_that_of_a_mistake_is_refused():
 
 
 @pytest.mark.parametrize("sensitivity", [2, 0, -0.5, np.nan, "0.9", True])
+@pytest.mark.usefixtures("untyped")
 def test_a_sensitivity_that_is_no_share_is_refused(sensitivity):
     with pytest.raises(ValueError, match="sensitivity must be above 0 and at most 1"):
         decisions.sensitivity_threshold(*binary(), 0, sensitivity)
 
 
 @pytest.mark.parametrize("positive", [-1, 2, 0.5, np.nan, "a"])
+@pytest.mark.usefixtures("untyped")
 def test_a_positive_that_is_no_class_is_refused(positive):
     p, labels = binary()
     with pytest.raises(ValueError, match="positive must be a whole number from 0 to 1"):
@@ -267,6 +269,7 @@ def test_a_threshold_that_is_no_probability_is_refused(threshold):
 
 
 @pytest.mark.parametrize("k", [0, 5, 1.5, -1])
+@pytest.mark.usefixtures("untyped")
 def test_a_k_that_is_no_number_of_classes_is_refused(k):
     with pytest.raises(ValueError, match="k must be a whole number from 1 to 4"):
         decisions.top_k(probabilities(), k)

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import importlib.util
+import inspect
 import os
 import pkgutil
 import re
@@ -48,9 +49,20 @@ def test_examples_of_document(path, tmp_path, monkeypatch):
     assert_pass([read_examples(path)])
 
 
+class ExampleFinder(doctest.DocTestFinder):
+    """Finds the examples of decorated functions, too: that their types are checked hides them."""
+
+    def _from_module(self, module, object):
+        return super()._from_module(module, inspect.unwrap(object))
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of_module(name):
-    assert_pass(doctest.DocTestFinder().find(importlib.import_module(name)))
+    module = importlib.import_module(name)
+    found = ExampleFinder().find(module)
+    written = re.findall(r"^ *>>> ", Path(module.__file__).read_text("utf-8"), re.MULTILINE)
+    assert sum(len(test.examples) for test in found) == len(written), "none is missed"
+    assert_pass(found)
 
 
 def prose(path) -> str:

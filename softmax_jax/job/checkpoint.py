@@ -18,7 +18,7 @@ import re
 import time
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -27,9 +27,6 @@ from softmax_jax.host import WORKDIR, JobError, replacing
 from softmax_jax.job import processes, workdir
 from softmax_jax.sweep import chunks
 from softmax_jax.sweep.result import Collection
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 _FORMAT = 3  # to be raised when the meaning of a file changes
 _MANIFEST = "manifest.json"  # stored, not compressed, in this and all later formats
@@ -161,7 +158,7 @@ class _Hashed:
     def __init__(self, file: BinaryIO | io.BufferedIOBase):
         self._file, self.digest = file, hashlib.sha256()
 
-    def write(self, data: "Buffer") -> int:
+    def write(self, data: bytes | bytearray | memoryview) -> int:
         self.digest.update(data)
         return self._file.write(data)
 

@@ -121,9 +121,10 @@ AXES = {row.name: row.config_field for row in TABLE}
 
 def field_value(config: ConfigDict, name: str) -> Any:
     """The value of a field, a dot leading into a field of fields; None where it is missing."""
+    value: Any = config
     for part in name.split("."):
-        config = config[part] if part in config else None
-    return config
+        value = value[part] if part in value else None
+    return value
 
 
 def axis_values(config: ConfigDict, name: str) -> tuple:

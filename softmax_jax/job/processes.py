@@ -303,7 +303,7 @@ def leave(code: int) -> int:
 
 def _by_hand():
     """The cluster as the environment names it; {}: JAX has to find it."""
-    given = {name: os.environ.get(variable) for name, variable in _BY_HAND.items()}
+    given = {name: os.environ.get(variable, "") for name, variable in _BY_HAND.items()}
     if not all(given.values()):
         return {}
     address, *numbers = given.values()

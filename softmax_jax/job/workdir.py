@@ -24,6 +24,8 @@ from softmax_jax.sweep import chunks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+else:  # Matplotlib takes long to import; only pictures need it
+    Figure = Any
 
 # The fields on which no number depends: where the data come from (they are compared themselves), on
 # which devices and in what chunks the trials run, what is kept and shown meanwhile.
@@ -79,7 +81,7 @@ def _json_fields(value, name=""):
     """{path: JSON text} of every value in it that is not a dictionary."""
     if not isinstance(value, dict):
         return {name: _json_text(value)}
-    fields = {}
+    fields: dict[str, str] = {}
     for key, item in value.items():
         fields |= _json_fields(item, f"{name}.{key}" if name else key)
     return fields

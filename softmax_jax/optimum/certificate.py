@@ -102,7 +102,8 @@ def polish_bias(
         return problem.sum_tiles(of_tile, logits, y, fractions)
 
     def step(point):
-        shift = point.shift - point.scale * _newton_step(*moments(point), point.gradient)
+        mean, second = moments(point)
+        shift = point.shift - point.scale * _newton_step(mean, second, point.gradient)
         loss, p, gradient = at(shift)
         # Downhill, or so near the optimum that only the gradient shows progress.
         better = jnp.sum(fractions * (loss - point.loss)) <= 0

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from softmax_jax.model import Model
+from softmax_jax.sweep.inputs import Moment
 from softmax_jax.sweep.mesh import ONE, Placement
 from softmax_jax.sweep.program import Best
 from softmax_jax.sweep.settings import Trials, _in_order
@@ -127,7 +129,7 @@ def unflatten(like: PyTree, arrays: dict[str, Shaped[Array | np.ndarray, "..."]]
             "with the version that wrote it."
         )
     return structure.unflatten(
-        jax.random.wrap_key_data(arrays[name], impl=jax.random.key_impl(leaf))
+        jax.random.wrap_key_data(jnp.asarray(arrays[name]), impl=jax.random.key_impl(leaf))
         if _is_key(leaf)
         else arrays[name]
         for name, leaf in zip(names, leaves, strict=True)
@@ -143,7 +145,7 @@ def _named(tree):
 
 
 def _is_key(leaf):
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _stored_form(leaf):
@@ -177,8 +179,8 @@ class Run(NamedTuple):
     criterion: Callable
     best_by: str
     num_examples: int
-    mean: ArrayLike
-    scale: ArrayLike
+    mean: Moment
+    scale: Moment
     label_names: tuple[str, ...]
     schedule: str = "constant"
     placement: Placement = ONE

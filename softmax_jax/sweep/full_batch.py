@@ -32,6 +32,10 @@ MODEL = model.augment(model.scratch)
 _TRAIN = ("loss", "accuracy")
 _CERTIFICATE = ("objective", "gradient_norm", "gap_bound")
 _FACTS = ("iterations", "converged", "separable")
+BY_SHARDS = (
+    "LBFGS needs all training examples in memory, and they are read by shards: use SGD, fewer "
+    "examples, or features of a smaller type."
+)
 
 
 def l2_path(
@@ -52,7 +56,7 @@ def l2_path(
       class_weight, standardize, dtype: see `sweep.Objective`.
 
     Raises:
-      ValueError: num is below 1, or all features are constant.
+      ValueError: num is below 1, all features are constant, or the examples are read by shards.
     """
     options = {"class_weight": class_weight, "standardize": standardize, "dtype": dtype}
     data, _, _ = make_inputs(train, None, **options)
@@ -66,13 +70,15 @@ def prepare(inputs: Inputs) -> optimum.Prepared:
     Each device has its own share of them; examples that are padding weigh nothing.
     """
     data, placement = inputs.resident, inputs.placement
+    if data is None:
+        raise ValueError(BY_SHARDS)
     x = jax.jit(train.normalise)(data, data.x)
     weights = inputs.importance
     if weights is None and len(x) > len(inputs.dataset.y):
         weights = np.ones(len(inputs.dataset.y), inputs.dtype)
     of_examples = np.asarray(inputs.dataset.y), weights, inputs.resamples
-    of_examples = jax.tree.map(lambda array: padded(array, 0, len(x)), of_examples)
-    problem = optimum.Problem(x, *of_examples, inputs.dataset.num_classes)
+    y, weights, resamples = jax.tree.map(lambda array: padded(array, 0, len(x)), of_examples)
+    problem = optimum.Problem(x, y, weights, resamples, inputs.dataset.num_classes)
     prepared = optimum.prepare(problem)._asdict()
     divided = {name: prepared.pop(name) for name in ("y", "weights", "resamples")}
     features = placement.examples(prepared.pop("features"), axis=1)

@@ -7,7 +7,7 @@ of trials.
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num, Shaped, UInt8
@@ -16,6 +16,9 @@ from softmax_jax.data import Dataset
 from softmax_jax.sweep import mesh
 from softmax_jax.sweep.mesh import ONE, Placement
 from softmax_jax.train import Data
+
+# A mean or a scale: one for all features, [D], or [R, D] where each resample has its own.
+Moment: TypeAlias = float | int | Float[np.ndarray, "..."]
 
 _CANCELLED = 1e-8  # of the squares: a smaller difference is catastrophic cancellation
 
@@ -309,10 +312,11 @@ class InputPair(NamedTuple):
 
     def of(self, fold: int) -> tuple[Inputs, Inputs | None]:
         """(training inputs, held-out inputs) for the trials of a fold (-1: there are no folds)."""
-        if not self.differ:
+        if self.mean is None or self.scale is None:
             return self.train, self.held_out
         own = self.mean[fold], self.scale[fold]
-        return self.train.normalised(*own), self.held_out.normalised(*own)
+        held_out = None if self.held_out is None else self.held_out.normalised(*own)
+        return self.train.normalised(*own), held_out
 
 
 def make_inputs(
@@ -325,7 +329,7 @@ def make_inputs(
     dtype: Any = np.float32,
     placement: Placement = ONE,
     divided: bool = False,
-) -> tuple[InputPair, ArrayLike, ArrayLike]:
+) -> tuple[InputPair, Moment, Moment]:
     """(inputs, mean, scale): the data on the device, and how an input is normalised.
 
     Args:
@@ -352,10 +356,12 @@ def make_inputs(
     counts = None if resamples is None else np.asarray(resamples, np.uint8)
     inputs = Inputs(train, importance, counts, placement, dtype, divided).kept()
     normalisation = train.mean, train.scale
-    if resamples is None:
-        held_out = val and Inputs(val, None, None, placement, dtype, divided=True).kept()
+    if counts is None:
+        held_out = None
+        if val is not None:
+            held_out = Inputs(val, None, None, placement, dtype, divided=True).kept()
         return InputPair(inputs, held_out), *normalisation
-    out = (counts == 0).astype(np.uint8)
+    out = np.equal(counts, 0).astype(np.uint8)
     held_out = inputs._replace(importance=None, resamples=out)
     if inputs.resident is not None:  # the examples are there once
         put = placement.examples if divided else placement.everywhere

@@ -229,7 +229,8 @@ def _bytes_per_trial(full, objective, shape, batch_size, placement):
     holds_logits = callable(objective.loss)
     by_loss = mesh.sgd_trial_bytes if holds_logits else mesh.vocabulary_trial_bytes
     count = mesh.lbfgs_trial_bytes if full else by_loss
-    whole = count(*shape, -(-batch_size // placement.size("batch")))
+    num_features, num_classes = shape
+    whole = count(num_features, num_classes, -(-batch_size // placement.size("batch")))
     return -(-whole * np.dtype(objective.dtype).itemsize // (4 * placement.size("classes")))
 
 
@@ -260,10 +261,7 @@ def _check(train, num_epochs, sizes, seeds, resamples, solver, devices):
     """Raises one ValueError that names every option that is out of range."""
     num_examples = len(train.y)
     if isinstance(solver, LBFGS) and train.shard_size is not None:
-        raise ValueError(
-            "LBFGS needs all training examples in memory, and they are read by shards: use SGD, "
-            "fewer examples, or features of a smaller type."
-        )
+        raise ValueError(full_batch.BY_SHARDS)
     wrong = {
         f"num_epochs must be a whole number from 1; it is {num_epochs}": not _whole(num_epochs, 1),
         f"batch_size must be from 1 to the {num_examples} training examples; it is {sizes}": (
@@ -284,7 +282,8 @@ def _check(train, num_epochs, sizes, seeds, resamples, solver, devices):
 
 def _check_solver(solver, settings, seeds, objective, validated):
     """Raises ValueError for options that the solver does not support or does not depend on."""
-    if objective.dtype != np.float32 and not jax.config.jax_enable_x64:
+    wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    if objective.dtype != np.float32 and not wide:
         raise ValueError("float64 needs jax.config.update('jax_enable_x64', True) at the start.")
     if isinstance(solver, LBFGS):
         return _check_lbfgs(solver, settings, seeds)

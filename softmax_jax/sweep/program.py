@@ -80,8 +80,9 @@ def even_size(num_trials: int, num_microchunks: int) -> int | None:
     return next((num_trials // n for n in numbers), None)
 
 
-# The axis of the examples in a `Data`.
-_EXAMPLES = Data(x=0, y=0, weights=0, mean=None, scale=None, resamples=0, importance=0)
+# The fields of a `Data` that have a row for each example, and the axes to map it over these.
+_BY_EXAMPLE = ("x", "y", "weights", "resamples", "importance")
+_EXAMPLES = Data._make(0 if name in _BY_EXAMPLE else None for name in Data._fields)
 
 
 class Best(NamedTuple):
@@ -262,7 +263,7 @@ def _divided_examples(data, sharding):
         leaf = jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
         return constrain(leaf.reshape(num_shares, -1, *leaf.shape[1:]), sharding)
 
-    parts = {name: getattr(data, name) for name in data._fields if getattr(_EXAMPLES, name) == 0}
+    parts = {name: getattr(data, name) for name in _BY_EXAMPLE}
     return data._replace(**jax.tree.map(deal, parts))
 
 

@@ -306,7 +306,7 @@ class Result:
         stacked = self.best_params if kept else self.params
         W, b = self.run.model.weights(jax.tree.map(lambda leaf: leaf[trial], stacked))
         mean, scale = self.run.mean, self.run.scale
-        if np.ndim(scale) == 2:
+        if isinstance(mean, np.ndarray) and isinstance(scale, np.ndarray) and scale.ndim == 2:
             fold = self.run.trials.fold[trial]
             mean, scale = mean[fold], scale[fold]
         return Classifier(np.asarray(W), np.asarray(b), mean, scale, self.run.label_names)
@@ -518,7 +518,7 @@ class Collection:
         length = self.count.max()
         kept = {"count": self.count, "reached": self.reached[:, :length], "facts": self.facts}
         kept["metrics"] = {name: values[:, :length] for name, values in self.metrics.items()}
-        kept |= {"best_epoch": self.best_epoch, "log": np.concatenate(self.log or [[]])}
+        kept |= {"best_epoch": self.best_epoch, "log": self._order()}
         if self.last is not None:
             kept |= {"last": self.last, "best": self.best}
         return traverse_util.flatten_dict(kept, sep="/")
@@ -540,11 +540,15 @@ class Collection:
     def lines(self) -> Iterator[dict]:
         """The metrics, a dictionary per trial and epoch, in the order of the log."""
         seen = np.zeros_like(self.count)
-        for trial in np.concatenate(self.log or [[]]).astype(int):
+        for trial in self._order().astype(int):
             column = seen[trial]
             seen[trial] += 1
             measured = {name: values[trial, column] for name, values in self.metrics.items()}
             yield {"trial": trial, "epoch": self.reached[trial, column]} | measured
+
+    def _order(self):
+        """The log as one array."""
+        return np.concatenate([np.zeros(0, np.int32), *self.log])
 
     def _metric(self, name, dtype):
         return self.metrics.setdefault(name, np.zeros(self.reached.shape, dtype))

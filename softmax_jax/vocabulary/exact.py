@@ -380,7 +380,8 @@ def linear_cross_entropy(
     softmax" (2018). No logits in memory: Wijmans et al., "Cut Your Losses in Large-Vocabulary
     Language Models" (2024). z-loss: Chowdhery et al., "PaLM" (2022). Softcap: "Gemma 2" (2024).
     """
-    x, W, labels, bias, example_weights = checks.as_arrays(x, W, labels, bias, example_weights)
+    x, W, labels = checks.as_arrays(x, W, labels)
+    bias, example_weights = checks.as_optional_arrays(bias, example_weights)
     checks.check_layer(x, W, bias)
     num_words = W.shape[1] * num_partitions(axis_name)
     checks.check_labels(labels, len(x), num_words, ignore_index)
@@ -458,7 +459,8 @@ def sharded_linear_cross_entropy(
         (axis_name,) = mesh.axis_names
     if axis_name is None or axis_name not in mesh.axis_names:
         raise ValueError(f"axis_name must be one of {mesh.axis_names}; it is {axis_name!r}.")
-    x, W, labels, bias, example_weights = checks.as_arrays(x, W, labels, bias, example_weights)
+    x, W, labels = checks.as_arrays(x, W, labels)
+    bias, example_weights = checks.as_optional_arrays(bias, example_weights)
     checks.check_layer(x, W, None)
     devices = mesh.shape[axis_name]
     if W.shape[1] % devices:

@@ -6,7 +6,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from softmax_jax import checks
-from softmax_jax.checks import as_arrays
+from softmax_jax.checks import as_arrays, as_optional_arrays
 from softmax_jax.vocabulary import exact
 from softmax_jax.vocabulary.exact import (
     Options,
@@ -103,7 +103,7 @@ def top_k(
     >>> words.tolist()
     [[1, 3, 2]]
     """
-    x, W, bias = as_arrays(x, W, bias)
+    (x, W), (bias,) = as_arrays(x, W), as_optional_arrays(bias)
     checks.check_layer(x, W, bias)
     checks.check_whole("k", k, 1, W.shape[1])
     checks.check_blocks(row_block, vocabulary_block)
@@ -116,7 +116,7 @@ def top_k(
 
 
 def _checked(x, W, labels, bias, row_block, vocabulary_block, axis_name=None):
-    x, W, labels, bias = as_arrays(x, W, labels, bias)
+    (x, W, labels), (bias,) = as_arrays(x, W, labels), as_optional_arrays(bias)
     checks.check_layer(x, W, bias)
     num_words = W.shape[1] * num_partitions(axis_name)
     checks.check_labels(labels, len(x), num_words)

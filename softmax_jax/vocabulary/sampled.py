@@ -166,7 +166,8 @@ def negative_sampling(
 
 
 def _checked(x, W, labels, words, bias, example_weights):
-    x, W, labels, words, bias = checks.as_arrays(x, W, labels, words, bias)
+    x, W, labels, words = checks.as_arrays(x, W, labels, words)
+    (bias,) = checks.as_optional_arrays(bias)
     checks.check_layer(x, W, bias)
     checks.check_labels(labels, len(x), W.shape[1])
     checks.check_weights(example_weights, len(x))
