@@ -6,6 +6,8 @@
 import jax
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from scipy import optimize, special
 
 from softmax_jax import optimum
@@ -272,8 +274,19 @@ def test_second_problem_of_equal_shape_compiles_nothing():
         ({"num_classes": 2}, "classes"),
         ({"weights": np.zeros(40)}, "Weights"),
         ({"weights": -np.ones(40)}, "Weights"),
+        ({"weights": np.full(40, np.nan)}, "Weights"),
+        ({"weights": np.full(40, np.inf)}, "Weights"),
+        ({"weights": np.ones(40, complex)}, "weights must be numbers"),
+        ({"weights": np.ones(39)}, "weights must be numbers"),
         ({"resamples": np.ones((39, 2))}, "resamples"),
         ({"resamples": np.zeros((40, 1))}, "resample"),
+        ({"resamples": -np.ones((40, 1))}, "counts of resamples"),
+        ({"resamples": np.full((40, 1), np.nan)}, "counts of resamples"),
+        ({"resamples": np.ones(40)}, "resamples must be counts"),
+        ({"x": np.ones((40, 3), complex)}, "x must be real"),
+        ({"num_classes": 3.0}, "num_classes must be a whole number"),
+        ({"num_classes": True}, "num_classes must be a whole number"),
+        ({"fit_bias": "no"}, "fit_bias must be True or False"),
     ],
 )
 def test_invalid_problem_is_refused(change, words):
@@ -287,12 +300,83 @@ def test_invalid_problem_is_refused(change, words):
         ([-1.0], {}, "l2"),
         ([np.nan], {}, "l2"),
         ([], {}, "l2"),
+        ([np.inf], {}, "l2"),
+        ([1e39], {}, "l2 must be at least 0 and at most 3.4"),  # infinite in float32
+        ([1j], {}, "l2"),
+        ([True], {}, "l2"),
+        (["0.1"], {}, "l2"),
         ([1.0], {"columns": [2]}, "columns"),
+        ([1.0], {"columns": [0.5]}, "columns"),
         ([1.0], {"initial": (np.zeros((1, 3, 2)), np.zeros((1, 2)))}, "initial"),
         ([1.0], {"initial": (np.zeros((1, 3, 3)), np.ones((1, 3)))}, "fit_bias"),
+        ([1.0], {"initial": (np.full((1, 3, 3), np.nan), np.ones((1, 3)))}, "initial W"),
     ],
 )
 def test_invalid_trials_are_refused(l2, more, words):
     problem = random_problem()._replace(fit_bias=words != "fit_bias")
     with pytest.raises(ValueError, match=words):
         minimise(problem, l2, **more)
+
+
+NUMBERS = (0, -1, np.nan, np.inf, 1j, True, "2", None, [3], np.array([1.0]))
+WHOLES = ("max_iterations", "segment", "num")
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *(("tolerance", value) for value in NUMBERS),
+        *((name, value) for name in WHOLES for value in (2.5, *NUMBERS)),
+    ],
+)
+def test_invalid_options_are_refused(name, value):
+    prepared = optimum.prepare(random_problem())
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        if name == "num":
+            optimum.l2_path(prepared, value)
+        elif name == "segment":
+            next(optimum.iterate(prepared, None, segment=value))
+        else:
+            minimise(prepared, [0.1], **{name: value})
+
+
+def test_labels_of_the_largest_value_of_their_type_have_a_class():
+    """255 + 1 is 0 in uint8."""
+    problem = Problem(np.arange(256.0)[:, None], np.arange(256, dtype=np.uint8))
+    assert len(optimum.prepare(problem).priors) == 256
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=25)
+@given(st.floats(5e-324, 3e307))
+@example(5e36)
+@example(1e-39)
+@example(5e-324)
+def test_scale_of_the_weights_changes_nothing(scale):
+    """The objective is a mean; a number of the smallest ones has one digit."""
+    problem = random_problem(1)
+    counts = np.round(problem.weights)
+    scaled = optimum.prepare(problem._replace(weights=scale * counts))
+    plain = optimum.prepare(problem._replace(weights=counts))
+    for name in ("weights", "priors", "mean", "features"):
+        ours, expected = (np.asarray(getattr(each, name)) for each in (scaled, plain))
+        if name == "weights":
+            ours, expected = ours / ours.max(), expected / expected.max()
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [5e36, 1e-39, 1e308 / 3, 5e-324])
+def test_optimum_is_that_of_any_unit_of_the_weights(scale):
+    problem = random_problem(1)
+    counts = np.round(problem.weights)
+    plain = minimise(problem._replace(weights=counts), L2)
+    found = minimise(problem._replace(weights=scale * counts), L2)
+    assert found.converged.all()
+    np.testing.assert_allclose(found.objective, plain.objective, rtol=1e-6)
+
+
+def test_resample_of_weights_that_float32_loses_is_refused():
+    problem = random_problem(1)
+    weights = np.where(np.arange(40) < 20, 1.0, 1e-60)
+    counts = np.stack([np.ones(40), np.arange(40) >= 20], 1)
+    with pytest.raises(ValueError, match="resample leaves no example .* lost .* float32"):
+        optimum.prepare(problem._replace(weights=weights, resamples=counts))
