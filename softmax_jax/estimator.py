@@ -405,9 +405,9 @@ def _solve_trials(estimator, problem: Prepared, l2, columns=None, initial=None) 
 def _report(estimator, found, tol):
     if found.separable.any():
         _warn(
-            "The classes are separable and nothing is penalised (C=inf or l2=0): the optimum is at "
-            "infinity. These weights classify every example right, and larger ones would only make "
-            "the probabilities more extreme. With a finite C there is an optimum."
+            "The classes are separable, wholly or in part, and nothing is penalised (C=inf or "
+            "l2=0): the optimum is at infinity. Larger weights would only make the probabilities "
+            "of the separated examples more extreme. With a finite C there is an optimum."
         )
     failed = ~(found.converged | found.separable)
     if failed.any():

@@ -224,6 +224,14 @@ def test_separable_classes_without_penalty_are_warned_of(two):
     assert model.score(apart, y) == 1 and model.gap_bound_ == np.inf and model.l2_ == 0
 
 
+def test_classes_that_are_separable_in_part_are_warned_of():
+    x, y = [[0], [1], [2], [2], [3], [4]], [0, 0, 0, 1, 1, 1]
+    with pytest.warns(ConvergenceWarning, match="separable, wholly or in part") as seen:
+        SoftmaxRegression(C=np.inf).fit(x, y)
+    assert len(seen) == 1
+    SoftmaxRegression(C=100.0).fit(x, y)
+
+
 def made(coef, intercept, classes):
     model = SoftmaxRegression()
     model.coef_, model.intercept_ = np.array(coef), np.array(intercept)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import optimize, special
 
 from softmax_jax import optimum
-from softmax_jax.optimum import Problem, minimise
+from softmax_jax.optimum import Problem, certificate, minimise
 from tests.optimum_problems import random_problem
 
 pytestmark = pytest.mark.numerical
@@ -380,3 +380,44 @@ def test_resample_of_weights_that_float32_loses_is_refused():
     counts = np.stack([np.ones(40), np.arange(40) >= 20], 1)
     with pytest.raises(ValueError, match="resample leaves no example .* lost .* float32"):
         optimum.prepare(problem._replace(weights=weights, resamples=counts))
+
+
+def in_part(kind):
+    """x, y whose optimum without a penalty is at infinity; no weights are right everywhere."""
+    rng = np.random.default_rng(0)
+    if kind == "one tie":
+        return np.array([[0.0], [1], [2], [2], [3], [4]]), np.array([0, 0, 0, 1, 1, 1])
+    x, y = rng.normal(size=(80, 3)), rng.integers(0, 4, 80)
+    if kind == "one class far from three":
+        x[y == 3] += 30
+    if kind == "a feature that only one class has":
+        x[:, 2] = (y == 1) * (rng.uniform(size=80) < 0.3)
+    return x, y
+
+
+@pytest.mark.parametrize(
+    "kind", ["one tie", "one class far from three", "a feature that only one class has"]
+)
+def test_separation_in_part_is_reported(kind):
+    found = minimise(Problem(*in_part(kind)), [0.0, 0.1], tolerance=1e-5)
+    assert found.separable.tolist() == [True, False]
+    assert found.converged.tolist() == [False, True]
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=20)
+@given(st.integers(0, 10**6), st.integers(2, 3), st.sampled_from([1e-5, 1, 1e6]))
+def test_separation_in_part_is_found_and_nothing_else(seed, num_classes, size):
+    """Each place has every label, so no margin is positive; a feature of one example has one."""
+    places = np.random.default_rng(seed).normal(size=(12, 2))
+    x, y = size * places.repeat(num_classes, 0) + 3, np.tile(np.arange(num_classes), 12)
+    flag = np.zeros((len(x), 1))
+    assert certificate.recedes(optimum.prepare(Problem(np.append(x, flag, 1), y))) is False
+    flag[5] = 1
+    assert certificate.recedes(optimum.prepare(Problem(np.append(x, flag, 1), y))) is True
+
+
+def test_separation_in_part_counts_examples_and_classes_that_have_weight():
+    x, y = in_part("one class far from three")
+    counts = np.stack([np.ones(80), y != 3, y == 3], 1)
+    prepared = optimum.prepare(Problem(x, y, resamples=counts))
+    assert [certificate.recedes(prepared, column) for column in range(3)] == [True, False, False]

@@ -236,8 +236,8 @@ class Optimum(NamedTuple):
     W [T, D, C] · b [T, C] · objective = loss + l2/2 · ‖W‖² and loss: means over the weighted
     examples, in nats · gradient_norm: ‖∂objective/∂W‖ with the best bias for W · gap_bound: the
     objective is at most this far above its minimum · iterations · converged: the certificate holds
-    · separable: l2 is 0 and the weights classify every example right, so that growing weights send
-    the loss to zero: the optimum is at infinity. All [T], NumPy.
+    · separable: l2 is 0, and growing weights lower the loss forever, as they classify every example
+    right, or separate some and leave the others alone: the optimum is at infinity. All [T], NumPy.
     """
 
     W: Float[np.ndarray, "T D C"]
@@ -264,8 +264,9 @@ def minimise(
 
     A trial with l2 > 0 stops when gap_bound ≤ tolerance · objective, which proves its gap. With
     l2 = 0 there is no such proof (gap_bound is inf): a trial stops when the norm of its gradient is
-    `tolerance` times that at zero weights, or when the data prove to be separable. (Where some
-    classes can be separated but not all, this is not detected, and the gradient decides.)
+    `tolerance` times that at zero weights, or when the data prove to be separable. Where only a
+    part of them can be separated, the gradient decides when to stop, and a linear programme whether
+    the trial is `separable` and not `converged`; one of more than 4 million numbers is not tried.
     A trial that ran for max_iterations, or exhausted float precision, is not `converged`.
 
     float32 has a floor, higher for smaller l2 and for worse conditioned features. Relative bounds
@@ -343,11 +344,19 @@ def iterate(
 
 
 def report(prepared: Prepared, state: State) -> Optimum:
-    """The current trials, in the coordinates of x."""
+    """The current trials, in the coordinates of x; for l2 = 0, also what is separable in part."""
     params = np.asarray(state.params)
     W = np.ascontiguousarray(params[:, :, :-1].swapaxes(1, 2))
     shift = np.asarray(prepared.mean, np.float64) @ W.astype(np.float64)
     metrics = {name: np.asarray(getattr(state, name)) for name in Optimum._fields[2:]}
+    l2, columns, separable = np.asarray(state.l2), np.asarray(state.column), metrics["separable"]
+    parts = {
+        column: certificate.recedes(prepared, column)
+        for column in set(columns[(l2 == 0) & ~separable].tolist())
+    }
+    in_part = np.array([parts.get(column, False) for column in columns.tolist()]) & (l2 == 0)
+    metrics["separable"] = separable | in_part
+    metrics["converged"] = metrics["converged"] & ~in_part
     return Optimum(W, (params[:, :, -1] - shift).astype(W.dtype), **metrics)
 
 
