@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Shaped
+from jaxtyping import Array, ArrayLike, Int, Shaped
 
 from softmax_jax.hyperparameters import nearest
 
@@ -23,6 +23,7 @@ Values: TypeAlias = _Array | np.generic  # an array of JAX or NumPy, or a number
 
 _SUM_TOLERANCE = 1e-3  # of a row of probabilities: those printed with four digits pass
 _LEAST = -1e-6  # a probability that rounding has made negative passes
+WRONG, IGNORED = -1, -2  # what `as_words` makes of a label that is no word
 
 
 def named_keywords(name: str) -> Callable[[Callable], Callable]:
@@ -289,11 +290,33 @@ def check_labels(
     if labels.shape != (num_rows,):
         raise ValueError(f"labels must be [N] = [{num_rows}]; they are {shape_of(labels)}.")
     check_integers(labels)
+    if ignore_index is not None:
+        check_whole("ignore_index", ignore_index, -(2**63))
     ignored = None if ignore_index is None else equal(labels, ignore_index)
     remedy = "Correct them, or pass the number that marks absent ones as ignore_index."
     if ignore_index is not None:
         remedy = f"Only the ignore_index, {ignore_index}, may lie outside."
     check_range(labels, vocabulary_size, ignored, remedy)
+
+
+def as_words(
+    labels: Any, num_rows: int, vocabulary_size: int, ignore_index: int | None = None
+) -> Int[Array, " N"]:
+    """Labels [N] of any integer type as int32 of JAX: 0..V-1, WRONG or IGNORED.
+
+    Compared and cast in this type, no label wraps, and none is taken for the ignore index.
+
+    Raises:
+      ValueError: as `check_labels`.
+    """
+    labels = as_array(labels)
+    check_labels(labels, num_rows, vocabulary_size, ignore_index)
+    wide, xp = widened(labels), namespace(labels)
+    inside = (wide >= 0) & (wide < vocabulary_size)
+    words = xp.where(inside, wide.astype(np.int32), WRONG)
+    if ignore_index is not None:
+        words = xp.where(equal(labels, ignore_index), IGNORED, words)
+    return jnp.asarray(words, jnp.int32)
 
 
 def check_weights(example_weights: _Array | None, num_rows: int) -> None:

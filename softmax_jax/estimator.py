@@ -21,6 +21,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from softmax_jax.optimum import Optimum, Prepared, Problem, minimise, prepare
+from softmax_jax.optimum.problem import relative
 
 # Relative gaps that the arithmetic reaches easily, even for features on different scales.
 _TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
@@ -141,7 +142,7 @@ class SoftmaxRegression(_LinearClassifier):
         _check_parameters(self)
         _check_penalty(self.C, self.l2)
         examples = _read_examples(self, X, y, sample_weight)
-        total, num_classes = examples.weights.sum(), len(examples.classes)
+        total, num_classes = _total(examples), len(examples.classes)
         l2 = swap_C_and_l2(self.C, total, num_classes) if self.l2 is None else self.l2
         problem = _prepare_problem(self, examples)
         found = _solve_trials(self, problem, [l2], initial=self._initial(num_classes))
@@ -230,7 +231,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
         labels = examples.classes[examples.labels]
         folds = list(check_cv(self.cv, labels, classifier=True).split(examples.x, labels, groups))
         counts = _counts(folds, len(labels))
-        totals, num_classes = examples.weights @ counts, len(examples.classes)
+        totals, num_classes = _total(examples, counts), len(examples.classes)
         l2 = _penalties(Cs, l2s, totals, num_classes)
         problem = _prepare_problem(self, examples, counts)
         columns = np.repeat(np.arange(len(folds)), l2.shape[1])
@@ -312,7 +313,8 @@ def from_scikit_learn(
 class _Examples(NamedTuple):
     """Training data: x [N, D] dense or CSR, labels [N] in 0..C-1, classes [C], sample_weight [N].
 
-    weights [N]: the sample weights times those of the classes.
+    weights [N] · unit: the sample weights times those of the classes, divided by a power of two, so
+    that no sum of them overflows.
     """
 
     x: Any
@@ -320,6 +322,14 @@ class _Examples(NamedTuple):
     classes: np.ndarray
     sample_weight: np.ndarray
     weights: np.ndarray
+    unit: float
+
+
+def _total(examples, counts=None):
+    """Σ weights of the examples, or for each column of counts [N, R]; inf beyond float64."""
+    weights = examples.weights
+    with np.errstate(over="ignore"):
+        return (weights.sum() if counts is None else weights @ counts) * examples.unit
 
 
 def _read_examples(estimator, X, y, sample_weight) -> _Examples:
@@ -328,14 +338,15 @@ def _read_examples(estimator, X, y, sample_weight) -> _Examples:
     check_classification_targets(y)
     classes, labels = np.unique(y, return_inverse=True)
     own = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    weights = own * _class_weights(estimator.class_weight, classes, labels, own)[labels]
+    weights, unit = relative(own)
+    weights *= _class_weights(estimator.class_weight, classes, labels, weights)[labels]
     present = np.unique(labels[weights > 0])
     if len(present) < 2:
         raise ValueError(
             "A classifier needs 2 classes or more with examples whose weight is not zero; "
             f"got {len(present)} class{'es' * (len(present) != 1)}."
         )
-    return _Examples(X, labels, classes, own, weights)
+    return _Examples(X, labels, classes, own, weights, unit)
 
 
 def _prepare_problem(estimator, examples: _Examples, resamples=None) -> Prepared:
@@ -376,6 +387,8 @@ def _solve_trials(estimator, problem: Prepared, l2, columns=None, initial=None) 
     if initial is not None:
         more = len(problem.mean) - num_features
         initial = np.pad(initial[0], ((0, 0), (0, more), (0, 0))), initial[1]
+    # Weights of any size give any l2 = 1 / (C · Σ weights); from here on the coefficients are zero.
+    l2 = np.minimum(l2, 2.0**100)
     with jax.enable_x64(estimator.dtype == "float64"):
         found = minimise(
             problem,
@@ -392,9 +405,9 @@ def _solve_trials(estimator, problem: Prepared, l2, columns=None, initial=None) 
 def _report(estimator, found, tol):
     if found.separable.any():
         _warn(
-            "The classes are separable and nothing is penalised (C=inf or l2=0): the optimum is at "
-            "infinity. These weights classify every example right, and larger ones would only make "
-            "the probabilities more extreme. With a finite C there is an optimum."
+            "The classes are separable, wholly or in part, and nothing is penalised (C=inf or "
+            "l2=0): the optimum is at infinity. Larger weights would only make the probabilities "
+            "of the separated examples more extreme. With a finite C there is an optimum."
         )
     failed = ~(found.converged | found.separable)
     if failed.any():

@@ -136,10 +136,32 @@ def test_weights_are_sample_weights_times_class_weights(three):
     x, y = three
     own, by_class = np.linspace(0, 2, 60), {"apple": 2.0, "pear": 3.0}
     examples = estimator._read_examples(SoftmaxRegression(class_weight=by_class), x, y, own)
-    np.testing.assert_allclose(examples.weights, own * [by_class.get(name, 1.0) for name in y])
+    weights = examples.unit * examples.weights
+    np.testing.assert_allclose(weights, own * [by_class.get(name, 1.0) for name in y])
     np.testing.assert_array_equal(examples.classes[examples.labels], y)
     balanced = estimator._read_examples(SoftmaxRegression(class_weight="balanced"), x, y, own)
-    np.testing.assert_allclose(np.bincount(balanced.labels, balanced.weights), own.sum() / 3)
+    sums = balanced.unit * np.bincount(balanced.labels, balanced.weights)
+    np.testing.assert_allclose(sums, own.sum() / 3)
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced", {3: 2.0, 7: 50.0}])
+@pytest.mark.parametrize("unit", [1e308, 1e-308, 5e36, 1e-39])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_weights_of_any_unit_give_the_same_model_where_l2_is_given(unit, class_weight, dtype, two):
+    options = {"l2": 0.05, "class_weight": class_weight, "dtype": dtype}
+    plain = SoftmaxRegression(**options).fit(*two, np.ones(60))
+    model = SoftmaxRegression(**options).fit(*two, np.full(60, unit))
+    np.testing.assert_array_equal(model.predict(two[0]), plain.predict(two[0]))
+    np.testing.assert_allclose(model.coef_, plain.coef_, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_C_counts_the_weights_up_to_no_penalty_and_down_to_no_coefficients(dtype, two):
+    free = SoftmaxRegression(C=np.inf, dtype=dtype).fit(*two)
+    heavy = SoftmaxRegression(dtype=dtype).fit(*two, np.full(60, 1e308))
+    np.testing.assert_allclose(heavy.coef_, free.coef_, rtol=1e-2)
+    light = SoftmaxRegression(dtype=dtype).fit(*two, np.full(60, 1e-308))
+    assert abs(light.coef_).max() < 1e-20 and light.gap_bound_ < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -200,6 +222,14 @@ def test_separable_classes_without_penalty_are_warned_of(two):
     with pytest.warns(ConvergenceWarning, match="separable"):
         model = SoftmaxRegression(C=np.inf).fit(apart, y)
     assert model.score(apart, y) == 1 and model.gap_bound_ == np.inf and model.l2_ == 0
+
+
+def test_classes_that_are_separable_in_part_are_warned_of():
+    x, y = [[0], [1], [2], [2], [3], [4]], [0, 0, 0, 1, 1, 1]
+    with pytest.warns(ConvergenceWarning, match="separable, wholly or in part") as seen:
+        SoftmaxRegression(C=np.inf).fit(x, y)
+    assert len(seen) == 1
+    SoftmaxRegression(C=100.0).fit(x, y)
 
 
 def made(coef, intercept, classes):

@@ -6,10 +6,12 @@
 import jax
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from scipy import optimize, special
 
 from softmax_jax import optimum
-from softmax_jax.optimum import Problem, minimise
+from softmax_jax.optimum import Problem, certificate, minimise
 from tests.optimum_problems import random_problem
 
 pytestmark = pytest.mark.numerical
@@ -272,8 +274,19 @@ def test_second_problem_of_equal_shape_compiles_nothing():
         ({"num_classes": 2}, "classes"),
         ({"weights": np.zeros(40)}, "Weights"),
         ({"weights": -np.ones(40)}, "Weights"),
+        ({"weights": np.full(40, np.nan)}, "Weights"),
+        ({"weights": np.full(40, np.inf)}, "Weights"),
+        ({"weights": np.ones(40, complex)}, "weights must be numbers"),
+        ({"weights": np.ones(39)}, "weights must be numbers"),
         ({"resamples": np.ones((39, 2))}, "resamples"),
         ({"resamples": np.zeros((40, 1))}, "resample"),
+        ({"resamples": -np.ones((40, 1))}, "counts of resamples"),
+        ({"resamples": np.full((40, 1), np.nan)}, "counts of resamples"),
+        ({"resamples": np.ones(40)}, "resamples must be counts"),
+        ({"x": np.ones((40, 3), complex)}, "x must be real"),
+        ({"num_classes": 3.0}, "num_classes must be a whole number"),
+        ({"num_classes": True}, "num_classes must be a whole number"),
+        ({"fit_bias": "no"}, "fit_bias must be True or False"),
     ],
 )
 def test_invalid_problem_is_refused(change, words):
@@ -287,12 +300,124 @@ def test_invalid_problem_is_refused(change, words):
         ([-1.0], {}, "l2"),
         ([np.nan], {}, "l2"),
         ([], {}, "l2"),
+        ([np.inf], {}, "l2"),
+        ([1e39], {}, "l2 must be at least 0 and at most 3.4"),  # infinite in float32
+        ([1j], {}, "l2"),
+        ([True], {}, "l2"),
+        (["0.1"], {}, "l2"),
         ([1.0], {"columns": [2]}, "columns"),
+        ([1.0], {"columns": [0.5]}, "columns"),
         ([1.0], {"initial": (np.zeros((1, 3, 2)), np.zeros((1, 2)))}, "initial"),
         ([1.0], {"initial": (np.zeros((1, 3, 3)), np.ones((1, 3)))}, "fit_bias"),
+        ([1.0], {"initial": (np.full((1, 3, 3), np.nan), np.ones((1, 3)))}, "initial W"),
     ],
 )
 def test_invalid_trials_are_refused(l2, more, words):
     problem = random_problem()._replace(fit_bias=words != "fit_bias")
     with pytest.raises(ValueError, match=words):
         minimise(problem, l2, **more)
+
+
+NUMBERS = (0, -1, np.nan, np.inf, 1j, True, "2", None, [3], np.array([1.0]))
+WHOLES = ("max_iterations", "segment", "num")
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *(("tolerance", value) for value in NUMBERS),
+        *((name, value) for name in WHOLES for value in (2.5, *NUMBERS)),
+    ],
+)
+def test_invalid_options_are_refused(name, value):
+    prepared = optimum.prepare(random_problem())
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        if name == "num":
+            optimum.l2_path(prepared, value)
+        elif name == "segment":
+            next(optimum.iterate(prepared, None, segment=value))
+        else:
+            minimise(prepared, [0.1], **{name: value})
+
+
+def test_labels_of_the_largest_value_of_their_type_have_a_class():
+    """255 + 1 is 0 in uint8."""
+    problem = Problem(np.arange(256.0)[:, None], np.arange(256, dtype=np.uint8))
+    assert len(optimum.prepare(problem).priors) == 256
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=25)
+@given(st.floats(5e-324, 3e307))
+@example(5e36)
+@example(1e-39)
+@example(5e-324)
+def test_scale_of_the_weights_changes_nothing(scale):
+    """The objective is a mean; a number of the smallest ones has one digit."""
+    problem = random_problem(1)
+    counts = np.round(problem.weights)
+    scaled = optimum.prepare(problem._replace(weights=scale * counts))
+    plain = optimum.prepare(problem._replace(weights=counts))
+    for name in ("weights", "priors", "mean", "features"):
+        ours, expected = (np.asarray(getattr(each, name)) for each in (scaled, plain))
+        if name == "weights":
+            ours, expected = ours / ours.max(), expected / expected.max()
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [5e36, 1e-39, 1e308 / 3, 5e-324])
+def test_optimum_is_that_of_any_unit_of_the_weights(scale):
+    problem = random_problem(1)
+    counts = np.round(problem.weights)
+    plain = minimise(problem._replace(weights=counts), L2)
+    found = minimise(problem._replace(weights=scale * counts), L2)
+    assert found.converged.all()
+    np.testing.assert_allclose(found.objective, plain.objective, rtol=1e-6)
+
+
+def test_resample_of_weights_that_float32_loses_is_refused():
+    problem = random_problem(1)
+    weights = np.where(np.arange(40) < 20, 1.0, 1e-60)
+    counts = np.stack([np.ones(40), np.arange(40) >= 20], 1)
+    with pytest.raises(ValueError, match="resample leaves no example .* lost .* float32"):
+        optimum.prepare(problem._replace(weights=weights, resamples=counts))
+
+
+def in_part(kind):
+    """x, y whose optimum without a penalty is at infinity; no weights are right everywhere."""
+    rng = np.random.default_rng(0)
+    if kind == "one tie":
+        return np.array([[0.0], [1], [2], [2], [3], [4]]), np.array([0, 0, 0, 1, 1, 1])
+    x, y = rng.normal(size=(80, 3)), rng.integers(0, 4, 80)
+    if kind == "one class far from three":
+        x[y == 3] += 30
+    if kind == "a feature that only one class has":
+        x[:, 2] = (y == 1) * (rng.uniform(size=80) < 0.3)
+    return x, y
+
+
+@pytest.mark.parametrize(
+    "kind", ["one tie", "one class far from three", "a feature that only one class has"]
+)
+def test_separation_in_part_is_reported(kind):
+    found = minimise(Problem(*in_part(kind)), [0.0, 0.1], tolerance=1e-5)
+    assert found.separable.tolist() == [True, False]
+    assert found.converged.tolist() == [False, True]
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=20)
+@given(st.integers(0, 10**6), st.integers(2, 3), st.sampled_from([1e-5, 1, 1e6]))
+def test_separation_in_part_is_found_and_nothing_else(seed, num_classes, size):
+    """Each place has every label, so no margin is positive; a feature of one example has one."""
+    places = np.random.default_rng(seed).normal(size=(12, 2))
+    x, y = size * places.repeat(num_classes, 0) + 3, np.tile(np.arange(num_classes), 12)
+    flag = np.zeros((len(x), 1))
+    assert certificate.recedes(optimum.prepare(Problem(np.append(x, flag, 1), y))) is False
+    flag[5] = 1
+    assert certificate.recedes(optimum.prepare(Problem(np.append(x, flag, 1), y))) is True
+
+
+def test_separation_in_part_counts_examples_and_classes_that_have_weight():
+    x, y = in_part("one class far from three")
+    counts = np.stack([np.ones(80), y != 3, y == 3], 1)
+    prepared = optimum.prepare(Problem(x, y, resamples=counts))
+    assert [certificate.recedes(prepared, column) for column in range(3)] == [True, False, False]

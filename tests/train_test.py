@@ -635,6 +635,13 @@ def test_sampled_losses_draw_anew_at_every_step_and_alike_at_equal_steps(augment
     assert first == again and first != later
 
 
+@pytest.mark.parametrize("name", vocabulary.OBJECTIVES)
+def test_losses_without_logits_refuse_smoothed_labels(augmented, batch, name):
+    loss = vocabulary.criterion(name, WORDS, 0 if name == "cross_entropy" else 4).loss
+    with pytest.raises(ValueError, match=f"label_smoothing must be 0 with the loss '{name}'"):
+        loss(augmented.params, batch, 0.1, 0)
+
+
 def test_equal_criteria_are_one_object_so_that_nothing_is_compiled_twice():
     again = train.criterion_of_logits(MODEL, losses.cross_entropy)
     assert again is train.criterion_of_logits(MODEL, losses.cross_entropy)

@@ -10,10 +10,16 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import AxisType
 from jax.test_util import check_grads
 from numpy.testing import assert_allclose, assert_array_equal
 
-from softmax_jax.vocabulary import check_labels, exact, linear_cross_entropy
+from softmax_jax.vocabulary import (
+    check_labels,
+    exact,
+    linear_cross_entropy,
+    sharded_linear_cross_entropy,
+)
 
 pytestmark = pytest.mark.numerical
 
@@ -337,3 +343,42 @@ def test_labels_are_checked_where_they_are_known():
     with pytest.raises(ValueError, match=r"\[5\]"):
         jax.jit(lambda labels: check_labels(labels, 5, 10))(labels)
     assert jax.jit(lambda labels: labels + (check_labels(labels, 4, 2) is None))(labels)[0] == 4
+
+
+NARROW = [(128, np.int8), (128, np.uint8), (256, np.uint8), (300, np.uint8), (65536, np.uint16)]
+
+
+@pytest.mark.parametrize("num_words, dtype", [*NARROW, (65536, np.int16), (300, np.int64)])
+@pytest.mark.parametrize("jitted", [False, True])
+def test_labels_of_any_integer_type_give_the_loss_of_int32(num_words, dtype, jitted):
+    """On one device and on a mesh, with the bits of the ignore index among the labels."""
+    rng = np.random.default_rng(0)
+    x, W = np.float32(rng.normal(size=(8, 2))), np.float32(rng.normal(size=(2, num_words)))
+    labels = rng.integers(0, min(num_words, np.iinfo(dtype).max + 1), 8)
+    labels[:2] = min(num_words - 1, np.iinfo(dtype).max), -100 % 256 % num_words
+    mesh = jax.make_mesh((1,), ("v",), axis_types=(AxisType.Auto,))
+    for loss in (linear_cross_entropy, functools.partial(sharded_linear_cross_entropy, mesh)):
+        loss = functools.partial(loss, ignore_index=-100, bias=np.zeros(num_words, np.float32))
+        gradients = jax.value_and_grad(loss, (0, 1))
+        gradients = jax.jit(gradients) if jitted else gradients
+        found, expected = (gradients(x, W, labels.astype(kind)) for kind in (dtype, np.int32))
+        jax.tree.map(assert_array_equal, found, expected)
+        full_form = optax.softmax_cross_entropy_with_integer_labels(x @ W, labels).mean()
+        assert_allclose(found[0], full_form, rtol=1e-5)
+
+
+@pytest.mark.parametrize("label", [2**32, 2**32 + 3, -(2**40)])
+def test_labels_of_64_bits_do_not_wrap(label):
+    """On the way to JAX, which has 32 bits."""
+    x, W, labels = np.ones((2, 3)), np.ones((3, 11)), np.array([4, label])
+    with pytest.raises(ValueError, match=rf"0\.\.10; 1 does not, the first at \[1\]: {label}"):
+        linear_cross_entropy(x, W, labels)
+    found = linear_cross_entropy(x, W, labels, ignore_index=label)
+    assert_allclose(found, np.log(11), rtol=1e-6)
+
+
+@pytest.mark.parametrize("index", [1.5, True, "pad", np.nan])
+def test_ignore_index_is_a_whole_number(index):
+    x, W, labels = jnp.ones((5, 3)), jnp.ones((3, 11)), jnp.ones(5, int)
+    with pytest.raises(ValueError, match="ignore_index must be a whole number"):
+        linear_cross_entropy(x, W, labels, ignore_index=index)

@@ -76,6 +76,20 @@ def test_wrong_label_is_an_error_and_under_jit_nan():
         log_prob(x, W, labels)
 
 
+@pytest.mark.parametrize(
+    "num_words, dtype",
+    [(128, np.int8), (256, np.uint8), (300, np.uint8), (65536, np.uint16), (300, np.int16)],
+)
+def test_labels_of_narrow_types_do_not_wrap(num_words, dtype):
+    W = np.float32(np.random.default_rng(0).normal(size=(2, num_words)))
+    x, labels = np.float32([[1, 0], [0, 1], [1, 1]]), np.array([0, 100, 127])
+    labels[2] = min(num_words - 1, np.iinfo(dtype).max)
+    for ask in (log_prob, log_prob_and_rank, jax.jit(log_prob), jax.jit(log_prob_and_rank)):
+        jax.tree.map(assert_array_equal, ask(x, W, labels.astype(dtype)), ask(x, W, labels))
+    expected = special.log_softmax(np.float64(x @ W), axis=1)[np.arange(3), labels]
+    assert_allclose(log_prob(x, W, labels.astype(dtype)), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("k", [0, 30])
 def test_invalid_k_is_refused(k):
     x, W, _ = whole_numbers()

@@ -203,6 +203,20 @@ def test_wrong_label_is_an_error_and_under_jit_nan(loss):
 
 
 @LOSSES
+@pytest.mark.parametrize("num_words, dtype", [(128, "i1"), (256, "u1"), (300, "u1"), (65536, "u2")])
+def test_labels_and_words_of_narrow_types_do_not_wrap(loss, num_words, dtype):
+    W = np.float32(np.random.default_rng(0).normal(size=(2, num_words)))
+    labels, words = np.array([0, 100, min(num_words - 1, np.iinfo(dtype).max)]), np.array([5, 100])
+    losses = {"sampled_softmax": sampled_softmax, "noise_contrastive": noise_contrastive}
+    more = () if loss == "negative" else (uniform(num_words),)
+    loss = losses.get(loss, negative_sampling)
+    x = np.float32([[1, 0], [0, 1], [1, 1]])
+    found = loss(x, W, labels.astype(dtype), words.astype(dtype), *more)
+    assert np.isfinite(found)
+    assert_array_equal(found, loss(x, W, labels, words, *more))
+
+
+@LOSSES
 @pytest.mark.parametrize("words", [jnp.zeros(0, int), jnp.zeros((9, 2), int), jnp.zeros(3)])
 def test_invalid_words_are_refused(loss, words):
     x, W, _, labels = problem()
@@ -264,7 +278,8 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_takes_the_same_arguments(name):
     more = {"bias": jnp.ones(10), "example_weights": jnp.array([1.0, 0.0, 2.0])}
-    value, gradient = jax.value_and_grad(objective(name, 10, 4), 2)(KEY, *LAYER, **more)
+    samples = None if name == "cross_entropy" else 4
+    value, gradient = jax.value_and_grad(objective(name, 10, samples), 2)(KEY, *LAYER, **more)
     assert value.shape == () and value > 0 and gradient.shape == LAYER[1].shape
     assert jnp.isfinite(gradient).all() and (gradient != 0).any()
 
@@ -287,6 +302,7 @@ def test_objective_is_cached():
         (("softmax", 10, 4), "no objective 'softmax'; there are"),
         (("sampled_softmax", 10), "num_samples must be a whole number of at least 1; it is None"),
         (("noise_contrastive", 10, 0), "num_samples"),
+        (("cross_entropy", 10, 5), "num_samples must be None for 'cross_entropy', .* it is 5"),
     ],
 )
 def test_unknown_objective_or_number_of_samples_is_refused(arguments, words):

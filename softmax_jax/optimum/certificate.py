@@ -209,6 +209,45 @@ def _separates(trial, loss, fractions):
     return (trial.l2 == 0) & (jnp.where(fractions > 0, loss, 0).max() < jnp.log(2.0))
 
 
+_MOST_MARGINS = 2**22  # numbers in the linear programme
+
+
+def recedes(prepared: Prepared, column: int = 0) -> bool:
+    """Whether weights without a penalty can grow forever and never raise the loss of any example.
+
+    Then the classes are separable, wholly or in part, and the optimum is at infinity. In such a
+    direction d of the weights and the bias, the margin (d[y] - d[c])·x is 0 or greater for every
+    example and class c, and not always 0. A linear programme seeks one (Albert and Anderson, *On
+    the existence of maximum likelihood estimates in logistic regression models*, 1984), among the
+    examples and classes that have weight in a column of the resamples. Where these have more than
+    4 million numbers in all margins, it is not sought: False.
+    """
+    from scipy import optimize, sparse  # only here: its import takes as long as a small fit
+
+    weights, y = np.asarray(prepared.weights), np.asarray(prepared.y)
+    if prepared.resamples is not None:
+        weights = weights * np.asarray(prepared.resamples)[:, column]
+    rows = np.flatnonzero(weights > 0)
+    classes, labels = np.unique(y[rows], return_inverse=True)
+    num_features, num_pairs = len(prepared.features), len(rows) * (len(classes) - 1)
+    if not num_pairs or num_pairs * 2 * num_features > _MOST_MARGINS:
+        return False
+    x = np.asarray(prepared.features, np.float64)[:, rows]
+    x = (x / np.maximum(abs(x).max(1, keepdims=True), np.finfo(np.float64).tiny)).T
+    own = np.eye(len(classes))[labels]
+    signs = (own[:, None] - np.eye(len(classes)))[np.arange(len(classes)) != labels[:, None]]
+    of_pairs = sparse.csr_array(np.repeat(x, len(classes) - 1, 0))
+    # Of all equivalent directions, the one in which the first class stays.
+    margins = [of_pairs.multiply(signs[:, [c]]) for c in range(1, len(classes))]
+    margins = sparse.csr_array(sparse.hstack(margins))
+    total = margins.sum(0) / num_pairs
+    found = optimize.linprog(-total, -margins, np.zeros(num_pairs), bounds=(-1, 1))
+    if found.x is None:
+        return False
+    reached = margins @ found.x
+    return bool(reached.max() > 1e-6 and reached.min() > -1e-9)
+
+
 def certify(
     prepared: Prepared,
     trial: State,

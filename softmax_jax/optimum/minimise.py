@@ -17,6 +17,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from softmax_jax import checks
 from softmax_jax.optimum import certificate, lbfgs
 from softmax_jax.optimum.certificate import State
 from softmax_jax.optimum.problem import Prepared, Problem, prepare, product
@@ -235,8 +236,8 @@ class Optimum(NamedTuple):
     W [T, D, C] · b [T, C] · objective = loss + l2/2 · ‖W‖² and loss: means over the weighted
     examples, in nats · gradient_norm: ‖∂objective/∂W‖ with the best bias for W · gap_bound: the
     objective is at most this far above its minimum · iterations · converged: the certificate holds
-    · separable: l2 is 0 and the weights classify every example right, so that growing weights send
-    the loss to zero: the optimum is at infinity. All [T], NumPy.
+    · separable: l2 is 0, and growing weights lower the loss forever, as they classify every example
+    right, or separate some and leave the others alone: the optimum is at infinity. All [T], NumPy.
     """
 
     W: Float[np.ndarray, "T D C"]
@@ -263,8 +264,9 @@ def minimise(
 
     A trial with l2 > 0 stops when gap_bound ≤ tolerance · objective, which proves its gap. With
     l2 = 0 there is no such proof (gap_bound is inf): a trial stops when the norm of its gradient is
-    `tolerance` times that at zero weights, or when the data prove to be separable. (Where some
-    classes can be separated but not all, this is not detected, and the gradient decides.)
+    `tolerance` times that at zero weights, or when the data prove to be separable. Where only a
+    part of them can be separated, the gradient decides when to stop, and a linear programme whether
+    the trial is `separable` and not `converged`; one of more than 4 million numbers is not tried.
     A trial that ran for max_iterations, or exhausted float precision, is not `converged`.
 
     float32 has a floor, higher for smaller l2 and for worse conditioned features. Relative bounds
@@ -290,13 +292,15 @@ def minimise(
       initial: (W [T, D, C], b [T, C]) to start from; None: zero weights.
 
     Raises:
-      ValueError: for what `prepare` refuses, and for l2, columns or initial values that do not fit.
+      ValueError: for what `prepare` refuses, for l2, columns or initial values that do not fit, for
+        a tolerance that is not above 0, and for max_iterations that are not a whole number from 1.
 
     >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
     >>> optimum = minimise(Problem(x, np.array([0, 1, 0, 1])), [0.1])
     >>> optimum.converged.tolist(), (x @ optimum.W[0] + optimum.b[0]).argmax(1).tolist()
     ([True], [0, 0, 1, 1])
     """
+    _check_limits(tolerance, max_iterations)
     prepared = problem if isinstance(problem, Prepared) else prepare(problem)
     state = start(prepared, *check_trials(prepared, l2, columns, initial))
     for reached in iterate(prepared, state, tolerance=tolerance, max_iterations=max_iterations):
@@ -318,7 +322,12 @@ def iterate(
     memory. A state that is saved between two segments and passed again with the same `segment`
     resumes bit for bit. Its gap_bound always holds. A segment of 1 costs about twice as much per
     iteration.
+
+    Raises:
+      ValueError: at the first step, as `minimise`, and for a segment that is not a whole number
+        from 1.
     """
+    _check_limits(tolerance, max_iterations, segment)
     dtype = state.params.dtype
     tolerance, limit = jnp.asarray(tolerance, dtype), jnp.int32(max_iterations)
     order = leaders(np.asarray(state.l2), np.asarray(state.column))
@@ -335,11 +344,19 @@ def iterate(
 
 
 def report(prepared: Prepared, state: State) -> Optimum:
-    """The current trials, in the coordinates of x."""
+    """The current trials, in the coordinates of x; for l2 = 0, also what is separable in part."""
     params = np.asarray(state.params)
     W = np.ascontiguousarray(params[:, :, :-1].swapaxes(1, 2))
     shift = np.asarray(prepared.mean, np.float64) @ W.astype(np.float64)
     metrics = {name: np.asarray(getattr(state, name)) for name in Optimum._fields[2:]}
+    l2, columns, separable = np.asarray(state.l2), np.asarray(state.column), metrics["separable"]
+    parts = {
+        column: certificate.recedes(prepared, column)
+        for column in set(columns[(l2 == 0) & ~separable].tolist())
+    }
+    in_part = np.array([parts.get(column, False) for column in columns.tolist()]) & (l2 == 0)
+    metrics["separable"] = separable | in_part
+    metrics["converged"] = metrics["converged"] & ~in_part
     return Optimum(W, (params[:, :, -1] - shift).astype(W.dtype), **metrics)
 
 
@@ -354,19 +371,33 @@ def check_trials(
     Raises:
       ValueError: for l2, columns or initial values that do not fit; see `minimise`.
     """
-    l2 = np.atleast_1d(np.asarray(l2, np.float64))
-    if l2.ndim != 1 or not l2.size or not (np.isfinite(l2) & (l2 >= 0)).all():
-        raise ValueError(f"l2 must be finite numbers of 0 or greater, one per trial; got {l2}.")
-    columns = np.zeros(len(l2), np.int32) if columns is None else np.asarray(columns, np.int32)
-    most = 1 if prepared.resamples is None else prepared.resamples.shape[1]
-    if columns.shape != l2.shape or columns.min() < 0 or columns.max() >= most:
-        raise ValueError(f"columns must be {len(l2)} numbers from 0 to {most - 1}; got {columns}.")
     dtype = prepared.features.dtype
+    l2 = np.atleast_1d(np.asarray(l2))
+    if l2.ndim != 1 or not l2.size:
+        raise ValueError(f"l2 must be numbers, one per trial; its shape is {list(l2.shape)}.")
+    checks.check_number("l2", l2, 0, float(jnp.finfo(dtype).max))
+    columns = np.zeros(len(l2), np.int32) if columns is None else np.asarray(columns)
+    most = 1 if prepared.resamples is None else prepared.resamples.shape[1]
+    whole = columns.shape == l2.shape and np.issubdtype(columns.dtype, np.integer)
+    if not whole or columns.min() < 0 or columns.max() >= most:
+        raise ValueError(
+            f"columns must be {len(l2)} whole numbers from 0 to {most - 1}; got {columns}."
+        )
     params = None if initial is None else _centred(prepared, *initial, len(l2)).astype(dtype)
-    return jnp.asarray(l2, dtype), jnp.asarray(columns), params
+    return jnp.asarray(l2, dtype), jnp.asarray(columns, jnp.int32), params
+
+
+def _check_limits(tolerance, max_iterations, segment=SEGMENT):
+    if np.ndim(tolerance):
+        raise ValueError(f"tolerance must be one number; it is {tolerance!r}.")
+    checks.check_number("tolerance", tolerance, 0, ends=(False, True))
+    checks.check_whole("max_iterations", max_iterations, 1, 2**31 - 1)
+    checks.check_whole("segment", segment, 1, 2**31 - 1)
 
 
 def _centred(prepared, W, b, num_trials):
+    checks.check_number("initial W", W)
+    checks.check_number("initial b", b)
     W, b = np.asarray(W, np.float64), np.asarray(b, np.float64)
     num_features, num_classes = len(prepared.mean), len(prepared.priors)
     if W.shape != (num_trials, num_features, num_classes) or b.shape != (num_trials, num_classes):

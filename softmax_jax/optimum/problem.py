@@ -18,6 +18,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from softmax_jax import checks
+
 _TILE_SCORES = 2**17  # scores of one trial in a tile
 _FEWEST_EXAMPLES = 256  # examples in a tile
 _MANY_CLASSES = 256
@@ -140,14 +142,17 @@ def prepare(problem: Problem) -> Prepared:
     never correctness.
 
     Raises:
-      ValueError: for shapes that do not fit, NaN or infinity, labels outside 0..C-1, and weights
-        that are negative or all zero.
+      ValueError: for shapes that do not fit, NaN or infinity, labels outside 0..C-1, weights that
+        are negative or all zero, in a resample, too, and for types that are not these numbers.
     """
-    x = jnp.asarray(problem.x)
+    x, y = checks.as_array(problem.x), np.asarray(problem.y)
+    if x.dtype.kind in "cOSUMm":
+        raise ValueError(f"x must be real numbers; it is {x.dtype} {checks.shape_of(x)}.")
+    x = jnp.asarray(x)
     x = x if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize >= 4 else x.astype("f4")
-    y = np.asarray(problem.y)
-    weights = np.ones(len(y)) if problem.weights is None else np.asarray(problem.weights, float)
-    num_classes = _check_problem(x, y, weights, problem.resamples, problem.num_classes)
+    num_classes = _check_problem(x, y, problem.num_classes, problem.fit_bias)
+    weights = _check_weights(problem.weights, len(y))
+    _check_resamples(problem.resamples, weights.astype(x.dtype))
     priors = np.bincount(y, weights, minlength=num_classes) / weights.sum()
     priors = priors if problem.fit_bias else np.full(num_classes, 1 / num_classes)
     fractions = jnp.asarray(weights / weights.sum(), x.dtype)
@@ -182,26 +187,75 @@ def residual(p: Float[Array, "C N"], y: Int[Array, " N"]) -> Float[Array, "C N"]
     return p - (jnp.arange(len(p))[:, None] == y)
 
 
-def _check_problem(x, y, weights, resamples, num_classes):
-    if x.ndim != 2 or y.shape != x.shape[:1] or weights.shape != y.shape or not len(y):
+def _check_problem(x, y, num_classes, fit_bias):
+    """The number of classes, of valid features and labels."""
+    if x.ndim != 2 or y.shape != x.shape[:1] or not len(y):
         raise ValueError(
-            "x must be [N, D], y and weights [N], with at least one example; "
-            f"got {x.shape}, {y.shape}, {weights.shape}."
+            f"x must be [N, D] and y [N], with at least one example; got {x.shape}, {y.shape}."
         )
     if not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
         raise ValueError("Labels must be integers of 0 or greater.")
-    num_classes = int(y.max()) + 1 if num_classes is None else num_classes
-    if num_classes < max(2, y.max() + 1):
-        raise ValueError(f"{num_classes} classes do not fit labels from {y.min()} to {y.max()}.")
-    if resamples is not None and np.shape(resamples)[:1] != y.shape:
-        raise ValueError(f"resamples must be [{len(y)}, R]; got {np.shape(resamples)}.")
-    if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.sum() > 0:
-        raise ValueError("Weights must be finite, of 0 or greater, and not all zero.")
-    if resamples is not None and not (weights @ np.asarray(resamples) > 0).all():
-        raise ValueError("A resample leaves no example with any weight.")
+    if num_classes is not None:
+        checks.check_whole("num_classes", num_classes, 2)
+    largest = int(y.max())  # one more may not fit in the type of y
+    num_classes = largest + 1 if num_classes is None else int(num_classes)
+    if num_classes < max(2, largest + 1):
+        raise ValueError(f"{num_classes} classes do not fit labels from {y.min()} to {largest}.")
+    if not isinstance(fit_bias, bool | np.bool_):
+        raise ValueError(f"fit_bias must be True or False; it is {fit_bias!r}.")
     if not jnp.isfinite(x).all():
         raise ValueError("The features hold NaN or infinity.")
     return num_classes
+
+
+def _check_weights(weights, num_examples):
+    """The weights [N] in float64, divided by the power of two below the largest.
+
+    Only their ratios count, and an exact division rounds none: in float32, too, no sum of them
+    overflows or vanishes, whatever their unit.
+    """
+    if weights is None:
+        return np.ones(num_examples)
+    weights = np.asarray(weights)
+    if weights.shape != (num_examples,) or weights.dtype.kind not in "biuf":
+        raise ValueError(
+            f"weights must be numbers [N] = [{num_examples}]; they are {weights.dtype} "
+            f"{checks.shape_of(weights)}."
+        )
+    weights = weights.astype(np.float64)
+    if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
+        raise ValueError("Weights must be finite, of 0 or greater, and not all zero.")
+    return relative(weights)[0]
+
+
+def relative(weights: Float[np.ndarray, " N"]) -> tuple[Float[np.ndarray, " N"], float]:
+    """(weights / unit, unit), where unit is the power of two at or below the largest weight.
+
+    >>> weights, unit = relative(np.array([0.0, 1.5e308, 6e307]))
+    >>> bool(1 <= weights.max() < 2), bool((weights * unit == [0.0, 1.5e308, 6e307]).all())
+    (True, True)
+    """
+    exponent = np.frexp(weights.max())[1] - 1
+    return np.ldexp(weights, -exponent), float(np.ldexp(1.0, exponent))
+
+
+def _check_resamples(resamples, weights):
+    if resamples is None:
+        return
+    counts = np.asarray(resamples)
+    if counts.ndim != 2 or len(counts) != len(weights) or counts.dtype.kind not in "biuf":
+        raise ValueError(
+            f"resamples must be counts [N, R] = [{len(weights)}, R]; they are {counts.dtype} "
+            f"{checks.shape_of(counts)}."
+        )
+    if counts.dtype.kind in "if" and not (counts >= 0).all() or not np.isfinite(counts).all():
+        raise ValueError("The counts of resamples must be finite, of 0 or greater.")
+    present = np.where(weights < np.finfo(weights.dtype).tiny, 0, weights)
+    if not (present @ counts > 0).all():
+        raise ValueError(
+            "A resample leaves no example with any weight (that is not lost beside the largest "
+            f"in {weights.dtype})."
+        )
 
 
 @functools.partial(jax.jit, static_argnames="missing")
@@ -253,10 +307,9 @@ def l2_path(prepared: Prepared, num: int) -> Float[np.ndarray, " num"]:
     the logits have a standard deviation of 10 (tr Cov / (l2 · N) = 100).
 
     Raises:
-      ValueError: for num < 1, and for features that are all constant.
+      ValueError: for num that is not a whole number from 1, and for features that are all constant.
     """
-    if num < 1:
-        raise ValueError(f"A path needs at least 1 penalty; got {num}.")
+    checks.check_whole("num", num, 1)
     largest_root = float(jnp.sqrt(prepared.eigenvalues[-1]))
     largest = 10 * largest_root * float(jnp.linalg.norm(_gradient_at_zero(prepared)))
     if not largest > 0:

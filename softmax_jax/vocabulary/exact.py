@@ -380,16 +380,16 @@ def linear_cross_entropy(
     softmax" (2018). No logits in memory: Wijmans et al., "Cut Your Losses in Large-Vocabulary
     Language Models" (2024). z-loss: Chowdhery et al., "PaLM" (2022). Softcap: "Gemma 2" (2024).
     """
-    x, W, labels = checks.as_arrays(x, W, labels)
+    x, W = checks.as_arrays(x, W)
     bias, example_weights = checks.as_optional_arrays(bias, example_weights)
     checks.check_layer(x, W, bias)
     num_words = W.shape[1] * num_partitions(axis_name)
-    checks.check_labels(labels, len(x), num_words, ignore_index)
+    labels = checks.as_words(labels, len(x), num_words, ignore_index)
     checks.check_weights(example_weights, len(x))
     checks.check_blocks(row_block, vocabulary_block)
     _check_options(label_smoothing, z_loss, logit_softcap)
 
-    weights = _row_weights(labels, example_weights, ignore_index, num_words, sum_dtype(x, W))
+    weights = _row_weights(labels, example_weights, sum_dtype(x, W))
     tiles = cut(len(x), W.shape[1], row_block, vocabulary_block)
     options = Options(tiles, num_words, label_smoothing, z_loss, logit_softcap, axis_name)
     counts = weights != 0  # NaN counts
@@ -402,7 +402,7 @@ def linear_cross_entropy(
     return (weights * losses).sum() / jnp.where(total == 0, 1, total)
 
 
-def _row_weights(labels, example_weights, ignore_index, num_words, dtype):
+def _row_weights(labels, example_weights, dtype):
     """The weight of each row: 0 where it is ignored, NaN where its label is not in 0..V-1.
 
     NaN, because a wrong label that went unnoticed would still be trained on.
@@ -410,8 +410,8 @@ def _row_weights(labels, example_weights, ignore_index, num_words, dtype):
     weights = jnp.ones(labels.shape, dtype)
     if example_weights is not None:
         weights = example_weights.astype(dtype)
-    weights = jnp.where((labels >= 0) & (labels < num_words), weights, jnp.nan)
-    return weights if ignore_index is None else jnp.where(labels == ignore_index, 0, weights)
+    weights = jnp.where(labels == checks.WRONG, jnp.nan, weights)
+    return jnp.where(labels == checks.IGNORED, 0, weights)
 
 
 def _check_options(label_smoothing, z_loss, logit_softcap):
@@ -459,14 +459,14 @@ def sharded_linear_cross_entropy(
         (axis_name,) = mesh.axis_names
     if axis_name is None or axis_name not in mesh.axis_names:
         raise ValueError(f"axis_name must be one of {mesh.axis_names}; it is {axis_name!r}.")
-    x, W, labels = checks.as_arrays(x, W, labels)
+    x, W = checks.as_arrays(x, W)
     bias, example_weights = checks.as_optional_arrays(bias, example_weights)
     checks.check_layer(x, W, None)
     devices = mesh.shape[axis_name]
     if W.shape[1] % devices:
         raise ValueError(f"V must be a multiple of the {devices} devices; it is {W.shape[1]}.")
-    checks.check_labels(labels, len(x), W.shape[1], ignore_index)
-    options |= {"ignore_index": ignore_index, "axis_name": axis_name}
+    labels = checks.as_words(labels, len(x), W.shape[1], ignore_index)
+    options |= {"ignore_index": checks.IGNORED, "axis_name": axis_name}
 
     def on_device(W, bias, x, labels, weights):
         return linear_cross_entropy(x, W, labels, bias=bias, example_weights=weights, **options)

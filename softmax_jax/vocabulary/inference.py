@@ -41,7 +41,7 @@ def log_prob(
     """
     options, (x, W, labels, bias) = _checked(x, W, labels, bias, row_block, vocabulary_block)
     losses = row_losses(options, x, W, bias, labels)
-    return jnp.where((labels >= 0) & (labels < W.shape[1]), -losses, jnp.nan)
+    return jnp.where(labels == checks.WRONG, jnp.nan, -losses)
 
 
 def log_prob_and_rank(
@@ -71,13 +71,12 @@ def log_prob_and_rank(
     options, (x, W, labels, bias) = _checked(x, W, labels, bias, *blocks, axis_name)
     found = statistics(options, x, W, bias, labels)
     log_p = (found.picked - found.largest) - jnp.log(found.exponentials)
-    there = (labels >= 0) & (labels < options.vocabulary_size)
     local = labels - first_word(axis_name, W)
     rows = [exact.in_rows(options.tiles, leaf) for leaf in (x, local, found.picked)]
     ranks = lax.map(lambda rows: _ranks_of_rows(options, rows, W, bias), rows)
     ranks = exact.out_of_rows(ranks, len(x))
     ranks = lax.psum(ranks, axis_name) if axis_name else ranks
-    return jnp.where(there, log_p, jnp.nan), ranks
+    return jnp.where(labels == checks.WRONG, jnp.nan, log_p), ranks
 
 
 def top_k(
@@ -116,10 +115,10 @@ def top_k(
 
 
 def _checked(x, W, labels, bias, row_block, vocabulary_block, axis_name=None):
-    (x, W, labels), (bias,) = as_arrays(x, W, labels), as_optional_arrays(bias)
+    (x, W), (bias,) = as_arrays(x, W), as_optional_arrays(bias)
     checks.check_layer(x, W, bias)
     num_words = W.shape[1] * num_partitions(axis_name)
-    checks.check_labels(labels, len(x), num_words)
+    labels = checks.as_words(labels, len(x), num_words)
     checks.check_blocks(row_block, vocabulary_block)
     grid = exact.cut(len(x), W.shape[1], row_block, vocabulary_block)
     return Options(grid, num_words, axis_name=axis_name), (x, W, labels, bias)

@@ -110,7 +110,7 @@ def sampled_softmax(
     others = others - _log_counts(proposal, words, words)
     others = jnp.where(words == labels[:, None], -jnp.inf, others)
     log_sum = jax.nn.logsumexp(jnp.concatenate([own[:, None], others], axis=1), axis=1)
-    return _mean(log_sum - own, labels, W, example_weights)
+    return _mean(log_sum - own, labels, example_weights)
 
 
 def noise_contrastive(
@@ -139,7 +139,7 @@ def noise_contrastive(
     own, others = _logits(x, W, labels, words, bias)
     own = own - _log_counts(proposal, labels, words)
     others = others - _log_counts(proposal, words, words)
-    return _mean(_binary(own, others), labels, W, example_weights)
+    return _mean(_binary(own, others), labels, example_weights)
 
 
 def negative_sampling(
@@ -162,18 +162,18 @@ def negative_sampling(
     """
     x, W, labels, words, bias = _checked(x, W, labels, words, bias, example_weights)
     own, others = _logits(x, W, labels, words, bias)
-    return _mean(_binary(own, others), labels, W, example_weights)
+    return _mean(_binary(own, others), labels, example_weights)
 
 
 def _checked(x, W, labels, words, bias, example_weights):
-    x, W, labels, words = checks.as_arrays(x, W, labels, words)
+    x, W, words = checks.as_arrays(x, W, words)
     (bias,) = checks.as_optional_arrays(bias)
     checks.check_layer(x, W, bias)
-    checks.check_labels(labels, len(x), W.shape[1])
+    labels = checks.as_words(labels, len(x), W.shape[1])
     checks.check_weights(example_weights, len(x))
     if words.ndim != 1 or not words.size or not jnp.issubdtype(words.dtype, jnp.integer):
         raise ValueError(f"words must be integers [S]; they are {words.dtype} {list(words.shape)}.")
-    return x, W, labels, words, bias
+    return x, W, labels, checks.widened(words), bias
 
 
 def _logits(x, W, labels, words, bias):
@@ -193,8 +193,8 @@ def _binary(own, others):
     return jax.nn.softplus(-own) + jax.nn.softplus(others).sum(1)
 
 
-def _mean(losses, labels, W, example_weights):
-    losses = jnp.where((labels >= 0) & (labels < W.shape[1]), losses, jnp.nan)
+def _mean(losses, labels, example_weights):
+    losses = jnp.where(labels == checks.WRONG, jnp.nan, losses)
     if example_weights is None:
         return losses.mean()
     total = jnp.sum(example_weights)
@@ -221,13 +221,19 @@ def objective(
       name: 'cross_entropy' (exact; it ignores the key), or 'sampled_softmax', 'noise_contrastive'
         or 'negative_sampling', which draw words log-uniformly with the key, the same for all rows.
       vocabulary_size: V.
-      num_samples: the number of words that are drawn.
+      num_samples: the number of words that are drawn; None for the exact loss.
       sharding: of V over devices, `NamedSharding(mesh, P(axis))`, or None; for the exact loss.
 
     Raises:
-      ValueError: for another name, and for an invalid number of samples.
+      ValueError: for another name, an invalid number of samples, and an option that the loss has no
+        use for.
     """
     if name == EXACT:
+        if num_samples is not None:
+            raise ValueError(
+                f"num_samples must be None for {EXACT!r}, which draws no words; it is "
+                f"{num_samples!r}. The sampled losses are {', '.join(OBJECTIVES[1:])}."
+            )
         return functools.partial(_exact, sharding)
     if name not in OBJECTIVES:
         raise ValueError(f"There is no objective {name!r}; there are {OBJECTIVES}.")
@@ -255,6 +261,9 @@ def criterion(
     The train loss is the one that is minimised, on samples; validation is exact: loss, accuracy and
     top5. num_samples: words drawn for each batch, the same for all trials; for the other arguments
     see `objective`.
+
+    Raises:
+      ValueError: as `objective`; its loss, where a label smoothing is not None.
     """
     minimised = objective(name, num_classes, num_samples or None, sharding)
     measure = functools.partial(_measure, axis_name=None)
@@ -263,7 +272,12 @@ def criterion(
         measure = functools.partial(_measure, axis_name=axis)
         measure = over_vocabulary(measure, sharding.mesh, axis)
 
-    def loss(params, batch, _label_smoothing, step):
+    def loss(params, batch, label_smoothing, step):
+        if label_smoothing is not None:
+            raise ValueError(
+                f"label_smoothing must be 0 with the loss {name!r}, which does not smooth labels. "
+                "A loss of `softmax_jax.losses` does."
+            )
         key = jax.random.fold_in(jax.random.key(0), step)
         weights = count = batch.weights
         if batch.importance is not None:
