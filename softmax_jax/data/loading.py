@@ -445,9 +445,13 @@ def load_or_stream(datasets: Mapping[str, Dataset], stream: str | bool) -> dict[
 
     Raises:
       DataError: there is not enough memory for what is to be loaded.
+
+    Features that float32 would round too much stay float64, with a `Dataset.shift`.
     """
     if stream not in _STREAM_OPTIONS:
         raise DataError(f"stream must be 'auto', True or False; it is {stream!r}.")
+    shift = validation.shift_of(datasets["train"])
+    datasets = {role: dataclasses.replace(own, shift=shift) for role, own in datasets.items()}
     needed = sum(dataset.num_examples * _example_bytes(dataset) for dataset in datasets.values())
     wanted = stream is True or (
         stream == "auto" and needed > _MEMORY_FRACTION * host.available_memory()

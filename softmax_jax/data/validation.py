@@ -4,10 +4,12 @@ Every error is a DataError that names the split, the rule, what was found and th
 JAX are checked on their device.
 """
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
-from jaxtyping import Int32, Shaped
+from jaxtyping import Float, Int, Int32, Shaped
 
 from softmax_jax.data.dataset import Dataset
 from softmax_jax.host import DataError
@@ -89,13 +91,15 @@ def _check_finite(dataset: Dataset, role: str) -> None:
     if on_device and bool(dataset.x.__array_namespace__().isfinite(dataset.x).all()):
         return
     for start, block in dataset.blocks(f"checking {role}"):
+        with np.errstate(over="ignore"):
+            block = block.astype(dataset.dtype, copy=False)
         finite = np.isfinite(block)
         if not finite.all():
             row, column = np.argwhere(~finite.reshape(len(block), -1))[0]
             value = block.reshape(len(block), -1)[row, column]
             raise DataError(
                 f"{role}: feature {value} in row {start + row}, column {column} is not a finite "
-                f"{dataset.form}. Fill in or leave out what is missing, and scale down what is "
+                f"{dataset.dtype}. Fill in or leave out what is missing, and scale down what is "
                 "too large."
             )
 
@@ -116,6 +120,101 @@ def _check_weights(dataset: Dataset, role: str) -> None:
         )
     if not weights.any():
         raise DataError(f"{role}: all weights are 0. Give at least one example a weight.")
+
+
+_KEPT = 1e-5  # of a column's standard deviation: what float32 may round away unnoticed
+_LOST = 1e-3  # of it: what is worth a warning
+_SAMPLE = 4096  # examples that tell whether float32 features have lost digits already
+_MOST_COLUMNS = 5  # named in a warning
+
+
+def is_wide(dtype: np.dtype) -> bool:
+    """Whether float32 cannot hold all numbers of this type."""
+    return (dtype.kind == "f" and dtype.itemsize > 4) or (dtype.kind in "iu" and dtype.itemsize > 2)
+
+
+def column_moments(
+    blocks: Iterable[Shaped[np.ndarray, "n ..."]],
+) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
+    """Mean and standard deviation of each column, in float64 and in one pass.
+
+    Exactly zero is the deviation of a column that is constant; see `sweep.inputs.moments`.
+
+    >>> column_moments([np.array([[1.0, 5.0]]), np.array([[3.0, 5.0]])])
+    (array([2., 5.]), array([1., 0.]))
+    """
+    first, total, mean, squares = None, 0, np.zeros(()), np.zeros(())
+    for block in blocks:
+        x = np.asarray(block, np.float64).reshape(len(block), -1)
+        first = x[0].copy() if first is None else first
+        x = x - first
+        own, n = x.mean(0), len(x)
+        difference, total = own - mean, total + n
+        squares = squares + ((x - own) ** 2).sum(0) + difference**2 * (n * (total - n) / total)
+        mean = mean + difference * (n / total)
+    return first + mean, np.sqrt(squares / total)
+
+
+def find_shift(
+    mean: Float[np.ndarray, " D"], deviation: Float[np.ndarray, " D"]
+) -> Float[np.ndarray, " D"] | None:
+    """What to subtract in float64 from columns that are to become float32; None: nothing.
+
+    The mean of those columns that float32 would round by more than a hundred-thousandth of their
+    deviation, and zero for the others.
+    """
+    rounded = _rounded(mean, deviation, np.float32, _KEPT)
+    return np.where(rounded, mean, 0.0) if rounded.any() else None
+
+
+def shift_of(train: Dataset) -> Float[np.ndarray, " D"] | None:
+    """The `Dataset.shift` for all splits; None where float32 holds the features well enough.
+
+    Warns of columns that stay rounded: because they came as float32, or because float64 is not
+    enough either.
+    """
+    dtype = train.x.dtype
+    wide = is_wide(dtype)
+    if not (wide or dtype.name == "float32") or train.x.ndim < 2 or not len(train):
+        return None
+    x = train.x if wide else train.x[:: len(train) // _SAMPLE + 1]
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused elsewhere
+        blocks = dataclasses.replace(train, x=x, dtype="float64").blocks("column means")
+        mean, deviation = column_moments(block for _, block in blocks)
+    warn_rounded(mean, deviation, np.float64 if wide else np.float32)
+    return find_shift(mean, deviation) if wide and train.dtype == "float32" else None
+
+
+def warn_rounded(
+    mean: Float[np.ndarray, " D"], deviation: Float[np.ndarray, " D"], dtype: type[np.floating]
+) -> None:
+    """Warns of columns of which `dtype` rounds away a thousandth of their standard deviation."""
+    columns = np.flatnonzero(_rounded(mean, deviation, dtype, _LOST))
+    if len(columns):
+        name = np.dtype(dtype).name
+        warnings.warn(
+            f"{columns_text(columns, mean, deviation)}: {name} rounds such numbers by more than a "
+            "thousandth of their standard deviation, and what was rounded away is lost. Subtract a "
+            f"constant from the column before it becomes {name}"
+            + (", or save it as float64." if name == "float32" else "."),
+            stacklevel=2,
+        )
+
+
+def _rounded(mean, deviation, dtype, most):
+    """Of which columns `dtype` rounds away more than a fraction `most` of the deviation."""
+    return (deviation > 0) & (np.finfo(dtype).eps * np.abs(mean) > most * deviation)
+
+
+def columns_text(
+    columns: Int[np.ndarray, " n"],
+    mean: Float[np.ndarray, " D"],
+    deviation: Float[np.ndarray, " D"],
+) -> str:
+    """'Column 3 (mean 1.7e+09, standard deviation 30)'; the first of them where they are many."""
+    texts = [f"{c} (mean {mean[c]:.3g}, standard deviation {deviation[c]:.2g})" for c in columns]
+    more = [f"{len(texts) - _MOST_COLUMNS:,} more"] if len(texts) > _MOST_COLUMNS else []
+    return f"Column{'s' * (len(texts) > 1)} " + ", ".join(texts[:_MOST_COLUMNS] + more)
 
 
 _LABELS_AT_ONCE = 1 << 20  # labels encoded at a time

@@ -18,7 +18,7 @@ from softmax_jax.hyperparameters import OFF, Hyperparameters
 from softmax_jax.model import Model, augment, concise
 from softmax_jax.sweep import chunks, full_batch, mesh, sgd
 from softmax_jax.sweep.chunks import Epochs, Pending, Run
-from softmax_jax.sweep.inputs import check_resamples, make_inputs
+from softmax_jax.sweep.inputs import check_resamples, make_inputs, warn_unstandardised
 from softmax_jax.sweep.result import Result, collect, validation_metrics
 from softmax_jax.sweep.settings import as_arrays, in_use, trial_table
 
@@ -152,12 +152,15 @@ def epochs(
     limit = mesh.fitting_chunk(num_trials, *shape, each, devices.chunk, multiple)
     table = trial_table(settings, **dimensions, num_resamples=num_resamples)
     table = table._replace(shown=("l2",)) if full else table
+    if not (full or objective.standardize):
+        warn_unstandardised(train)
     pair, mean, scale = make_inputs(
         train,
         held_out,
         class_weight=objective.class_weight,
         resamples=resamples,
         standardize=objective.standardize,
+        centred=full,
         dtype=objective.dtype,
         placement=placement,
         divided=full,
