@@ -40,18 +40,29 @@ class Classifier(NamedTuple):
 
     def logits(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
         """Logits [N, C] of raw inputs x [N, ...]: pixels or features, as the dataset has them."""
-        return np.asarray(_logits(*self._for_device(x)))
+        logits = np.asarray(_logits(*self._for_device(x)))
+        self._check_finite(logits, x)
+        return logits
 
     def predict_proba(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
         """Probabilities [N, C] of raw inputs x [N, ...]."""
-        return np.asarray(losses.softmax(_logits(*self._for_device(x))))
+        return np.asarray(losses.softmax(self.logits(x)))
 
     def predict(self, x: Shaped[_Array, "N ..."]) -> Int32[np.ndarray, " N"]:
         """The most probable class, int32 [N]; `label_names[class]` is its name."""
         return self.logits(x).argmax(-1).astype(np.int32)
 
     def test(self, dataset: Dataset) -> dict[str, float | list[float]]:
-        """Loss and accuracy on a dataset, each with a 95 % interval (normal; Wilson)."""
+        """Loss and accuracy on a dataset, each with a 95 % interval (normal; Wilson).
+
+        Raises:
+          DataError: the dataset has more classes than the model, or other features.
+        """
+        if dataset.num_classes > len(self.b):
+            raise DataError(
+                f"The model knows {len(self.b)} classes, and the dataset {dataset.num_classes}. "
+                "Test it on examples of the classes that it was trained on."
+            )
         shards = [
             jax.device_get(_measured(*self._for_device(shard.dataset.x), shard.dataset.y))
             for shard in dataset.in_order()
@@ -77,7 +88,29 @@ class Classifier(NamedTuple):
         x = normalised(x, self.mean, self.scale, dtype)
         return arrays._replace(mean=0 * one, scale=one), x
 
+    def _check_finite(self, logits, x):
+        """Raises DataError for the first example whose logits are not finite, with the reason."""
+        wrong = ~np.isfinite(logits).all(-1)
+        if not wrong.any():
+            return
+        row = int(np.argmax(wrong))
+        example = np.asarray(x[row]).reshape(-1)
+        odd = np.flatnonzero(~np.isfinite(example))
+        if len(odd):
+            raise DataError(
+                f"Feature {example[odd[0]]} in row {row}, column {odd[0]} is not finite. Fill in "
+                "or leave out what is missing."
+            )
+        if not (np.isfinite(self.W).all() and np.isfinite(self.b).all()):
+            raise DataError("The weights of the model are not finite: its training diverged.")
+        raise DataError(
+            f"The logits of row {row} overflow {self.W.dtype}: its features are too large for the "
+            "weights of the model. Are they in the units that the model was trained on?"
+        )
+
     def _check(self, x):
+        if not npz.is_number(x.dtype):
+            raise DataError(f"The input holds {x.dtype}, and real numbers are needed.")
         num_features = int(np.prod(x.shape[1:]))
         if num_features != len(self.W):
             raise ValueError(

@@ -7,6 +7,7 @@ examples are kept in memory or read by shards.
 import dataclasses
 import difflib
 import os
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -163,11 +164,11 @@ def from_arrays(
     Args:
       train: `(x, y)` or `(x, y, weights)`. x [N, ...] is uint8, with values up to 255, or of
         another numeric type: then it is features, converted to `dtype`. y [N] are labels of any
-        integer type. weights [N] say how often each example counts in the objective.
+        integer type, or text. weights [N] say how often each example counts in the objective.
       val: `(x, y)`, with examples of the same shape and type as in train.
       test: as val, or None.
       label_names: C names, by label. By default C is the largest label + 1, and the names are
-        '0', '1', ...
+        '0', '1', ...; or where the labels are text, those of train in ascending order.
       name: what the dataset is called in tables, plots and messages.
       dtype: `'float32'` or `'float64'`, for features.
       stream: whether datasets are read by shards; by default, where arrays of type np.memmap are
@@ -178,12 +179,14 @@ def from_arrays(
 
     Raises:
       DataError: counts, shapes or types differ, a split is empty, labels are not integers in
-        0..C−1, features are not finite, weights are negative, not finite or all zero, or train
-        shares memory with val or test.
+        0..C−1 or text that train has, features are not finite, weights are negative, not finite or
+        all zero, or train shares memory with val or test.
     """
     roles = {"train": train, "val": val, "test": test}
     arrays = {role: _as_arrays(given, role) for role, given in roles.items() if given is not None}
-    names = _numbered_names(arrays) if label_names is None else tuple(map(str, label_names))
+    names = None if label_names is None else tuple(map(str, label_names))
+    arrays, names = _encode_text(arrays, names)
+    names = _numbered_names(arrays) if names is None else names
     datasets = {
         role: Dataset(x, y, _pixel_scale(x), names, name, weights=weights, dtype=dtype)
         for role, (x, y, weights) in arrays.items()
@@ -209,15 +212,44 @@ def _as_arrays(given: Iterable, role: str) -> tuple:
     x, y, *rest = [
         value if hasattr(value, "__array_namespace__") else np.asarray(value) for value in given
     ]
-    if y.dtype.kind not in "iu":
+    y = _as_text(y)
+    validation.check_labels_present(y, role)
+    if y.dtype.kind not in "iuUS":
         raise DataError(
-            f"{role}: labels must be integers, and are {y.dtype}. Convert them: y.astype('int32'), "
-            "or for names np.unique(y, return_inverse=True)[1]."
+            f"{role}: labels must be integers or text, and are {y.dtype}. Convert them: "
+            "y.astype('int32')."
         )
     _check_numbers(x := _as_numbers(x), "x", role)
     if rest:
         _check_numbers(rest[0], "weights", role)
     return x, y, rest[0] if rest else None
+
+
+def _as_text(y: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
+    """Text in Python objects, as Pandas has it, as an array of text; all else as it is."""
+    is_text = y.dtype.kind == "O" and all(isinstance(label, str) for label in y.flat)
+    return y.astype(str) if is_text else y
+
+
+def _encode_text(
+    arrays: dict[str, tuple], names: tuple[str, ...] | None
+) -> tuple[dict[str, tuple], tuple[str, ...] | None]:
+    """The arrays with text labels encoded as `npz` has them, or as their places in `names`."""
+    labels = {role: y for role, (_, y, _) in arrays.items()}
+    if all(y.dtype.kind in "iu" for y in labels.values()):
+        return arrays, names
+    codes, found = validation.encode_labels(labels)
+    if names is not None:
+        unknown = sorted(set(found) - set(names))
+        if unknown:
+            raise DataError(
+                f"train has the label {unknown[0]!r}, which label_names lacks. Give the names of "
+                "all classes, or leave label_names out."
+            )
+        places = np.array([names.index(name) for name in found])
+        codes = {role: places[own] for role, own in codes.items()}
+    encoded = {role: (x, codes[role], weights) for role, (x, _, weights) in arrays.items()}
+    return encoded, found if names is None else names
 
 
 def _as_numbers(array: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
@@ -244,6 +276,14 @@ def _numbered_names(arrays: Mapping[str, tuple]) -> tuple[str, ...]:
         raise DataError(
             f"The largest label is {largest}, which would make as many classes. Number the "
             "classes from 0, or pass label_names if that is what you mean."
+        )
+    learnt = int(arrays["train"][1].max()) if arrays["train"][1].size else largest
+    if largest > learnt:
+        warnings.warn(
+            f"A label of val or test is {largest}, which makes {largest + 1} classes, and no label "
+            f"of train is above {learnt}: no model can learn these classes. Leave such examples "
+            "out, or pass label_names if that is what you mean.",
+            stacklevel=3,
         )
     return tuple(str(label) for label in range(largest + 1))
 

@@ -5,6 +5,7 @@ JAX are checked on their device.
 """
 
 import dataclasses
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -232,11 +233,11 @@ def encode_labels(
 
     Returns:
       For each split int32 [N] in 0..C−1; and the names of the C classes: text as it is, the
-      integer 7 as `'7'`.
+      integer 7 as `'7'`; bytes as UTF-8, or escaped where they are not.
 
     Raises:
-      DataError: labels are of another type, the types of two splits differ, or a split has a label
-        that train lacks.
+      DataError: labels are of another type, or NaN, the types of two splits differ, two labels
+        would have one name, or a split has a label that train lacks.
 
     >>> encode_labels({"train": np.array([7, 3, 7]), "val": np.array([3])})[1]
     ('3', '7')
@@ -249,12 +250,17 @@ def encode_labels(
             f"train has {len(classes):,} different labels. That many classes are taken for a "
             "mistake: give each example the label of its class."
         )
-    codes = {role: _codes(values, classes, role) for role, values in labels.items()}
-    return codes, tuple(_label_name(label) for label in classes.tolist())
+    names = tuple(_label_name(label) for label in classes.tolist())
+    for first, second in itertools.pairwise(np.argsort(names, kind="stable")):
+        if names[first] == names[second]:
+            both = " and ".join(repr(classes[label].item()) for label in (first, second))
+            raise DataError(f"train: the labels {both} have one name. Rename one of them.")
+    return {role: _codes(values, classes, role) for role, values in labels.items()}, names
 
 
 def _check_label_kind(values: np.ndarray, role: str, train: np.ndarray) -> None:
     kind, expected = (_KINDS.get(array.dtype.kind) for array in (values, train))
+    check_labels_present(values, role)
     if kind is None:
         raise DataError(
             f"{role}: labels must be integers or text, and are {values.dtype}. Convert them: "
@@ -262,6 +268,17 @@ def _check_label_kind(values: np.ndarray, role: str, train: np.ndarray) -> None:
         )
     if kind != expected:
         raise DataError(f"The labels of train are {expected}, and those of {role} {kind}.")
+
+
+def check_labels_present(values: Shaped[np.ndarray, "..."], role: str) -> None:
+    """Raises DataError for labels that are NaN, which no conversion makes labels."""
+    missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(0, bool)
+    if missing.any():
+        raise DataError(
+            f"{role}: the label of example {int(np.argmax(missing))} is NaN, and "
+            f"{int(missing.sum()):,} of {missing.size:,} are. Leave these examples out: "
+            "kept = ~np.isnan(y), and then x[kept], y[kept]."
+        )
 
 
 def _classes(values: np.ndarray) -> np.ndarray:
@@ -297,4 +314,4 @@ def _label_blocks(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _label_name(label: int | str | bytes) -> str:
-    return label.decode(errors="replace") if isinstance(label, bytes) else str(label)
+    return label.decode(errors="backslashreplace") if isinstance(label, bytes) else str(label)

@@ -132,6 +132,7 @@ def epochs(
     """
     check_types(solver=solver, objective=objective, devices=devices)
     held_out, resamples = _divide(val)
+    _check_alike(train, held_out)
     full = isinstance(solver, LBFGS)
     sizes = [len(train.y)] if full else np.atleast_1d(batch_size).tolist()
     _check(train, num_epochs, sizes, seeds, resamples, solver, devices)
@@ -225,6 +226,21 @@ def _divide(val: Any) -> tuple[Dataset | None, np.ndarray | None]:
     if val is None or hasattr(val, "y"):
         return val, None
     return None, np.asarray(val)
+
+
+def _check_alike(train, val):
+    """Raises ValueError for a validation set of other classes or features than train's."""
+    if val is None:
+        return
+    for what, own, other in (
+        ("classes", train.num_classes, val.num_classes),
+        ("features", train.num_features, val.num_features),
+    ):
+        if own != other:
+            raise ValueError(
+                f"train has {own} {what} and val {other}: val must have those of train. Make both "
+                "by one call of data.load or data.from_arrays."
+            )
 
 
 def _bytes_per_trial(full, objective, shape, batch_size, placement):
