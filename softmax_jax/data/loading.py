@@ -69,11 +69,14 @@ def load(
     specs = {"train": train, "val": val, "test": test}
     try:
         source = find_source(name, data_dir)
-        slices = _resolve_roles(replace_auto(specs, source.shard_lengths), source)
+        resolved = replace_auto(specs, source.shard_lengths)
+        slices = _resolve_roles(resolved, source)
         splits = {split for role in slices.values() for split, _, _ in role}
         arrays = {split: source.read(split) for split in sorted(splits)}
         taken = {role: _take_examples(arrays, slices[role], role) for role in slices}
         datasets = load_or_stream(_datasets(taken, source, dtype), stream)
+        if specs["val"] == "auto" and resolved["val"].startswith("train["):
+            validation.check_shuffled(datasets["train"].y, datasets["val"].y)
         for role, dataset in datasets.items():
             check_dataset(dataset, role)
     except OSError as error:
@@ -104,6 +107,15 @@ def _resolve_roles(specs: Mapping[str, str], source: Source) -> dict[str, list[S
                 slices[role] = resolve_split(spec, source.shard_lengths)
             except DataError as error:
                 raise DataError(f"{role}: {error}") from error
+    parts = slices["train"]
+    twice = [both for n, part in enumerate(parts) for both in overlap([part], parts[n + 1 :])]
+    if twice:
+        warnings.warn(
+            f"train={specs['train']!r} takes examples twice: {', '.join(map(str, twice))}. Folds "
+            "and bootstraps would judge models on what they were trained on. Take each once; an "
+            "example that counts twice has a weight of 2.",
+            stacklevel=3,
+        )
     for role in set(slices) - {"train"}:
         common = overlap(slices["train"], slices[role])
         if common:

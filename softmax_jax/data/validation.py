@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
-from jaxtyping import Float, Int, Int32, Shaped
+from jaxtyping import Float, Int, Int32, Shaped, UInt64
 
 from softmax_jax.data.dataset import Dataset
 from softmax_jax.host import DataError
@@ -52,6 +52,60 @@ def check_alike(datasets: Mapping[str, Dataset]) -> None:
                 f"An example in train is {train.form} of shape {expected}, and one in {role} is "
                 f"{dataset.form} of shape {shape}. Prepare both in the same way."
             )
+
+
+def count_copies(train: Dataset, other: Dataset) -> int:
+    """How many examples of `other` have the very same features as one of train, by their hashes.
+
+    Features that take few values are equal by chance. Arrays of JAX, which stay on their device,
+    are not looked at: 0.
+    """
+    if not all(isinstance(one.x, np.ndarray) for one in (train, other)):
+        return 0
+    return int(np.isin(row_hashes(other), row_hashes(train)).sum())
+
+
+def row_hashes(dataset: Dataset) -> UInt64[np.ndarray, " N"]:
+    """A hash of the features of each example: equal rows have equal ones.
+
+    Σ m_j · mix(w_j) modulo 2⁶⁴ over the 32-bit words w of a row, for fixed random odd m.
+    """
+    hashes = np.zeros(len(dataset), np.uint64)
+    factors = None
+    for start, block in dataset.blocks("hashes"):
+        rows = np.ascontiguousarray(block.reshape(len(block), -1) + block.dtype.type(0))  # no -0.0
+        rows = rows.view(np.uint8)
+        rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4))).view(np.uint32).astype(np.uint64)
+        if factors is None:
+            drawn = np.random.default_rng(0).integers(1 << 63, size=rows.shape[1], dtype=np.uint64)
+            factors = 2 * drawn + np.uint64(1)
+        mixed = (rows + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        hashes[start : start + len(rows)] = (mixed ^ (mixed >> np.uint64(29))) @ factors
+    return hashes
+
+
+_FEWEST_TO_JUDGE = 20  # examples: fewer may be in the order of their labels by chance
+_LOG_CHANCE = -14.0  # one in a million: the logarithm of a probability taken for impossible
+
+
+def check_shuffled(train: Int[np.ndarray, " n"], val: Int[np.ndarray, " m"]) -> None:
+    """Raises DataError where val is the end of rows that are sorted by label.
+
+    Then it has examples of one class only: so many as chance would not have put there.
+
+    Args:
+      train, val: classes of neighbouring examples, those of val last.
+    """
+    labels = np.concatenate([train, val])
+    if len(labels) < _FEWEST_TO_JUDGE or (val != val[0]).any() or not (train != val[0]).any():
+        return
+    changes = int((labels[1:] != labels[:-1]).sum())
+    chance = len(val) * np.log((labels == val[0]).mean())
+    if chance < _LOG_CHANCE or changes + 1 == len(np.unique(labels)):
+        raise DataError(
+            f"val: 'auto' takes the last fifth of the rows, and all {len(val):,} of them are of "
+            "one class: the rows are sorted by label. Shuffle the rows, or give val of its own."
+        )
 
 
 def _check_shapes(dataset: Dataset, role: str) -> None:
