@@ -20,6 +20,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from softmax_jax.data import validation
 from softmax_jax.optimum import Optimum, Prepared, Problem, minimise, prepare
 from softmax_jax.optimum.problem import relative
 
@@ -349,7 +350,14 @@ def _read_examples(estimator, X, y, sample_weight) -> _Examples:
     return _Examples(X, labels, classes, own, weights, unit)
 
 
-def _prepare_problem(estimator, examples: _Examples, resamples=None) -> Prepared:
+class _Shifted(NamedTuple):
+    """A problem whose features are those of the data less `shift` [D], or less nothing (None)."""
+
+    prepared: Prepared
+    shift: np.ndarray | None
+
+
+def _prepare_problem(estimator, examples: _Examples, resamples=None) -> _Shifted:
     """The examples for the solver: dense, and padded to one of a few shapes.
 
     Each shape is compiled separately, which takes seconds. So N and D are rounded up by at most
@@ -360,10 +368,10 @@ def _prepare_problem(estimator, examples: _Examples, resamples=None) -> Prepared
     num_examples, num_features = examples.x.shape
     more = _rounded_up(num_examples, 256) - num_examples
     x = np.zeros((num_examples + more, _rounded_up(num_features, 32)), estimator.dtype)
-    for start in range(0, num_examples, _SPARSE_ROWS):
-        rows = examples.x[start : start + _SPARSE_ROWS]
-        dense = rows.toarray() if sparse.issparse(rows) else rows
-        x[start : start + len(dense), :num_features] = dense
+    shift = _find_shift(estimator, examples.x)
+    for start, dense in _dense_rows(examples.x):
+        shifted = dense if shift is None else dense - shift
+        x[start : start + len(dense), :num_features] = shifted
     x[num_examples:] = x[0]
     problem = Problem(
         x=x,
@@ -374,24 +382,49 @@ def _prepare_problem(estimator, examples: _Examples, resamples=None) -> Prepared
         fit_bias=bool(estimator.fit_intercept),
     )
     with jax.enable_x64(estimator.dtype == "float64"):
-        return prepare(problem)
+        return _Shifted(prepare(problem), shift)
 
 
-def _solve_trials(estimator, problem: Prepared, l2, columns=None, initial=None) -> Optimum:
+def _dense_rows(x):
+    """Pairs (number of the first row, rows [n, D]) of a dense or sparse matrix."""
+    for start in range(0, x.shape[0], _SPARSE_ROWS):
+        rows = x[start : start + _SPARSE_ROWS]
+        yield start, rows.toarray() if sparse.issparse(rows) else rows
+
+
+def _find_shift(estimator, x):
+    """What is subtracted from features of float64 before they become float32: [D] or None.
+
+    Warns of features that stay rounded: there is no intercept to absorb a shift, or they came as
+    float32.
+    """
+    if estimator.dtype == "float64" and x.dtype == np.float64:
+        return None
+    mean, deviation = validation.column_moments(rows for _, rows in _dense_rows(x))
+    if x.dtype == np.float64 and estimator.fit_intercept:
+        return validation.find_shift(mean, deviation)
+    validation.warn_rounded(mean, deviation, np.float32)
+    return None
+
+
+def _solve_trials(estimator, problem: _Shifted, l2, columns=None, initial=None) -> Optimum:
     """The optima for l2 [T] by `minimise`, with a warning where it does not reach them.
 
-    initial and the result have the D features of the data, without padding.
+    initial and the result have the D features of the data, without padding or shift.
     """
+    prepared, shift = problem
     tol = _TOLERANCES[estimator.dtype] if estimator.tol is None else estimator.tol
     num_features = estimator.n_features_in_
     if initial is not None:
-        more = len(problem.mean) - num_features
-        initial = np.pad(initial[0], ((0, 0), (0, more), (0, 0))), initial[1]
+        W, b = initial
+        b = b if shift is None else b + shift @ W.astype(np.float64)
+        more = len(prepared.mean) - num_features
+        initial = np.pad(W, ((0, 0), (0, more), (0, 0))), b
     # Weights of any size give any l2 = 1 / (C · Σ weights); from here on the coefficients are zero.
     l2 = np.minimum(l2, 2.0**100)
     with jax.enable_x64(estimator.dtype == "float64"):
         found = minimise(
-            problem,
+            prepared,
             l2,
             columns=columns,
             tolerance=tol,
@@ -399,7 +432,11 @@ def _solve_trials(estimator, problem: Prepared, l2, columns=None, initial=None) 
             initial=initial,
         )
     _report(estimator, found, tol)
-    return found._replace(W=found.W[:, :num_features])
+    found = found._replace(W=found.W[:, :num_features])
+    if shift is None:
+        return found
+    W = found.W.astype(np.float64)  # as the intercept is, lest their rounding be multiplied by x
+    return found._replace(W=W, b=found.b - shift @ W)
 
 
 def _report(estimator, found, tol):

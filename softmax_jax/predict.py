@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 
 from softmax_jax import host, losses
 from softmax_jax.classifier import Classifier, load
-from softmax_jax.data import DataError, npz
+from softmax_jax.data import DataError, npz, validation
 from softmax_jax.host import WORKDIR, JobError, reading, replacing
 
 _BATCH_VALUES = 1 << 24  # in a batch of examples: 64 MiB as float32
@@ -148,7 +148,7 @@ def read_examples(path: Path, num_features: int) -> Shaped[np.ndarray, "N ..."]:
 
 
 def batches(x: Shaped[np.ndarray, "N ..."]) -> Iterator[Shaped[np.ndarray, "n ..."]]:
-    """The examples, in order, in batches of uint8 or float32.
+    """The examples, in order, in batches of uint8 or float32, or of float64 if they are wider.
 
     Raises:
       DataError: a value is not a finite float32; the message names its row and column.
@@ -157,8 +157,7 @@ def batches(x: Shaped[np.ndarray, "N ..."]) -> Iterator[Shaped[np.ndarray, "n ..
     for start in range(0, len(x), size):
         batch = np.asarray(x[start : start + size])
         if batch.dtype != np.uint8:
-            with np.errstate(over="ignore"):  # too large a value becomes infinite, and is refused
-                batch = batch.astype(np.float32)
+            batch = batch.astype(np.float64 if validation.is_wide(batch.dtype) else np.float32)
             _check_finite(batch, start)
         yield batch
 
@@ -189,8 +188,9 @@ def _check_header(path: Path, header: npz.Header, num_features: int) -> None:
 
 
 def _check_finite(batch: Shaped[np.ndarray, "n ..."], start: int) -> None:
-    if not np.isfinite(batch).all():
-        rows = batch.reshape(len(batch), -1)
+    with np.errstate(over="ignore"):  # too large a value becomes infinite
+        rows = batch.reshape(len(batch), -1).astype(np.float32, copy=False)
+    if not np.isfinite(rows).all():
         row, column = np.argwhere(~np.isfinite(rows))[0]
         raise DataError(
             f"Feature {rows[row, column]} in row {start + row}, column {column} is not a finite "

@@ -316,7 +316,8 @@ def label_audit(
 
 
 def _problem(dataset, classifier, counts, class_weight):
-    x = np.asarray(dataset.x, classifier.W.dtype).reshape(len(dataset.y), -1)
+    dtype = classifier.W.dtype if dataset.shift is None else np.float64
+    x = np.asarray(dataset.x, dtype).reshape(len(dataset.y), -1)
     importance = inputs.example_importance(dataset, class_weight)
     return optimum.Problem(
         (x - classifier.mean) / classifier.scale,

@@ -1,5 +1,6 @@
 """A trained model: logits, predictions, its test metrics, and loading it from a work folder."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss
 
 import softmax_jax
-from softmax_jax import data, metrics
+from softmax_jax import data, metrics, sweep
 from softmax_jax.classifier import Classifier, load
 from softmax_jax.data import DataError
 
@@ -62,6 +63,51 @@ def test_probabilities_are_the_softmax_of_the_logits():
 def test_a_wrong_number_of_features_is_refused(method):
     with pytest.raises(ValueError, match=r"6 features.*\(7, 2, 4\) has 8"):
         getattr(classifier(), method)(features(7, D=8).reshape(7, 2, 4))
+
+
+@pytest.mark.parametrize("method", ["logits", "predict", "predict_proba"])
+@pytest.mark.parametrize("convert", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        (np.nan, "Feature nan in row 4, column 2 is not finite"),
+        (np.inf, "Feature inf in row 4, column 2 is not finite"),
+        (3e38, "logits of row 4 overflow float32"),
+        (1j, "input holds complex64, and real numbers are needed"),
+    ],
+)
+def test_no_prediction_is_made_of_what_is_no_number(method, convert, value, message):
+    x = features(7).astype(np.complex64 if isinstance(value, complex) else np.float32)
+    x[4, 2] = value
+    model = classifier()
+    with pytest.raises(DataError, match=message):
+        getattr(model._replace(W=9 * model.W), method)(convert(x))
+
+
+def test_weights_that_are_not_finite_predict_nothing():
+    model = classifier()
+    with pytest.raises(DataError, match="weights of the model are not finite"):
+        model._replace(W=np.nan * model.W).predict(features(3))
+
+
+def test_a_dataset_of_more_classes_is_refused():
+    names = (*NAMES, "elk")
+    x, y = features(12), np.arange(12) % 5
+    dataset = data.from_arrays((x, y), (x + 1, y), label_names=names).val
+    with pytest.raises(DataError, match="model knows 4 classes, and the dataset 5"):
+        classifier().test(dataset)
+
+
+@pytest.mark.parametrize("what", ["classes", "features"])
+def test_a_sweep_refuses_a_val_that_is_unlike_train(what):
+    def splits_of(D, names):
+        x, y = features(12, D), np.arange(12) % len(names)
+        return data.from_arrays((x, y), (x + 1, y), label_names=names)
+
+    train = splits_of(6, NAMES).train
+    val = splits_of(6, (*NAMES, "elk")).val if what == "classes" else splits_of(5, NAMES).val
+    with pytest.raises(ValueError, match=f"train has . {what} and val ."):
+        sweep.fit(train, val, num_epochs=1, batch_size=4)
 
 
 def test_test_metrics_match_scikit_learn():

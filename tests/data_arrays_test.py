@@ -109,7 +109,8 @@ def test_labels_may_be_of_any_integer_type(dtype):
 
 
 def test_classes_are_counted_over_all_splits_or_given():
-    splits = from_arrays(TRAIN, VAL, (FEATURES[4:] + 1, np.array([0, 7])))
+    with pytest.warns(UserWarning, match="label of val or test is 7.*no model can learn"):
+        splits = from_arrays(TRAIN, VAL, (FEATURES[4:] + 1, np.array([0, 7])))
     assert splits.label_names == splits.val.label_names == tuple("01234567")
     splits = from_arrays(TRAIN, VAL, label_names=["ant", "bee", "cat", "dog"])
     assert splits.train.num_classes == 4 and splits.label_names[3] == "dog"
@@ -144,9 +145,13 @@ def test_train_shares_no_examples_with_the_rest():
     [
         ((FEATURES[:4], LABELS[:3]), "4 examples, and y has shape"),
         ((FEATURES[:0], LABELS[:0]), "no examples"),
-        ((FEATURES[:4], LABELS[:4] / 2), r"labels must be integers, and are float64.*astype"),
-        ((FEATURES[:4], list("abca")), r"labels must be integers.*np\.unique"),
-        ((FEATURES[:4], [True] * 4), "labels must be integers, and are bool"),
+        (
+            (FEATURES[:4], LABELS[:4] / 2),
+            "labels must be integers or text, and are float64",
+        ),
+        ((FEATURES[:4], list("abca")), "labels of train are text, and those of val integers"),
+        ((FEATURES[:4], [0, 1, np.nan, np.nan]), "example 2 is NaN, and 2 of 4 are. Leave these"),
+        ((FEATURES[:4], [True] * 4), "labels must be integers or text, and are bool"),
         ((FEATURES[:4], [0, 1, 2, -1]), "label -1 of example 3"),
         ((FEATURES[:4], [0, 1, 2, 2**32]), "largest label is 4294967296"),
         ((FEATURES[:4].astype(str), LABELS[:4]), "x must be numbers, and are <U"),
@@ -161,6 +166,50 @@ def test_train_shares_no_examples_with_the_rest():
 def test_bad_arrays_are_refused(train, why):
     with pytest.raises(DataError, match=why):
         from_arrays(train, VAL)
+
+
+@settings(deadline=None, database=None, derandomize=True, max_examples=40)
+@given(st.lists(st.text("abé", max_size=2), min_size=4, max_size=9), st.sampled_from("USO"))
+def test_text_labels_are_taken_as_a_file_takes_them(texts, kind):
+    y = np.array(texts)
+    y = {"U": y, "S": np.char.encode(y), "O": y.astype(object)}[kind]
+    x = np.arange(len(y), dtype=np.float32)[:, None]
+    if len(set(texts)) < 2:
+        return
+    splits = from_arrays((x, y), (x + 100, y))
+    assert splits.label_names == tuple(sorted(set(texts)))
+    assert splits.train.y.dtype == np.int32
+    assert splits.val.text_labels(splits.val.y) == texts
+    names = ["never", *sorted(set(texts), reverse=True)]
+    named = from_arrays((x, y), (x + 100, y), label_names=names)
+    assert named.label_names == tuple(names) and named.val.text_labels(named.val.y) == texts
+
+
+def test_text_labels_without_a_name_are_refused():
+    y = np.array(list("abab"))
+    with pytest.raises(DataError, match="train has the label 'b', which label_names lacks"):
+        from_arrays((FEATURES[:4], y), (FEATURES[4:], y[:2]), label_names=["a", "c"])
+    with pytest.raises(DataError, match="val: label 'c' of example 0 does not occur in train"):
+        from_arrays((FEATURES[:4], y), (FEATURES[4:], ["c", "a"]))
+
+
+@settings(deadline=None, database=None, derandomize=True, max_examples=60)
+@given(st.lists(st.binary(min_size=1, max_size=3), min_size=2, max_size=8))
+def test_different_labels_have_different_names(labels):
+    labels = np.array(labels)  # NumPy drops zeros at the end
+    try:
+        names = encode_labels({"train": labels})[1]
+    except DataError as error:
+        assert "have one name" in str(error)
+    else:
+        assert len(set(names)) == len(set(labels.tolist()))
+
+
+def test_bytes_that_are_no_text_keep_apart():
+    codes, names = encode_labels({"train": np.array([b"\xff", b"\xfe"])})
+    assert names == ("\\xfe", "\\xff") and codes["train"].tolist() == [1, 0]
+    with pytest.raises(DataError, match=r"labels b'.*' and b'.*' have one name"):
+        encode_labels({"train": np.array([b"\xff", b"\\xff"])})
 
 
 def test_a_large_label_does_not_wrap_round():
@@ -280,6 +329,8 @@ def test_codes_are_those_of_numpy_unique_whatever_the_blocks(train, val):
         (["ant", "bee"], ["ants"], "val: label 'ants'"),
         ([3, 7], ["3"], "labels of train are integers, and those of val text"),
         ([3, 7], [0.5], r"val: labels must be integers or text, and are float64.*astype"),
+        ([0.0, np.nan], [0.0], "train: the label of example 1 is NaN.*Leave these examples out"),
+        ([3, 7], [3, np.nan], "val: the label of example 1 is NaN.*Leave these examples out"),
         ([1j, 2], [3], "train: labels must be integers or text, and are complex"),
     ],
 )

@@ -267,6 +267,24 @@ def test_a_file_that_unpacks_to_more_than_the_memory_is_refused_unread(tmp_path,
         npz.file_source(str(tmp_path / "bomb.npz"))
 
 
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+@pytest.mark.parametrize(
+    "extra, there",
+    [
+        ("w_val", ("x_train", "y_train", "x_val", "y_val")),
+        ("w_test", ("x", "y")),
+        ("w", ("x_train", "y_train")),
+        ("w_train", ("x", "y")),
+    ],
+)
+def test_weights_that_nothing_reads_are_refused(tmp_path, kind, extra, there):
+    given = {name: X if name[0] == "x" else np.arange(50) % 2 for name in there}
+    npz.file_source(str(write(tmp_path, kind, **given)))
+    path = write(tmp_path, kind, **given, **{extra: np.ones(50)})
+    with pytest.raises(DataError, match=f"holds {extra}, which would be ignored"):
+        npz.file_source(str(path))
+
+
 def test_paths_are_told_from_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("features", "set/features", "fashion_mnist"):

@@ -1,9 +1,12 @@
 """Split strings: the examples that TFDS selects, and the laws of their slices."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from softmax_jax import data
+from softmax_jax.data import validation
 from softmax_jax.data.loading import Slice, _merge_touching, overlap, replace_auto, resolve_split
 from softmax_jax.host import DataError
 
@@ -154,3 +157,65 @@ def test_auto_takes_the_splits_that_the_data_has(names, given, expected):
     roles = ("train", "val", "test")
     specs = dict(zip(roles, given, strict=True))
     assert tuple(replace_auto(specs, names).values()) == expected
+
+
+def saved(folder, y):
+    """A file of examples with the labels y, no two of them alike."""
+    x = np.random.default_rng(0).normal(size=(len(y), 2)).astype(np.float32)
+    np.savez(folder / "x.npz", x=x, y=y)
+    return str(folder / "x.npz")
+
+
+AUTO = {"train": "auto", "val": "auto", "test": "auto"}
+
+
+@pytest.mark.parametrize("sizes", [(50, 50), (10, 10), (70, 30), (30, 30, 40), (90, 1000)])
+def test_rows_sorted_by_label_are_not_divided_by_auto(tmp_path, sizes):
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    with pytest.raises(DataError, match="'auto' takes the last fifth.*Shuffle the rows"):
+        data.load(saved(tmp_path, y), **AUTO)
+    shuffled = np.random.default_rng(0).permutation(y)
+    assert len(data.load(saved(tmp_path, shuffled), **AUTO).val) == round(sum(sizes) / 5)
+
+
+def test_a_whole_class_beyond_the_cut_is_refused_too(tmp_path):
+    with pytest.raises(DataError, match="does not occur in train.*shuffle them"):
+        data.load(saved(tmp_path, np.repeat(np.arange(10), 10)), **AUTO)
+
+
+@settings(deadline=None, database=None, derandomize=True, max_examples=50)
+@given(st.integers(0, 999), st.integers(2, 4), st.integers(20, 200))
+def test_shuffled_rows_are_never_taken_for_sorted(seed, C, size):
+    y = np.random.default_rng(seed).permutation(np.arange(size) % C)
+    validation.check_shuffled(y[: -(size // 5)], y[-(size // 5) :])
+
+
+@settings(deadline=None, database=None, derandomize=True, max_examples=60)
+@given(
+    dtype=st.sampled_from([np.uint8, np.float32, np.float64]),
+    D=st.integers(1, 6),
+    values=st.integers(2, 300),
+    seed=st.integers(0, 99),
+)
+def test_copies_are_counted(dtype, D, values, seed):
+    """By their hashes as by comparing every row with every other; -0 is 0."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(min(values, 256), size=(50, D)).astype(dtype)
+    if dtype != np.uint8:
+        x = (x * rng.choice([1.0, -1.0], size=(50, 1)) * 0.1).astype(dtype)
+    train, val = (x[:30], np.arange(30) % 2), (x[30:], np.arange(20) % 2)
+    copies = sum((train[0] == row).all(1).any() for row in val[0])
+    splits = data.from_arrays(train, val)
+    assert validation.count_copies(splits.train, splits.val) == copies
+
+
+@pytest.mark.parametrize(
+    "spec, twice",
+    [("train[:12]+train[:12]", "train[0:12]"), ("train[:12]+train[8:20]", "train[8:12]")],
+)
+def test_examples_that_train_takes_twice_are_said(tmp_path, spec, twice):
+    path = saved(tmp_path, np.arange(40) % 2)
+    with pytest.warns(UserWarning, match="takes examples twice: ") as said:
+        data.load(path, train=spec, val="train[20:]")
+    assert twice in str(said[0].message) and len(said) == 1
+    data.load(path, train="train[:12]+train[12:20]", val="train[20:]")

@@ -188,7 +188,7 @@ def test_padding_of_the_shape_weighs_nothing(kind, monkeypatch, three):
     x, y = three
     x = x + 1e6  # far from zero, where a row of zeros would give logits of any size
     examples = estimator._read_examples(SoftmaxRegression(), kind(x), y, None)
-    prepared = estimator._prepare_problem(SoftmaxRegression(), examples)
+    prepared, _ = estimator._prepare_problem(SoftmaxRegression(), examples)
     features = np.asarray(prepared.features)
     assert features.shape == (33, 256) and features.dtype == np.float64
     np.testing.assert_allclose(features[:3, :60].T, x - x.mean(0), atol=1e-8)

@@ -459,7 +459,7 @@ WITH_NAN, WITH_INF = (np.where(np.eye(60, 3) == 1, value, X) for value in (np.na
         ({"y_val": Y + 1}, "val: label '3' of example 2 does not occur in train"),
         ({"y_val": np.where(Y == 0, 2**40, Y)}, "val: label '1099511627776' of example 0"),
         ({"y_train": Y.astype(float)}, "train: labels must be integers or text, and are float64"),
-        ({"y_val": np.where(Y == 0, np.nan, Y)}, "val: labels must be integers or text"),
+        ({"y_val": np.where(Y == 0, np.nan, Y)}, "val: the label of example 0 is NaN"),
         ({"y_train": Y.astype(object)}, "y_train holds pickled Python objects"),
         ({"y_train": 0 * Y, "y_val": 0 * Y}, "class"),
         ({"x_train": WITH_NAN}, "train: feature nan in row 0, column 0"),

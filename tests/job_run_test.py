@@ -379,3 +379,17 @@ def test_metrics_that_cannot_be_written_leave_the_checkpoints_intact(job, tmp_pa
     with pytest.raises(JobError, match="metrics.jsonl cannot be written") as error:
         job(watch=take_away)
     assert error.value.exit_code == WORKDIR and saved(tmp_path) == [1, 2]
+
+
+def test_copies_of_training_examples_are_said_with_their_number(config, tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(80, 3))
+    arrays = {"x_train": x, "x_val": x[::4] + [0, 0, 1e-3], "x_test": x[::10]}
+    for role in ("train", "val", "test"):
+        arrays[f"y_{role}"] = np.arange(len(arrays[f"x_{role}"])) % 2
+    np.savez(tmp_path / "x.npz", **arrays)
+    config.dataset, config.val_split, config.batch_size = str(tmp_path / "x.npz"), "val", 8
+    run.load_checked(config)
+    assert capsys.readouterr().err == ""
+    config.test_split = "test"
+    run.load_checked(config)
+    assert "8 of the 8 examples of test occur in train too" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
+from numpy.typing import ArrayLike, DTypeLike
 
 from softmax_jax import host
 from softmax_jax.host import DataError
@@ -30,6 +31,7 @@ class Dataset:
 
     Attributes:
       x: [N, ...] uint8, or floats; a dataset that is read by shards may hold any numeric type.
+        As the user gave it: what is subtracted is `mean` or `shift`, later.
       y: [N] int32 labels in 0..C−1.
       scale: the divisor: the largest value of the image format (255; digits 16), 1 for features,
         or [D] of type `dtype`.
@@ -39,6 +41,8 @@ class Dataset:
       weights: None, or [N] of type `dtype`: how often each example counts in the objective.
       dtype: 'float32' or 'float64': the type of x in memory, unless that is uint8.
       shard_size: None if all examples are in memory, else how many of them are read at a time.
+      shift: [D] float64, where x stays float64 in memory because float32 would round away too much
+        of it: subtracted in float64 before x becomes `dtype` on the device. None: it is not needed.
     """
 
     # Shapes are checked by `validation.check_dataset`, which names the split and the remedy.
@@ -51,6 +55,7 @@ class Dataset:
     weights: Shaped[Any, "..."] | None = None
     dtype: str = "float32"
     shard_size: int | None = None
+    shift: Float[np.ndarray, " D"] | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float64"):
@@ -106,8 +111,10 @@ class Dataset:
 
     @property
     def form(self) -> np.dtype:
-        """The type of x in memory: uint8 or `dtype`."""
-        return np.dtype(np.uint8 if self.x.dtype == np.uint8 else self.dtype)
+        """The type of x in memory: uint8 or `dtype`; float64 where there is a `shift`."""
+        if self.x.dtype == np.uint8:
+            return np.dtype(np.uint8)
+        return np.dtype(self.dtype if self.shift is None else np.float64)
 
     def text_labels(self, labels: Iterable) -> list[str]:
         """Names of labels: `text_labels([9, 0])` is, say, `['ankle boot', 't-shirt']`."""
@@ -184,6 +191,27 @@ class Splits:
     def _roles(self) -> dict[str, Dataset]:
         every = {"train": self.train, "val": self.val, "test": self.test}
         return {role: dataset for role, dataset in every.items() if dataset is not None}
+
+
+def normalised(
+    x: Shaped[Any, "N ..."],
+    mean: ArrayLike,
+    scale: ArrayLike,
+    dtype: DTypeLike,
+) -> Float[np.ndarray, "N D"]:
+    """(x − mean) / scale in float64, and then as `dtype`: a large mean costs no precision.
+
+    >>> normalised(np.array([[1.7e9 + 0.5]]), 1.7e9, 1.0, np.float32).tolist()
+    [[0.5]]
+    """
+    D = math.prod(x.shape[1:])
+    values = np.empty((len(x), D), dtype)
+    rows = max(_FEWEST_EXAMPLES, _BLOCK_VALUES // max(D, 1))
+    for start in range(0, len(x), rows):
+        block = np.asarray(x[start : start + rows], np.float64).reshape(-1, D)
+        with np.errstate(over="ignore"):
+            values[start : start + rows] = (block - np.asarray(mean)) / np.asarray(scale)
+    return values
 
 
 def fingerprint(splits: Splits) -> str:

@@ -7,6 +7,7 @@ examples are kept in memory or read by shards.
 import dataclasses
 import difflib
 import os
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -68,11 +69,14 @@ def load(
     specs = {"train": train, "val": val, "test": test}
     try:
         source = find_source(name, data_dir)
-        slices = _resolve_roles(replace_auto(specs, source.shard_lengths), source)
+        resolved = replace_auto(specs, source.shard_lengths)
+        slices = _resolve_roles(resolved, source)
         splits = {split for role in slices.values() for split, _, _ in role}
         arrays = {split: source.read(split) for split in sorted(splits)}
         taken = {role: _take_examples(arrays, slices[role], role) for role in slices}
         datasets = load_or_stream(_datasets(taken, source, dtype), stream)
+        if specs["val"] == "auto" and resolved["val"].startswith("train["):
+            validation.check_shuffled(datasets["train"].y, datasets["val"].y)
         for role, dataset in datasets.items():
             check_dataset(dataset, role)
     except OSError as error:
@@ -103,6 +107,15 @@ def _resolve_roles(specs: Mapping[str, str], source: Source) -> dict[str, list[S
                 slices[role] = resolve_split(spec, source.shard_lengths)
             except DataError as error:
                 raise DataError(f"{role}: {error}") from error
+    parts = slices["train"]
+    twice = [both for n, part in enumerate(parts) for both in overlap([part], parts[n + 1 :])]
+    if twice:
+        warnings.warn(
+            f"train={specs['train']!r} takes examples twice: {', '.join(map(str, twice))}. Folds "
+            "and bootstraps would judge models on what they were trained on. Take each once; an "
+            "example that counts twice has a weight of 2.",
+            stacklevel=3,
+        )
     for role in set(slices) - {"train"}:
         common = overlap(slices["train"], slices[role])
         if common:
@@ -163,11 +176,11 @@ def from_arrays(
     Args:
       train: `(x, y)` or `(x, y, weights)`. x [N, ...] is uint8, with values up to 255, or of
         another numeric type: then it is features, converted to `dtype`. y [N] are labels of any
-        integer type. weights [N] say how often each example counts in the objective.
+        integer type, or text. weights [N] say how often each example counts in the objective.
       val: `(x, y)`, with examples of the same shape and type as in train.
       test: as val, or None.
       label_names: C names, by label. By default C is the largest label + 1, and the names are
-        '0', '1', ...
+        '0', '1', ...; or where the labels are text, those of train in ascending order.
       name: what the dataset is called in tables, plots and messages.
       dtype: `'float32'` or `'float64'`, for features.
       stream: whether datasets are read by shards; by default, where arrays of type np.memmap are
@@ -178,12 +191,14 @@ def from_arrays(
 
     Raises:
       DataError: counts, shapes or types differ, a split is empty, labels are not integers in
-        0..C−1, features are not finite, weights are negative, not finite or all zero, or train
-        shares memory with val or test.
+        0..C−1 or text that train has, features are not finite, weights are negative, not finite or
+        all zero, or train shares memory with val or test.
     """
     roles = {"train": train, "val": val, "test": test}
     arrays = {role: _as_arrays(given, role) for role, given in roles.items() if given is not None}
-    names = _numbered_names(arrays) if label_names is None else tuple(map(str, label_names))
+    names = None if label_names is None else tuple(map(str, label_names))
+    arrays, names = _encode_text(arrays, names)
+    names = _numbered_names(arrays) if names is None else names
     datasets = {
         role: Dataset(x, y, _pixel_scale(x), names, name, weights=weights, dtype=dtype)
         for role, (x, y, weights) in arrays.items()
@@ -209,15 +224,44 @@ def _as_arrays(given: Iterable, role: str) -> tuple:
     x, y, *rest = [
         value if hasattr(value, "__array_namespace__") else np.asarray(value) for value in given
     ]
-    if y.dtype.kind not in "iu":
+    y = _as_text(y)
+    validation.check_labels_present(y, role)
+    if y.dtype.kind not in "iuUS":
         raise DataError(
-            f"{role}: labels must be integers, and are {y.dtype}. Convert them: y.astype('int32'), "
-            "or for names np.unique(y, return_inverse=True)[1]."
+            f"{role}: labels must be integers or text, and are {y.dtype}. Convert them: "
+            "y.astype('int32')."
         )
     _check_numbers(x := _as_numbers(x), "x", role)
     if rest:
         _check_numbers(rest[0], "weights", role)
     return x, y, rest[0] if rest else None
+
+
+def _as_text(y: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
+    """Text in Python objects, as Pandas has it, as an array of text; all else as it is."""
+    is_text = y.dtype.kind == "O" and all(isinstance(label, str) for label in y.flat)
+    return y.astype(str) if is_text else y
+
+
+def _encode_text(
+    arrays: dict[str, tuple], names: tuple[str, ...] | None
+) -> tuple[dict[str, tuple], tuple[str, ...] | None]:
+    """The arrays with text labels encoded as `npz` has them, or as their places in `names`."""
+    labels = {role: y for role, (_, y, _) in arrays.items()}
+    if all(y.dtype.kind in "iu" for y in labels.values()):
+        return arrays, names
+    codes, found = validation.encode_labels(labels)
+    if names is not None:
+        unknown = sorted(set(found) - set(names))
+        if unknown:
+            raise DataError(
+                f"train has the label {unknown[0]!r}, which label_names lacks. Give the names of "
+                "all classes, or leave label_names out."
+            )
+        places = np.array([names.index(name) for name in found])
+        codes = {role: places[own] for role, own in codes.items()}
+    encoded = {role: (x, codes[role], weights) for role, (x, _, weights) in arrays.items()}
+    return encoded, found if names is None else names
 
 
 def _as_numbers(array: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
@@ -244,6 +288,14 @@ def _numbered_names(arrays: Mapping[str, tuple]) -> tuple[str, ...]:
         raise DataError(
             f"The largest label is {largest}, which would make as many classes. Number the "
             "classes from 0, or pass label_names if that is what you mean."
+        )
+    learnt = int(arrays["train"][1].max()) if arrays["train"][1].size else largest
+    if largest > learnt:
+        warnings.warn(
+            f"A label of val or test is {largest}, which makes {largest + 1} classes, and no label "
+            f"of train is above {learnt}: no model can learn these classes. Leave such examples "
+            "out, or pass label_names if that is what you mean.",
+            stacklevel=3,
         )
     return tuple(str(label) for label in range(largest + 1))
 
@@ -445,9 +497,13 @@ def load_or_stream(datasets: Mapping[str, Dataset], stream: str | bool) -> dict[
 
     Raises:
       DataError: there is not enough memory for what is to be loaded.
+
+    Features that float32 would round too much stay float64, with a `Dataset.shift`.
     """
     if stream not in _STREAM_OPTIONS:
         raise DataError(f"stream must be 'auto', True or False; it is {stream!r}.")
+    shift = validation.shift_of(datasets["train"])
+    datasets = {role: dataclasses.replace(own, shift=shift) for role, own in datasets.items()}
     needed = sum(dataset.num_examples * _example_bytes(dataset) for dataset in datasets.values())
     wanted = stream is True or (
         stream == "auto" and needed > _MEMORY_FRACTION * host.available_memory()

@@ -108,6 +108,7 @@ def file_source(name: str) -> Source:
 def _find_splits(path: Path) -> dict[str, dict[str, Stored]]:
     """For each split its x, y and, where given, w."""
     there = array_names(path)
+    _check_weights_used(path, there)
     splits = {}
     for split in _SPLITS:
         wanted = {letter: f"{letter}_{split}" for letter in "xyw"}
@@ -118,6 +119,20 @@ def _find_splits(path: Path) -> dict[str, dict[str, Stored]]:
             _check_present(path, wanted, present, there)
             splits[split] = {letter: find_array(path, name) for letter, name in present.items()}
     return splits
+
+
+def _check_weights_used(path: Path, there: list[str]) -> None:
+    """Raises DataError for weights that nothing would read."""
+    shadowed = ["w"] if {"x_train", "y_train"} & set(there) else ["w_train"]
+    unused = [name for name in ("w_val", "w_test", *shadowed) if name in there]
+    if unused:
+        remedy = {"w": "Rename it w_train.", "w_train": "Rename it w."}.get(
+            unused[0], "Leave the array out, and with it the examples that are not to count."
+        )
+        raise DataError(
+            f"{path} holds {unused[0]}, which would be ignored: only the training examples have "
+            f"weights, in w_train (or in w beside x and y). {remedy}"
+        )
 
 
 def _check_present(path: Path, wanted: Mapping, present: Mapping, there: list[str]) -> None:

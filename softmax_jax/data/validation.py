@@ -4,10 +4,13 @@ Every error is a DataError that names the split, the rule, what was found and th
 JAX are checked on their device.
 """
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+import itertools
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
-from jaxtyping import Int32, Shaped
+from jaxtyping import Float, Int, Int32, Shaped, UInt64
 
 from softmax_jax.data.dataset import Dataset
 from softmax_jax.host import DataError
@@ -51,6 +54,60 @@ def check_alike(datasets: Mapping[str, Dataset]) -> None:
             )
 
 
+def count_copies(train: Dataset, other: Dataset) -> int:
+    """How many examples of `other` have the very same features as one of train, by their hashes.
+
+    Features that take few values are equal by chance. Arrays of JAX, which stay on their device,
+    are not looked at: 0.
+    """
+    if not all(isinstance(one.x, np.ndarray) for one in (train, other)):
+        return 0
+    return int(np.isin(row_hashes(other), row_hashes(train)).sum())
+
+
+def row_hashes(dataset: Dataset) -> UInt64[np.ndarray, " N"]:
+    """A hash of the features of each example: equal rows have equal ones.
+
+    Σ m_j · mix(w_j) modulo 2⁶⁴ over the 32-bit words w of a row, for fixed random odd m.
+    """
+    hashes = np.zeros(len(dataset), np.uint64)
+    factors = None
+    for start, block in dataset.blocks("hashes"):
+        rows = np.ascontiguousarray(block.reshape(len(block), -1) + block.dtype.type(0))  # no -0.0
+        rows = rows.view(np.uint8)
+        rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4))).view(np.uint32).astype(np.uint64)
+        if factors is None:
+            drawn = np.random.default_rng(0).integers(1 << 63, size=rows.shape[1], dtype=np.uint64)
+            factors = 2 * drawn + np.uint64(1)
+        mixed = (rows + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        hashes[start : start + len(rows)] = (mixed ^ (mixed >> np.uint64(29))) @ factors
+    return hashes
+
+
+_FEWEST_TO_JUDGE = 20  # examples: fewer may be in the order of their labels by chance
+_LOG_CHANCE = -14.0  # one in a million: the logarithm of a probability taken for impossible
+
+
+def check_shuffled(train: Int[np.ndarray, " n"], val: Int[np.ndarray, " m"]) -> None:
+    """Raises DataError where val is the end of rows that are sorted by label.
+
+    Then it has examples of one class only: so many as chance would not have put there.
+
+    Args:
+      train, val: classes of neighbouring examples, those of val last.
+    """
+    labels = np.concatenate([train, val])
+    if len(labels) < _FEWEST_TO_JUDGE or (val != val[0]).any() or not (train != val[0]).any():
+        return
+    changes = int((labels[1:] != labels[:-1]).sum())
+    chance = len(val) * np.log((labels == val[0]).mean())
+    if chance < _LOG_CHANCE or changes + 1 == len(np.unique(labels)):
+        raise DataError(
+            f"val: 'auto' takes the last fifth of the rows, and all {len(val):,} of them are of "
+            "one class: the rows are sorted by label. Shuffle the rows, or give val of its own."
+        )
+
+
 def _check_shapes(dataset: Dataset, role: str) -> None:
     x, y = dataset.x, dataset.y
     if x.ndim < 2 or dataset.num_features == 0:
@@ -89,13 +146,15 @@ def _check_finite(dataset: Dataset, role: str) -> None:
     if on_device and bool(dataset.x.__array_namespace__().isfinite(dataset.x).all()):
         return
     for start, block in dataset.blocks(f"checking {role}"):
+        with np.errstate(over="ignore"):
+            block = block.astype(dataset.dtype, copy=False)
         finite = np.isfinite(block)
         if not finite.all():
             row, column = np.argwhere(~finite.reshape(len(block), -1))[0]
             value = block.reshape(len(block), -1)[row, column]
             raise DataError(
                 f"{role}: feature {value} in row {start + row}, column {column} is not a finite "
-                f"{dataset.form}. Fill in or leave out what is missing, and scale down what is "
+                f"{dataset.dtype}. Fill in or leave out what is missing, and scale down what is "
                 "too large."
             )
 
@@ -118,6 +177,101 @@ def _check_weights(dataset: Dataset, role: str) -> None:
         raise DataError(f"{role}: all weights are 0. Give at least one example a weight.")
 
 
+_KEPT = 1e-5  # of a column's standard deviation: what float32 may round away unnoticed
+_LOST = 1e-3  # of it: what is worth a warning
+_SAMPLE = 4096  # examples that tell whether float32 features have lost digits already
+_MOST_COLUMNS = 5  # named in a warning
+
+
+def is_wide(dtype: np.dtype) -> bool:
+    """Whether float32 cannot hold all numbers of this type."""
+    return (dtype.kind == "f" and dtype.itemsize > 4) or (dtype.kind in "iu" and dtype.itemsize > 2)
+
+
+def column_moments(
+    blocks: Iterable[Shaped[np.ndarray, "n ..."]],
+) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
+    """Mean and standard deviation of each column, in float64 and in one pass.
+
+    Exactly zero is the deviation of a column that is constant; see `sweep.inputs.moments`.
+
+    >>> column_moments([np.array([[1.0, 5.0]]), np.array([[3.0, 5.0]])])
+    (array([2., 5.]), array([1., 0.]))
+    """
+    first, total, mean, squares = None, 0, np.zeros(()), np.zeros(())
+    for block in blocks:
+        x = np.asarray(block, np.float64).reshape(len(block), -1)
+        first = x[0].copy() if first is None else first
+        x = x - first
+        own, n = x.mean(0), len(x)
+        difference, total = own - mean, total + n
+        squares = squares + ((x - own) ** 2).sum(0) + difference**2 * (n * (total - n) / total)
+        mean = mean + difference * (n / total)
+    return first + mean, np.sqrt(squares / total)
+
+
+def find_shift(
+    mean: Float[np.ndarray, " D"], deviation: Float[np.ndarray, " D"]
+) -> Float[np.ndarray, " D"] | None:
+    """What to subtract in float64 from columns that are to become float32; None: nothing.
+
+    The mean of those columns that float32 would round by more than a hundred-thousandth of their
+    deviation, and zero for the others.
+    """
+    rounded = _rounded(mean, deviation, np.float32, _KEPT)
+    return np.where(rounded, mean, 0.0) if rounded.any() else None
+
+
+def shift_of(train: Dataset) -> Float[np.ndarray, " D"] | None:
+    """The `Dataset.shift` for all splits; None where float32 holds the features well enough.
+
+    Warns of columns that stay rounded: because they came as float32, or because float64 is not
+    enough either.
+    """
+    dtype = train.x.dtype
+    wide = is_wide(dtype)
+    if not (wide or dtype.name == "float32") or train.x.ndim < 2 or not len(train):
+        return None
+    x = train.x if wide else train.x[:: len(train) // _SAMPLE + 1]
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused elsewhere
+        blocks = dataclasses.replace(train, x=x, dtype="float64").blocks("column means")
+        mean, deviation = column_moments(block for _, block in blocks)
+    warn_rounded(mean, deviation, np.float64 if wide else np.float32)
+    return find_shift(mean, deviation) if wide and train.dtype == "float32" else None
+
+
+def warn_rounded(
+    mean: Float[np.ndarray, " D"], deviation: Float[np.ndarray, " D"], dtype: type[np.floating]
+) -> None:
+    """Warns of columns of which `dtype` rounds away a thousandth of their standard deviation."""
+    columns = np.flatnonzero(_rounded(mean, deviation, dtype, _LOST))
+    if len(columns):
+        name = np.dtype(dtype).name
+        warnings.warn(
+            f"{columns_text(columns, mean, deviation)}: {name} rounds such numbers by more than a "
+            "thousandth of their standard deviation, and what was rounded away is lost. Subtract a "
+            f"constant from the column before it becomes {name}"
+            + (", or save it as float64." if name == "float32" else "."),
+            stacklevel=2,
+        )
+
+
+def _rounded(mean, deviation, dtype, most):
+    """Of which columns `dtype` rounds away more than a fraction `most` of the deviation."""
+    return (deviation > 0) & (np.finfo(dtype).eps * np.abs(mean) > most * deviation)
+
+
+def columns_text(
+    columns: Int[np.ndarray, " n"],
+    mean: Float[np.ndarray, " D"],
+    deviation: Float[np.ndarray, " D"],
+) -> str:
+    """'Column 3 (mean 1.7e+09, standard deviation 30)'; the first of them where they are many."""
+    texts = [f"{c} (mean {mean[c]:.3g}, standard deviation {deviation[c]:.2g})" for c in columns]
+    more = [f"{len(texts) - _MOST_COLUMNS:,} more"] if len(texts) > _MOST_COLUMNS else []
+    return f"Column{'s' * (len(texts) > 1)} " + ", ".join(texts[:_MOST_COLUMNS] + more)
+
+
 _LABELS_AT_ONCE = 1 << 20  # labels encoded at a time
 _MOST_CLASSES = 1 << 20  # more are taken for a mistake, such as row numbers
 _KINDS = {"i": "integers", "u": "integers", "b": "booleans", "U": "text", "S": "bytes"}
@@ -133,11 +287,11 @@ def encode_labels(
 
     Returns:
       For each split int32 [N] in 0..C−1; and the names of the C classes: text as it is, the
-      integer 7 as `'7'`.
+      integer 7 as `'7'`; bytes as UTF-8, or escaped where they are not.
 
     Raises:
-      DataError: labels are of another type, the types of two splits differ, or a split has a label
-        that train lacks.
+      DataError: labels are of another type, or NaN, the types of two splits differ, two labels
+        would have one name, or a split has a label that train lacks.
 
     >>> encode_labels({"train": np.array([7, 3, 7]), "val": np.array([3])})[1]
     ('3', '7')
@@ -150,12 +304,17 @@ def encode_labels(
             f"train has {len(classes):,} different labels. That many classes are taken for a "
             "mistake: give each example the label of its class."
         )
-    codes = {role: _codes(values, classes, role) for role, values in labels.items()}
-    return codes, tuple(_label_name(label) for label in classes.tolist())
+    names = tuple(_label_name(label) for label in classes.tolist())
+    for first, second in itertools.pairwise(np.argsort(names, kind="stable")):
+        if names[first] == names[second]:
+            both = " and ".join(repr(classes[label].item()) for label in (first, second))
+            raise DataError(f"train: the labels {both} have one name. Rename one of them.")
+    return {role: _codes(values, classes, role) for role, values in labels.items()}, names
 
 
 def _check_label_kind(values: np.ndarray, role: str, train: np.ndarray) -> None:
     kind, expected = (_KINDS.get(array.dtype.kind) for array in (values, train))
+    check_labels_present(values, role)
     if kind is None:
         raise DataError(
             f"{role}: labels must be integers or text, and are {values.dtype}. Convert them: "
@@ -163,6 +322,17 @@ def _check_label_kind(values: np.ndarray, role: str, train: np.ndarray) -> None:
         )
     if kind != expected:
         raise DataError(f"The labels of train are {expected}, and those of {role} {kind}.")
+
+
+def check_labels_present(values: Shaped[np.ndarray, "..."], role: str) -> None:
+    """Raises DataError for labels that are NaN, which no conversion makes labels."""
+    missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(0, bool)
+    if missing.any():
+        raise DataError(
+            f"{role}: the label of example {int(np.argmax(missing))} is NaN, and "
+            f"{int(missing.sum()):,} of {missing.size:,} are. Leave these examples out: "
+            "kept = ~np.isnan(y), and then x[kept], y[kept]."
+        )
 
 
 def _classes(values: np.ndarray) -> np.ndarray:
@@ -198,4 +368,4 @@ def _label_blocks(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _label_name(label: int | str | bytes) -> str:
-    return label.decode(errors="replace") if isinstance(label, bytes) else str(label)
+    return label.decode(errors="backslashreplace") if isinstance(label, bytes) else str(label)

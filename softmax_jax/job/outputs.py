@@ -435,13 +435,16 @@ def write_tables(workdir: Workdir, config: ConfigDict, result: Result) -> None:
 
 
 def write_params(workdir: Workdir, classifier: Classifier) -> None:
-    """Writes params.npz, of which NumPy computes logits = ((x - mean) / scale) @ W + b."""
+    """Writes params.npz, of which NumPy computes logits = ((x - mean) / scale) @ W + b.
+
+    Mean and scale are float64: a mean of 1.7e9 beside a scale of 30 needs its digits.
+    """
     workdir.write_npz(
         "params.npz",
         W=classifier.W,
         b=classifier.b,
-        mean=np.asarray(classifier.mean, classifier.W.dtype),
-        scale=np.asarray(classifier.scale, classifier.W.dtype),
+        mean=np.asarray(classifier.mean, np.float64),
+        scale=np.asarray(classifier.scale, np.float64),
         label_names=np.array(classifier.label_names),
     )
 

@@ -15,6 +15,7 @@ from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
 from softmax_jax import data, host, losses, model, sweep
+from softmax_jax.data import validation
 from softmax_jax.data.dataset import Dataset, Splits
 from softmax_jax.host import DIVERGED, DONE, LOST, USAGE, WORKDIR, JobError
 from softmax_jax.hyperparameters import TRACED
@@ -208,7 +209,21 @@ def load_checked(config: ConfigDict, found: dict | None = None) -> Splits:
             raise
         refuse([*problems, str(error)])
     refuse(problems + problems_with(config, splits))
+    say_copies(splits)
     return splits
+
+
+def say_copies(splits: Splits) -> None:
+    """Warns of examples of val and test that train holds too, with their number."""
+    others = {"val": splits.val, "test": splits.test}
+    for role, dataset in others.items():
+        copies = dataset and validation.count_copies(splits.train, dataset)
+        if copies:
+            console.warn(
+                f"{copies:,} of the {len(dataset):,} examples of {role} occur in train too, with "
+                "the very same features. A model is not judged on what it was trained on: leave "
+                "out of one of the two what occurs in both."
+            )
 
 
 def load_data(config: ConfigDict, name: str = "") -> Splits:

@@ -59,7 +59,7 @@ def l2_path(
       ValueError: num is below 1, all features are constant, or the examples are read by shards.
     """
     options = {"class_weight": class_weight, "standardize": standardize, "dtype": dtype}
-    data, _, _ = make_inputs(train, None, **options)
+    data, _, _ = make_inputs(train, None, centred=True, **options)
     path = optimum.l2_path(prepare(data.train), num)
     return tuple(float(f"{l2:.3g}") for l2 in path[::-1])
 

@@ -6,13 +6,15 @@ of trials.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num, Shaped, UInt8
 
-from softmax_jax.data import Dataset
+from softmax_jax.data import validation
+from softmax_jax.data.dataset import Dataset, normalised
 from softmax_jax.sweep import mesh
 from softmax_jax.sweep.mesh import ONE, Placement
 from softmax_jax.train import Data
@@ -257,7 +259,8 @@ class Inputs(NamedTuple):
         dataset = dataclasses.replace(self.dataset, mean=mean, scale=scale)
         resident = self.resident
         if resident is not None:
-            own = self.placement.everywhere((mean.astype(self.dtype), scale.astype(self.dtype)))
+            on_device = _less_shift(mean, dataset, self.dtype), scale.astype(self.dtype)
+            own = self.placement.everywhere(on_device)
             resident = resident._replace(mean=own[0], scale=own[1])
         return self._replace(dataset=dataset, resident=resident)
 
@@ -280,10 +283,11 @@ def device_data(
 
     The other arguments are the fields of `Inputs`.
     """
-    mean, scale = np.asarray(dataset.mean, dtype), np.asarray(dataset.scale, dtype)
+    mean, scale = _less_shift(dataset.mean, dataset, dtype), np.asarray(dataset.scale, dtype)
+    x = dataset.x if dataset.shift is None else normalised(dataset.x, dataset.shift, 1.0, dtype)
     whole = {"mean": mean if np.any(mean) else None, "scale": scale}
     examples = {
-        "x": dataset.x,
+        "x": x,
         "y": dataset.y,
         "weights": np.ones(len(dataset.y), np.float32),
         "resamples": resamples,
@@ -291,6 +295,36 @@ def device_data(
     }
     put = placement.examples if divided else placement.everywhere
     return Data(**put(examples), **placement.everywhere(whole))
+
+
+def _less_shift(mean, dataset, dtype):
+    """What is subtracted on the device, where x arrives less `dataset.shift`."""
+    mean = np.asarray(mean)
+    return (mean if dataset.shift is None else mean - dataset.shift).astype(dtype)
+
+
+_FAR = 100  # standard deviations from zero, at which a mean stalls SGD
+_SAMPLE = 1024  # examples that tell
+
+
+def warn_unstandardised(train: Dataset) -> None:
+    """Warns of features whose mean is so large that SGD cannot learn from how they vary.
+
+    The curvature along a feature's mean is (mean / deviation)² of that along its deviation, and the
+    learning rate is bound by the former.
+    """
+    if train.x.dtype == np.uint8:
+        return
+    x = train.x[:: len(train) // _SAMPLE + 1]
+    mean, deviation = validation.column_moments([np.asarray(x)])
+    columns = np.flatnonzero((deviation > 0) & (np.abs(mean) > _FAR * deviation))
+    if len(columns):
+        warnings.warn(
+            f"{validation.columns_text(columns, mean, deviation)}: SGD hardly learns from features "
+            "whose mean is so much larger than their standard deviation. Standardise the features: "
+            "standardize=True.",
+            stacklevel=3,
+        )
 
 
 class InputPair(NamedTuple):
@@ -326,6 +360,7 @@ def make_inputs(
     class_weight: str | ArrayLike | Sequence | None = None,
     resamples: Num[Array | np.ndarray, "N R"] | None = None,
     standardize: bool = False,
+    centred: bool = False,
     dtype: Any = np.float32,
     placement: Placement = ONE,
     divided: bool = False,
@@ -338,6 +373,8 @@ def make_inputs(
       class_weight: see `example_importance`.
       resamples: counts of the training examples, instead of `val`.
       standardize: whether features get mean 0 and standard deviation 1 over the training examples.
+      centred: whether a `Dataset.shift` stays subtracted without `standardize`, too. That moves no
+        optimum, as the bias absorbs it.
       dtype: of the features on the device.
       placement: on the devices.
       divided: on a mesh, each device of its batch axis has a share of the training examples (those
@@ -352,7 +389,10 @@ def make_inputs(
     importance = example_importance(train, class_weight)
     own = None
     if standardize:
-        train, val, own = _standardised(train, val, resamples)
+        train, val, own = _standardised(train, val, resamples, dtype)
+    elif centred and train.shift is not None:
+        train = dataclasses.replace(train, mean=train.shift)
+        val = val and dataclasses.replace(val, mean=train.shift)
     counts = None if resamples is None else np.asarray(resamples, np.uint8)
     inputs = Inputs(train, importance, counts, placement, dtype, divided).kept()
     normalisation = train.mean, train.scale
@@ -370,11 +410,17 @@ def make_inputs(
     return InputPair(inputs, held_out, *(own or (None, None))), *(own or normalisation)
 
 
-def _standardised(train, val, resamples):
-    """The datasets with the moments of the training examples; and those of each resample."""
+def _standardised(train, val, resamples, dtype):
+    """The datasets with the moments of the training examples; and those of each resample.
+
+    They are those that the device computes with, to the bit: what `dtype` rounds the bias absorbs.
+    """
+    shift = 0.0 if train.shift is None else train.shift
 
     def of(counts):
-        return moments(train.blocks("mean and scale"), counts, constant=train.scale)
+        mean, scale = moments(train.blocks("mean and scale"), counts, constant=train.scale)
+        mean, scale = (values.astype(dtype).astype(np.float64) for values in (mean - shift, scale))
+        return shift + mean, scale
 
     mean, scale = (values[0] for values in of(None))
     own = None if resamples is None else of(resamples)

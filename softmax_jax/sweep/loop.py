@@ -18,7 +18,7 @@ from softmax_jax.hyperparameters import OFF, Hyperparameters
 from softmax_jax.model import Model, augment, concise
 from softmax_jax.sweep import chunks, full_batch, mesh, sgd
 from softmax_jax.sweep.chunks import Epochs, Pending, Run
-from softmax_jax.sweep.inputs import check_resamples, make_inputs
+from softmax_jax.sweep.inputs import check_resamples, make_inputs, warn_unstandardised
 from softmax_jax.sweep.result import Result, collect, validation_metrics
 from softmax_jax.sweep.settings import as_arrays, in_use, trial_table
 
@@ -132,6 +132,7 @@ def epochs(
     """
     check_types(solver=solver, objective=objective, devices=devices)
     held_out, resamples = _divide(val)
+    _check_alike(train, held_out)
     full = isinstance(solver, LBFGS)
     sizes = [len(train.y)] if full else np.atleast_1d(batch_size).tolist()
     _check(train, num_epochs, sizes, seeds, resamples, solver, devices)
@@ -152,12 +153,15 @@ def epochs(
     limit = mesh.fitting_chunk(num_trials, *shape, each, devices.chunk, multiple)
     table = trial_table(settings, **dimensions, num_resamples=num_resamples)
     table = table._replace(shown=("l2",)) if full else table
+    if not (full or objective.standardize):
+        warn_unstandardised(train)
     pair, mean, scale = make_inputs(
         train,
         held_out,
         class_weight=objective.class_weight,
         resamples=resamples,
         standardize=objective.standardize,
+        centred=full,
         dtype=objective.dtype,
         placement=placement,
         divided=full,
@@ -222,6 +226,21 @@ def _divide(val: Any) -> tuple[Dataset | None, np.ndarray | None]:
     if val is None or hasattr(val, "y"):
         return val, None
     return None, np.asarray(val)
+
+
+def _check_alike(train, val):
+    """Raises ValueError for a validation set of other classes or features than train's."""
+    if val is None:
+        return
+    for what, own, other in (
+        ("classes", train.num_classes, val.num_classes),
+        ("features", train.num_features, val.num_features),
+    ):
+        if own != other:
+            raise ValueError(
+                f"train has {own} {what} and val {other}: val must have those of train. Make both "
+                "by one call of data.load or data.from_arrays."
+            )
 
 
 def _bytes_per_trial(full, objective, shape, batch_size, placement):
