@@ -3,17 +3,20 @@
 Apart from the embedded datasets, this is the only module that imports scikit-learn.
 """
 
+import copy
+import inspect
 import warnings
 from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import sklearn
 from jaxtyping import Float, Shaped
 from scipy import sparse, special
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import get_scorer, log_loss
+from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
 from sklearn.utils import compute_class_weight
 from sklearn.utils.extmath import safe_sparse_dot
@@ -26,6 +29,9 @@ from softmax_jax.optimum.problem import relative
 
 # Relative gaps that the arithmetic reaches easily, even for features on different scales.
 _TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
+# What float32 tries to reach beyond its tolerance, and in how many iterations: the error of the
+# weights goes with the square root of the gap.
+_FINER, _MORE = 1e-9, 50
 _SPARSE_ROWS = 4096  # rows of a sparse matrix that are made dense at a time
 
 
@@ -89,7 +95,7 @@ class SoftmaxRegression(_LinearClassifier):
       fit_intercept: False keeps the intercept at zero.
       class_weight: None, 'balanced', or {class: weight}.
       tol: the relative gap to the optimum that the certificate must prove; None: 1e-6 in float64,
-        1e-4 in float32.
+        1e-4 in float32, which then takes up to 50 more iterations for the smallest it can prove.
       max_iter: the most iterations of L-BFGS; if they do not suffice there is a ConvergenceWarning.
       solver: 'lbfgs', the only one; here because `LogisticRegression` has it.
       warm_start: start from the weights of the last `fit`.
@@ -224,7 +230,8 @@ class SoftmaxRegressionCV(_LinearClassifier):
         sample_weight counts in the fits and in the scores, class_weight in the fits only.
 
         Raises:
-          ValueError: as `SoftmaxRegression.fit` does, and for folds that the splitter cannot make.
+          ValueError: as `SoftmaxRegression.fit` does, for folds that the splitter cannot make or
+            that train on a single class, and if no score can be computed.
         """
         _check_parameters(self)
         Cs, l2s = _check_penalties(self.Cs, self.l2s)
@@ -232,6 +239,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
         labels = examples.classes[examples.labels]
         folds = list(check_cv(self.cv, labels, classifier=True).split(examples.x, labels, groups))
         counts = _counts(folds, len(labels))
+        _check_folds(examples, counts)
         totals, num_classes = _total(examples, counts), len(examples.classes)
         l2 = _penalties(Cs, l2s, totals, num_classes)
         problem = _prepare_problem(self, examples, counts)
@@ -251,24 +259,41 @@ class SoftmaxRegressionCV(_LinearClassifier):
     def score(self, X, y, sample_weight=None) -> float:
         """The score by `scoring` on X [N, D] and y [N]; it is the accuracy only if that says so."""
         given = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return _scorer(self.scoring)(self, X, y, **given)
+        return _scorer(self.scoring, self.classes_)(self, X, y, **given)
 
     def _scores(self, path, examples, folds, weighted):
-        """The score of every trial on the examples that its fold leaves out: [folds, n]."""
-        scorer = _scorer(self.scoring)
-        scores = np.empty((len(folds), len(path.b) // len(folds)))
+        """The score of every trial on the examples that its fold leaves out: [folds, n].
+
+        It is NaN where the scorer fails, with one warning for all of them.
+        """
+        scorer, failures = _scorer(self.scoring, examples.classes), []
+        weighted = weighted and _wants_weights(scorer)
+        scores = np.full((len(folds), len(path.b) // len(folds)), np.nan)
         for trial, (fold, _) in enumerate(np.ndindex(scores.shape)):
             test = folds[fold][1]
             model = SoftmaxRegression()._adopt(examples.classes, path, trial, np.nan)
             model.n_features_in_ = self.n_features_in_
             given = {"sample_weight": examples.sample_weight[test]} if weighted else {}
             labels = examples.classes[examples.labels[test]]
-            scores.flat[trial] = scorer(model, examples.x[test], labels, **given)
+            try:
+                scores.flat[trial] = scorer(model, examples.x[test], labels, **given)
+            except Exception as error:  # scorers are anyone's code
+                failures.append((fold, error))
+        if failures:
+            fold, error = failures[0]
+            found = f"in {len(failures)} of {scores.size} fits, first in fold {fold}: {error!r}"
+            if np.isnan(scores).all():
+                raise ValueError(f"No penalty can be chosen: the scorer failed {found}") from error
+            warnings.warn(f"The score is NaN where the scorer failed, {found}", stacklevel=4)
         return scores
 
     def _best(self, l2):
-        """The index of the best mean score, of equals the strongest penalty; NaN is the worst."""
-        means = np.nan_to_num(self.scores_.mean(0), nan=-np.inf)
+        """The index of the best mean score, of equals the strongest penalty; NaN is the worst.
+
+        A fold whose scores are all NaN says nothing, and is left out.
+        """
+        says = ~np.isnan(self.scores_).all(1)
+        means = np.nan_to_num(self.scores_[says].sum(0), nan=-np.inf)
         return max(range(len(l2)), key=lambda j: (means[j], l2[j]))
 
 
@@ -431,12 +456,30 @@ def _solve_trials(estimator, problem: _Shifted, l2, columns=None, initial=None) 
             max_iterations=estimator.max_iter,
             initial=initial,
         )
+        if estimator.tol is None and estimator.dtype == "float32":
+            found = _refine(problem, l2, columns, found, estimator.max_iter)
     _report(estimator, found, tol)
     found = found._replace(W=found.W[:, :num_features])
     if shift is None:
         return found
     W = found.W.astype(np.float64)  # as the intercept is, lest their rounding be multiplied by x
     return found._replace(W=W, b=found.b - shift @ W)
+
+
+def _refine(problem, l2, columns, found, max_iter):
+    """The optima after a few more iterations, where these prove a smaller gap."""
+    more = min(_MORE, max_iter - int(found.iterations.max()))
+    if more < 1 or not found.converged.all():
+        return found
+    options = {"tolerance": _FINER, "max_iterations": more, "initial": (found.W, found.b)}
+    finer = minimise(problem, l2, columns=columns, **options)
+    better = finer.gap_bound < found.gap_bound
+    merged = [
+        np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+        for new, old in zip(finer, found, strict=True)
+    ]
+    total = found.iterations + finer.iterations
+    return Optimum(*merged)._replace(iterations=total, converged=found.converged)
 
 
 def _report(estimator, found, tol):
@@ -497,21 +540,47 @@ def _penalties(Cs, l2s, totals, num_classes):
     return swap_C_and_l2(Cs, totals[:, None], num_classes)
 
 
-def _scorer(scoring):
-    if scoring == "neg_log_loss":  # scikit-learn's own fails where a fold lacks a class
-        return _neg_log_loss
-    return get_scorer("accuracy" if scoring is None else scoring)
+def _check_folds(examples, counts):
+    for fold, count in enumerate(counts.T):
+        present = np.unique(examples.labels[examples.weights * count > 0])
+        if len(present) < 2:
+            names = ", ".join(repr(name) for name in examples.classes[present].tolist())
+            raise ValueError(
+                f"Fold {fold} trains on examples of {len(present)} class ({names}); a classifier "
+                "needs 2 with weight. Shuffle the examples, or use StratifiedKFold or other folds."
+            )
 
 
-def _neg_log_loss(estimator, X, y, sample_weight=None):
-    p, classes = estimator.predict_proba(X), estimator.classes_
-    return -log_loss(y, p, labels=classes, sample_weight=sample_weight)
+def _scorer(scoring, classes):
+    """The scorer; one that takes `labels` is told all classes, as the data may lack some."""
+    scorer = get_scorer("accuracy" if scoring is None else scoring)
+    function, own = getattr(scorer, "_score_func", None), getattr(scorer, "_kwargs", {})
+    known = inspect.signature(function).parameters if callable(function) else ()
+    if "labels" not in known:
+        return scorer
+    more = {"labels": classes}
+    if len(classes) == 2 and "pos_label" in known and own.get("average", "binary") == "binary":
+        more["pos_label"] = classes[1]
+    scorer = copy.copy(scorer)
+    scorer._kwargs = more | own
+    return scorer
+
+
+def _wants_weights(scorer):
+    """Whether sample weights are for the scorer: not if it declines them by metadata routing."""
+    if not sklearn.get_config()["enable_metadata_routing"]:
+        return True
+    if not hasattr(scorer, "get_metadata_routing"):
+        return True
+    return scorer.get_metadata_routing().score.requests.get("sample_weight") is not False
 
 
 def _check_parameters(estimator):
     """Raises ValueError for an invalid parameter of those that both estimators have."""
     tol, max_iter = estimator.tol, estimator.max_iter
     dtypes = " or ".join(repr(name) for name in _TOLERANCES)
+    intercept = estimator.fit_intercept
+    _require("fit_intercept", intercept, "True or False", isinstance(intercept, bool | np.bool_))
     _require("solver", estimator.solver, "'lbfgs'", estimator.solver == "lbfgs")
     _require("dtype", estimator.dtype, dtypes, estimator.dtype in _TOLERANCES)
     _require("tol", tol, "None or a number above 0", tol is None or (_is_number(tol) and tol > 0))

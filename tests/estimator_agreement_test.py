@@ -92,6 +92,18 @@ def test_float32_estimator_agrees_with_float64(name):
     assert objective(model, x, y, weights, C) == pytest.approx(value, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "name, error",
+    [("iris", 5e-5), ("wine", 2e-4), ("ill-conditioned", 5e-5), ("nearly separable", 5e-5)],
+)
+def test_float32_coefficients_are_as_near_as_the_arithmetic_allows(name, error):
+    x, y, C = DATA[name]()
+    exact = SoftmaxRegression(C, **FLOAT64).fit(x, y)
+    model = SoftmaxRegression(C, dtype="float32").fit(x, y)
+    assert abs(model.coef_ - exact.coef_).max() < error * abs(exact.coef_).max()
+    assert model.n_iter_[0] < 80
+
+
 def newton(x, labels, C, steps=30):
     """The coefficients without an intercept [C, D] by Newton's method, from the definition."""
     num_classes = labels.max() + 1

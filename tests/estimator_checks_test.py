@@ -73,6 +73,8 @@ def test_scikit_learn_check_of_linear_classifiers_passes(kind):
         ("solver", "saga"),
         ("dtype", "float16"),
         ("dtype", np.float32),
+        ("fit_intercept", "no"),
+        ("fit_intercept", 1),
         ("tol", 0.0),
         ("tol", "1e-4"),
         ("tol", np.nan),

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import sklearn
 from scipy import sparse
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score, make_scorer
-from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_score
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.metrics import balanced_accuracy_score, get_scorer, make_scorer
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, cross_val_score
 
 from softmax_jax.estimator import SoftmaxRegression, SoftmaxRegressionCV
 from tests.estimator_data import three_classes
@@ -101,3 +102,66 @@ def test_groups_stay_together_and_folds_may_lack_a_class(three):
     # A class that a fold has never seen gets a probability of about 0.
     assert np.isfinite(model.scores_).all() and model.scores_.max() < -10
     np.testing.assert_allclose(model.coef_, SoftmaxRegression(model.C_).fit(x, y).coef_, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "scoring, labels",
+    [
+        ("neg_brier_score", "aabbcc"),
+        ("accuracy", "aabbcc"),
+        ("neg_brier_score", "abbabb"),
+        ("neg_log_loss", "abbabb"),
+    ],
+)
+def test_scores_are_those_of_scikit_learn_where_a_fold_lacks_a_class(scoring, labels):
+    x, y = np.array([[0.0], [1], [2], [2.5], [3], [5]]), np.array(list(labels))
+    options = {"Cs": [1.0], "cv": KFold(3), "scoring": scoring}
+    theirs = LogisticRegressionCV(
+        **options, tol=1e-9, l1_ratios=(0,), use_legacy_attributes=False, max_iter=1000
+    )
+    expected = theirs.fit(x, y).scores_[:, 0]
+    model = SoftmaxRegressionCV(**options, tol=1e-9).fit(x, y)
+    np.testing.assert_allclose(model.scores_, expected, rtol=1e-3)
+
+
+def test_scorer_that_fails_loses_its_scores_alone(three):
+    x, y = three
+
+    def fails_in_one_fold(estimator, _, labels):
+        if "pear" in labels[:2]:
+            raise RuntimeError("no pears")
+        return -np.abs(estimator.coef_).max()
+
+    assert np.isfinite(SoftmaxRegressionCV(CS, cv=3, scoring="f1_macro").fit(x, y).scores_).all()
+    model = SoftmaxRegressionCV(CS, cv=KFold(3), scoring=fails_in_one_fold)
+    starts = [y[fold : fold + 2] for fold in (0, 20, 40)]
+    lost = ["pear" in start for start in starts]
+    assert 0 < sum(lost) < 3
+    with pytest.warns(UserWarning, match=f"in {3 * sum(lost)} of 9 fits, .*no pears"):
+        model.fit(x, y)
+    np.testing.assert_array_equal(np.isnan(model.scores_).all(1), lost)
+    assert model.C_ == CS[0]
+    with pytest.raises(ValueError, match="No penalty can be chosen: .* 9 of 9 fits.*by zero"):
+        SoftmaxRegressionCV(CS, cv=3, scoring=lambda *_: 1 / 0).fit(x, y)
+
+
+def test_training_fold_of_one_class_is_named(three):
+    x, y = three
+    order = np.argsort(y == "pear", kind="stable")
+    two = np.where(y == "pear", "pear", "other")[order]
+    splits = [(np.arange(20), np.arange(20, 60)), (np.arange(60), np.arange(20))]
+    with pytest.raises(ValueError, match=r"Fold 0 trains on .* 1 class \('other'\).*Shuffle"):
+        SoftmaxRegressionCV(CS, cv=splits).fit(x[order], two)
+
+
+def test_scorer_may_decline_weights_by_metadata_routing(three):
+    x, y = three
+    weights, scores = np.linspace(0.1, 3, 60), {}
+    with sklearn.config_context(enable_metadata_routing=True):
+        for wanted in (True, False):
+            scorer = get_scorer("accuracy").set_score_request(sample_weight=wanted)
+            model = SoftmaxRegressionCV([1.0], cv=3, scoring=scorer).fit(x, y, weights)
+            scores[wanted] = model.scores_
+    plain = scores[False] * 20
+    np.testing.assert_allclose(plain, plain.round())
+    assert abs(scores[True] - scores[False]).max() > 0.01
