@@ -251,6 +251,7 @@ def test_what_cannot_be_judged_is_refused(judge, scores, labels, message):
         ([0.2, 0.5], [0, 1], 2.5, "num_bins must be"),
     ],
 )
+@pytest.mark.usefixtures("untyped")
 def test_what_makes_no_diagram_is_refused(predicted, happened, num_bins, message):
     for function in calibration.reliability, calibration.calibration_error:
         with pytest.raises(ValueError, match=message):
