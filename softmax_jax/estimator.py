@@ -457,7 +457,7 @@ def _solve_trials(estimator, problem: _Shifted, l2, columns=None, initial=None) 
             initial=initial,
         )
         if estimator.tol is None and estimator.dtype == "float32":
-            found = _refine(problem, l2, columns, found, estimator.max_iter)
+            found = _refine(prepared, l2, columns, found, estimator.max_iter)
     _report(estimator, found, tol)
     found = found._replace(W=found.W[:, :num_features])
     if shift is None:
@@ -466,13 +466,13 @@ def _solve_trials(estimator, problem: _Shifted, l2, columns=None, initial=None) 
     return found._replace(W=W, b=found.b - shift @ W)
 
 
-def _refine(problem, l2, columns, found, max_iter):
+def _refine(prepared, l2, columns, found, max_iter):
     """The optima after a few more iterations, where these prove a smaller gap."""
     more = min(_MORE, max_iter - int(found.iterations.max()))
     if more < 1 or not found.converged.all():
         return found
     options = {"tolerance": _FINER, "max_iterations": more, "initial": (found.W, found.b)}
-    finer = minimise(problem, l2, columns=columns, **options)
+    finer = minimise(prepared, l2, columns=columns, **options)
     better = finer.gap_bound < found.gap_bound
     merged = [
         np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -79,7 +79,7 @@ def test_bad_folds_are_refused(folds, message):
 def test_unstratified_folds_may_be_as_many_as_the_examples():
     labels = labels_of([4, 10])
     assert fold_counts(labels, 14, stratified=False).shape == (14, 14)
-    with pytest.raises(ValueError, match="to the 14 examples; it got 15"):
+    with pytest.raises(ValueError, match="to the 14 examples; it is 15"):
         fold_counts(labels, 15, stratified=False)
 
 

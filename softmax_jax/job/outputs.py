@@ -310,7 +310,7 @@ def say_result(
     for hint in selected.hints:
         console.warn(hint)
     if selected.metrics.get("val_loss", 0) > math.log(len(splits.label_names)):
-        remedy = "a larger l2" if config.solver == "lbfgs" else "a smaller learning rate"
+        remedy = "a larger l2" if config.optimizer == "lbfgs" else "a smaller learning rate"
         console.warn(f"The validation loss is above that of guessing: try {remedy}.")
 
 
