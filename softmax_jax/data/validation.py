@@ -198,7 +198,8 @@ def column_moments(
     >>> column_moments([np.array([[1.0, 5.0]]), np.array([[3.0, 5.0]])])
     (array([2., 5.]), array([1., 0.]))
     """
-    first, total, mean, squares = None, 0, np.zeros(()), np.zeros(())
+    first: np.ndarray | None = None
+    total, mean, squares = 0, np.zeros(()), np.zeros(())
     for block in blocks:
         x = np.asarray(block, np.float64).reshape(len(block), -1)
         first = x[0].copy() if first is None else first
@@ -207,6 +208,7 @@ def column_moments(
         difference, total = own - mean, total + n
         squares = squares + ((x - own) ** 2).sum(0) + difference**2 * (n * (total - n) / total)
         mean = mean + difference * (n / total)
+    assert first is not None, "a dataset has examples"
     return first + mean, np.sqrt(squares / total)
 
 

@@ -217,8 +217,7 @@ def say_copies(splits: Splits) -> None:
     """Warns of examples of val and test that train holds too, with their number."""
     others = {"val": splits.val, "test": splits.test}
     for role, dataset in others.items():
-        copies = dataset and validation.count_copies(splits.train, dataset)
-        if copies:
+        if dataset and (copies := validation.count_copies(splits.train, dataset)):
             console.warn(
                 f"{copies:,} of the {len(dataset):,} examples of {role} occur in train too, with "
                 "the very same features. A model is not judged on what it was trained on: leave "
