@@ -329,6 +329,7 @@ WHOLES = ("max_iterations", "segment", "num")
         *((name, value) for name in WHOLES for value in (2.5, *NUMBERS)),
     ],
 )
+@pytest.mark.usefixtures("untyped")
 def test_invalid_options_are_refused(name, value):
     prepared = optimum.prepare(random_problem())
     with pytest.raises(ValueError, match=f"^{name} must be"):

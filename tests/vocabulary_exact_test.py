@@ -378,6 +378,7 @@ def test_labels_of_64_bits_do_not_wrap(label):
 
 
 @pytest.mark.parametrize("index", [1.5, True, "pad", np.nan])
+@pytest.mark.usefixtures("untyped")
 def test_ignore_index_is_a_whole_number(index):
     x, W, labels = jnp.ones((5, 3)), jnp.ones((3, 11)), jnp.ones(5, int)
     with pytest.raises(ValueError, match="ignore_index must be a whole number"):
