@@ -206,7 +206,7 @@ def test_copies_are_counted(dtype, D, values, seed):
     train, val = (x[:30], np.arange(30) % 2), (x[30:], np.arange(20) % 2)
     copies = sum((train[0] == row).all(1).any() for row in val[0])
     splits = data.from_arrays(train, val)
-    assert validation.count_copies(splits.train, splits.val) == copies
+    assert validation.count_copies(splits.train, {"val": splits.val}) == {"val": copies}
 
 
 @pytest.mark.parametrize(

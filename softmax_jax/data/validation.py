@@ -54,15 +54,16 @@ def check_alike(datasets: Mapping[str, Dataset]) -> None:
             )
 
 
-def count_copies(train: Dataset, other: Dataset) -> int:
-    """How many examples of `other` have the very same features as one of train, by their hashes.
+def count_copies(train: Dataset, others: Mapping[str, Dataset]) -> dict[str, int]:
+    """How many examples of each of the others have the very features of one of train, by hashes.
 
     Features that take few values are equal by chance. Arrays of JAX, which stay on their device,
     are not looked at: 0.
     """
-    if not all(isinstance(one.x, np.ndarray) for one in (train, other)):
-        return 0
-    return int(np.isin(row_hashes(other), row_hashes(train)).sum())
+    if not all(isinstance(one.x, np.ndarray) for one in (train, *others.values())):
+        return dict.fromkeys(others, 0)
+    hashes = row_hashes(train)
+    return {role: int(np.isin(row_hashes(one), hashes).sum()) for role, one in others.items()}
 
 
 def row_hashes(dataset: Dataset) -> UInt64[np.ndarray, " N"]:

@@ -215,11 +215,11 @@ def load_checked(config: ConfigDict, found: dict | None = None) -> Splits:
 
 def say_copies(splits: Splits) -> None:
     """Warns of examples of val and test that train holds too, with their number."""
-    others = {"val": splits.val, "test": splits.test}
-    for role, dataset in others.items():
-        if dataset and (copies := validation.count_copies(splits.train, dataset)):
+    others = {"val": splits.val} | ({"test": splits.test} if splits.test else {})
+    for role, copies in validation.count_copies(splits.train, others).items():
+        if copies:
             console.warn(
-                f"{copies:,} of the {len(dataset):,} examples of {role} occur in train too, with "
+                f"{copies:,} of the {len(others[role]):,} examples of {role} occur in train too, with "
                 "the very same features. A model is not judged on what it was trained on: leave "
                 "out of one of the two what occurs in both."
             )
