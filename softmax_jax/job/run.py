@@ -219,9 +219,9 @@ def say_copies(splits: Splits) -> None:
     for role, copies in validation.count_copies(splits.train, others).items():
         if copies:
             console.warn(
-                f"{copies:,} of the {len(others[role]):,} examples of {role} occur in train too, with "
-                "the very same features. A model is not judged on what it was trained on: leave "
-                "out of one of the two what occurs in both."
+                f"{copies:,} of the {len(others[role]):,} examples of {role} occur in train too, "
+                "with the very same features. A model is not judged on what it was trained on: "
+                "leave out of one of the two what occurs in both."
             )
 
 
