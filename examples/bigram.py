@@ -22,6 +22,7 @@ from softmax_jax.data import DataError, Dataset, Source, Splits
 
 BIGRAM = "bigram"
 _NUM_FEATURES = 32
+_MOST_DIGITS = 12  # of a number of words
 _CONTEXTS_AT_ONCE = 50  # of which next words are drawn: 40 MB of probabilities for V = 100,000
 _ROWS_AT_ONCE = 20  # of which the divergence is computed: 8 MB of logits for V = 100,000
 
@@ -110,6 +111,11 @@ def bigrams(
             f"strength of 0 or more; got {vocabulary_size} words, {num_contexts} contexts, "
             f"{num_features} features, {num_train} + {num_val} examples, strength {strength}."
         )
+    # The float64 draws of W, W itself in float32, the names of the words, and the probabilities of
+    # a block of contexts.
+    each = 12 * num_features + 16 * min(_CONTEXTS_AT_ONCE, num_contexts) + 64
+    needed = vocabulary_size * each + 8 * num_contexts * num_features + 40 * (num_train + num_val)
+    host.require_memory(needed, f"A language of {vocabulary_size:,} words", "Ask for less.")
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(num_contexts, num_features))
     features = (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
@@ -151,12 +157,12 @@ def language(name: str) -> Bigrams:
       DataError: V is not a number of at least 2, or the language does not fit into memory.
     """
     _, _, size = name.partition(":")
-    if size and not (size.isdecimal() and int(size) >= 2):
-        raise DataError(f"{name!r} must be 'bigram' or 'bigram:V', with V words from 2.")
+    if size and not (size.isdecimal() and len(size) <= _MOST_DIGITS and int(size) >= 2):
+        raise DataError(
+            f"{host.brief(name)} must be 'bigram' or 'bigram:V', with V words from 2, of at most "
+            f"{_MOST_DIGITS} digits."
+        )
     words = int(size or 100_000)
-    # The float64 draws of W, W itself in float32, and the probabilities of a block of contexts.
-    needed = words * (12 * _NUM_FEATURES + 16 * _CONTEXTS_AT_ONCE)
-    host.require_memory(needed, f"the language {name!r}", "Ask for fewer words.")
     return bigrams(vocabulary_size=words, num_contexts=min(1000, words))
 
 

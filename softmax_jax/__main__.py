@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from softmax_jax.data import DataError
-from softmax_jax.host import DONE, INTERRUPTED, USAGE, JobError
+from softmax_jax import host
+from softmax_jax.host import DONE, USAGE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,30 +20,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
       The exit code.
     """
     options = _parser().parse_args(arguments)
-    try:
-        print(options.command(options))
+    named = options.workdir if isinstance(options.workdir, str) else options.workdir[0]
+
+    def run():
+        host.write_line(options.command(options), sys.stdout)
         return DONE
-    except (JobError, DataError) as error:
-        print(f"softmax_jax: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", USAGE)
-    except KeyboardInterrupt:
-        print("softmax_jax: interrupted.", file=sys.stderr)
-        return INTERRUPTED
+
+    return host.guarded("softmax_jax", run, Path(named))
 
 
 def _report(options: argparse.Namespace) -> str:
+    host.import_jax()
     from softmax_jax.report import report
 
-    report(options.workdir, options.output)
+    folders = [host.as_path(folder, "The folder") for folder in options.workdir]
+    report(folders, host.as_path(options.output, "--output"))
     return f"Written to {options.output}."
 
 
 def _predict(options: argparse.Namespace) -> str:
-    from softmax_jax import host
+    host.import_jax()
+    from softmax_jax.job import processes
     from softmax_jax.predict import predict
 
-    host.use_compilation_cache()
-    count = predict(options.workdir, options.input, options.output)
+    if warning := host.use_compilation_cache():
+        host.write_line(warning, sys.stderr)
+    processes.start_devices()
+    folder, target = (
+        host.as_path(given, what)
+        for given, what in ((options.workdir, "The folder"), (options.output, "--output"))
+    )
+    source = None if options.input == "-" else host.as_path(options.input, "--input")
+    count = predict(folder, source, target, raw=options.raw)
     return f"{count:,} examples: the predictions are in {options.output}."
 
 
@@ -53,7 +61,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints the help and the message, and ends the program."""
         self.print_help(sys.stderr)
-        self.exit(USAGE, f"\n{self.prog}: {message}\n")
+        self.exit(USAGE, f"\n{self.prog}: {host.message(message)}\n")
 
 
 def _parser() -> Parser:
@@ -64,27 +72,32 @@ def _parser() -> Parser:
         help="one HTML page about one run, or several side by side",
         description="One self-contained HTML page about one run, or several side by side.",
     )
-    report.add_argument("workdir", type=Path, nargs="+", help="folder of a run, finished or not")
-    report.add_argument(
-        "--output", type=Path, default=Path("report.html"), help="default: %(default)s"
-    )
+    report.add_argument("workdir", nargs="+", help="folder of a run, finished or not")
+    report.add_argument("--output", default="report.html", help="default: %(default)s")
     report.set_defaults(command=_report)
     predict = commands.add_parser(
         "predict",
         help="classes and probabilities for features or images in a file",
         description="Classes and probabilities from the model of a finished run.",
     )
-    predict.add_argument("workdir", type=Path, help="folder of a finished run")
+    predict.add_argument("workdir", help="folder of a finished run")
     predict.add_argument(
         "--input",
-        type=Path,
         required=True,
-        help=".npy, or .npz with an array x: features or images [N, ...] as in training, raw",
+        help=".npy, or .npz with an array x: features or images [N, ...] as in training, raw; "
+        "'-' for the standard input",
     )
-    predict.add_argument("--output", type=Path, required=True, help=".npz or .csv")
+    predict.add_argument("--output", required=True, help=".npz or .csv")
+    predict.add_argument(
+        "--raw",
+        action="store_true",
+        help="leave names in a .csv as they are: else one that a spreadsheet would take for a "
+        "formula (after = + - @ or a tab) gets an apostrophe before it",
+    )
     predict.set_defaults(command=_predict)
     return parser
 
 
 if __name__ == "__main__":
+    host.start_program()
     sys.exit(main())

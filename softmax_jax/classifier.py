@@ -2,7 +2,6 @@
 
 import functools
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -40,6 +39,7 @@ class Classifier(NamedTuple):
 
     def logits(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
         """Logits [N, C] of raw inputs x [N, ...]: pixels or features, as the dataset has them."""
+        host.check_process()
         logits = np.asarray(_logits(*self._for_device(x)))
         self._check_finite(logits, x)
         return logits
@@ -142,7 +142,8 @@ def _of_one(classifier, example):
     return model.product(features[None], classifier.W)[0] + classifier.b
 
 
-_PARAMETERS = ("W", "b", "mean", "scale", "label_names")
+_NUMBERS = ("W", "b", "mean", "scale")
+_PARAMETERS = (*_NUMBERS, "label_names")
 
 
 def load(folder: str | os.PathLike) -> Classifier:
@@ -158,15 +159,17 @@ def load(folder: str | os.PathLike) -> Classifier:
     Raises:
       DataError: params.npz is missing, damaged, or not the parameters of a model.
     """
-    path = Path(folder) / "params.npz"
+    path = host.as_path(folder, "The folder") / "params.npz"
     with reading(path):
+        host.open_regular(path, follow=False).close()
         missing = [name for name in _PARAMETERS if name not in npz.array_names(path)]
         if missing:
             raise DataError(f"{path} is not the model of a run: it has no {', '.join(missing)}.")
         stored = {name: npz.find_array(path, name) for name in _PARAMETERS}
         _check_headers(path, {name: array.header for name, array in stored.items()})
         found = {name: array.read() for name, array in stored.items()}
-    numbers = {name: found[name] for name in _PARAMETERS[:-1]}
+    # In the order of bytes of this machine, which JAX takes alone.
+    numbers = {name: found[name].astype(found[name].dtype.newbyteorder("=")) for name in _NUMBERS}
     for name, values in numbers.items():
         if not np.isfinite(values).all():
             raise DataError(f"{path} is damaged: {name} has values that are not finite.")
@@ -184,8 +187,9 @@ def _check_headers(path, headers):
     moment: list[tuple[int, ...]] = [(), (D,)]
     fitting = {"W": [W.shape], "b": [(C,)], "mean": moment, "scale": moment, "label_names": [(C,)]}
     for name, header in headers.items():
-        kind = "U" if name == "label_names" else "f"
-        if header.shape not in fitting[name] or header.dtype.kind != kind:
+        kinds = ("U",) if name == "label_names" else ("f2", "f4", "f8")
+        kind = header.dtype.str[1:] if name != "label_names" else header.dtype.kind
+        if header.shape not in fitting[name] or kind not in kinds:
             raise DataError(
                 f"{path} is damaged: W has shape {W.shape}, and {name} is {header.dtype} of "
                 f"shape {header.shape}."

@@ -23,6 +23,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from softmax_jax import host
 from softmax_jax.data import validation
 from softmax_jax.optimum import Optimum, Prepared, Problem, minimise, prepare
 from softmax_jax.optimum.problem import relative
@@ -390,6 +391,7 @@ def _prepare_problem(estimator, examples: _Examples, resamples=None) -> _Shifted
     features that are zero. They change no optimum, and the folds of a cross-validation compile
     once.
     """
+    host.check_process()
     num_examples, num_features = examples.x.shape
     more = _rounded_up(num_examples, 256) - num_examples
     x = np.zeros((num_examples + more, _rounded_up(num_features, 32)), estimator.dtype)

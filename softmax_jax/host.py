@@ -1,32 +1,102 @@
-"""The machine under the program: errors, exit codes, files written whole, memory, cache folder."""
+"""The machine under the program: errors, text from outside, files, memory, caches, commands."""
 
 import contextlib
 import errno
+import grp
+import io
+import json
 import os
+import pwd
+import re
+import stat
+import sys
+import tempfile
 import time
+import traceback
 import uuid
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TextIO
+
+# Control characters but the line feed; characters that turn the direction of text or end a line;
+# halves of surrogate pairs, of which a path that is not UTF-8 is made.
+_CONTROLS = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_LONGEST_LINE, _MOST_LINES = 1000, 30  # of an error message
+_LONGEST_VALUE = 150  # of a value within it
+
+
+def shown(text: object) -> str:
+    r"""Text from outside as a terminal or a page may have it: control characters are escaped.
+
+    >>> print(shown("a\x1b[31mred\r"))
+    a\x1b[31mred\r
+    """
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], str(text))
+
+
+def cut(text: str, most: int) -> str:
+    """The text, or of a longer one its beginning and its end: `most` characters and a few.
+
+    >>> cut("abcdefghij" * 10, 12)
+    'abcdefgh … (100 characters) … ghij'
+    """
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return f"{text[: most - end]} … ({len(text):,} characters) … {text[len(text) - end :]}"
+
+
+def brief(value: object) -> str:
+    """`repr` of a value from outside, cut to what an error message may show of it."""
+    try:
+        return cut(repr(value), _LONGEST_VALUE)
+    except Exception as error:  # anyone's code, or a whole number of too many digits
+        return f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
+
+
+def message(text: str) -> str:
+    """An error message, however long its parts are: lines of at most a few hundred characters."""
+    lines = [cut(line, _LONGEST_LINE) for line in shown(text).split("\n")]
+    if len(lines) > _MOST_LINES:  # the last one says what to do
+        lines[_MOST_LINES:-1] = [f"  ... and {len(lines) - _MOST_LINES - 1:,} more lines"]
+    return "\n".join(lines)
+
+
+_FORMULA = tuple("=+-@\t\r")
+
+
+def csv_cell(text: str) -> str:
+    """Text from data as a cell that no spreadsheet takes for a formula: an apostrophe before it.
+
+    >>> csv_cell("=1+1"), csv_cell("cat")
+    ("'=1+1", 'cat')
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 class DataError(ValueError):
     """Data that was found, but is damaged, invalid or requested incorrectly."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(message(text))
 
 
 class DatasetNotFoundError(DataError):
     """A dataset that was not found on this machine, and could not be downloaded."""
 
 
-DONE, USAGE, WORKDIR, DIVERGED, INTERRUPTED = 0, 2, 3, 4, 130  # exit codes
+DONE, UNFORESEEN, USAGE, WORKDIR, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 4, 130  # exit codes
 LOST = 134  # exit code: another process of the job was lost; JAX itself may abort with it, too
 
 
 class JobError(Exception):
     """A message for the user, shown without a traceback, and an exit code."""
 
-    def __init__(self, message: str, exit_code: int = USAGE) -> None:
-        super().__init__(message)
+    def __init__(self, text: str, exit_code: int = USAGE) -> None:
+        super().__init__(message(text))
         self.exit_code = exit_code
 
 
@@ -48,9 +118,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
       OSError: the folder cannot be written to.
     """
-    for old in path.parent.glob(f"{path.name}.*.tmp"):
+    for old in half_written(path):
         with contextlib.suppress(FileNotFoundError):  # another process may be removing it, too
-            if time.time() - old.stat().st_mtime > _ABANDONED:
+            if time.time() - old.lstat().st_mtime > _ABANDONED:
                 old.unlink()
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -63,6 +133,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")  # what `replacing` adds to a name
+
+
+def half_written(path: Path) -> list[Path]:
+    """The temporary files of `replacing` for this path that are there, by their exact names."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        names = os.listdir(path.parent)
+        own = [name for name in names if name.startswith(path.name)]
+        return [path.parent / name for name in own if _TEMPORARY.fullmatch(name[len(path.name) :])]
+    return []
 
 
 def _sync_folder(folder: Path) -> None:
@@ -103,8 +185,9 @@ def require_memory(needed: int, what: str, remedy: str) -> None:
     """
     most = _MEMORY_FRACTION * available_memory()
     if needed > most:
+        size = f"{needed / 2**30:,.1f}" if needed < 2**80 else "more than 2**50"
         raise DataError(
-            f"{what} would take {needed / 2**30:,.1f} GiB of memory, more than the "
+            f"{what} would take {size} GiB of memory, more than the "
             f"{most / 2**30:,.1f} GiB that may be used. {remedy}"
         )
 
@@ -135,6 +218,104 @@ def _read_limit(path: Path) -> Iterator[int]:
         yield int(text)
 
 
+def as_path(given: str | os.PathLike, what: str) -> Path:
+    """A path from the user, with the home folder for `~`: the one way in for all of them.
+
+    Args:
+      given: the path.
+      what: what gave it, such as 'config.dataset'; the message begins with it.
+
+    Raises:
+      DataError: no file can have this name, or there is no such user.
+
+    >>> as_path("~nobody_of_this_name/x.npz", "data_dir")
+    Traceback (most recent call last):
+    softmax_jax.host.DataError: data_dir = '~nobody_of_this_name/x.npz' begins with a home folder \
+that is not known. Write the whole path.
+    """
+    try:
+        path = Path(given).expanduser()
+        if b"\0" in os.fsencode(path):
+            raise ValueError
+    except RuntimeError as error:
+        raise DataError(
+            f"{what} = {brief(given)} begins with a home folder that is not known. Write the whole "
+            "path."
+        ) from error
+    except ValueError as error:  # surrogates that stand for no byte, too
+        raise DataError(
+            f"{what} = {brief(given)} is no path: it has characters that no name of a file can "
+            "have. Correct it."
+        ) from error
+    return path
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow: bool = True) -> io.BufferedIOBase:
+    """Opens a file that has an end: neither a pipe, which may never come to one, nor a device.
+
+    Args:
+      path: the file.
+      flags: as for `os.open`.
+      follow: whether the last part of the path may be a link. In a work folder it may not: whoever
+        can write there must not reach files outside.
+
+    Raises:
+      OSError: it cannot be opened, or is of another kind.
+    """
+    _check_regular(os.stat(path, follow_symlinks=follow))  # opening a device may already do harm
+    safe = os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags | safe, 0o666)
+    try:
+        _check_regular(os.fstat(descriptor))
+        access = flags & os.O_ACCMODE
+        mode = {os.O_RDONLY: "rb", os.O_WRONLY: "wb", os.O_RDWR: "r+b"}[access]
+        mode = "ab" if flags & os.O_APPEND and access == os.O_WRONLY else mode
+        return os.fdopen(descriptor, mode)  # type: ignore[return-value]
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _check_regular(found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, "It is a link, and links in a work folder are not followed")
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "It is not a regular file, but a pipe, a socket or a device")
+
+
+_MOST_JSON = 1 << 26  # bytes: the largest cost matrix makes a config.json of some 20 MB
+_MOST_DEPTH = 20
+
+
+def read_json(path: Path, *, follow: bool = False) -> Any:
+    """The value in a JSON file of a work folder.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is no JSON, nested deeply, or larger than any that this program writes.
+    """
+    with open_regular(path, follow=follow) as file:
+        content = file.read(_MOST_JSON + 1)
+    if len(content) > _MOST_JSON:
+        raise ValueError(f"it is larger than {_MOST_JSON:,} bytes")
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value, room=_MOST_DEPTH):
+    if isinstance(value, dict | list):
+        if room == 0:
+            raise ValueError("it is nested too deeply")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, room - 1)
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[Path]:
     """Turns every error of the block that reads `path` into a DataError of one line.
@@ -158,23 +339,217 @@ def reading(path: Path) -> Iterator[Path]:
         raise DataError(f"{path} is not there.") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except MemoryError as error:
+        raise DataError(f"{path} does not fit into the memory of this machine.") from error
     except Exception as error:  # bad archives, JSON or text, nested too deep or too large
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = cut(" ".join(str(error).split()), 300) or type(error).__name__
         raise DataError(f"{path} is damaged, or of another kind: {reason}") from error
 
 
 def user_cache_folder() -> Path:
-    """This program's own cache: $XDG_CACHE_HOME/softmax_jax, by default ~/.cache/softmax_jax."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "softmax_jax"
+    """This program's own cache: $XDG_CACHE_HOME/softmax_jax, by default ~/.cache/softmax_jax.
+
+    Raises:
+      DataError: XDG_CACHE_HOME is no path, or it is not set and there is no home folder.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    return as_path(given or "~/.cache", "XDG_CACHE_HOME") / "softmax_jax"
 
 
-def use_compilation_cache() -> None:
+def use_compilation_cache() -> str:
     """Keeps compiled programs on disk, so that the second run of a config compiles nothing.
 
-    They are kept in `user_cache_folder`, unless JAX has been given another folder.
+    They are kept in `user_cache_folder`, unless JAX has been given another folder. A compiled
+    program is code: nothing is kept in, or taken from, a folder that somebody else may write to.
+
+    Returns:
+      Why there is no cache, to be shown to the user; '' if there is one.
+
+    Raises:
+      DataError: XDG_CACHE_HOME is no path.
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        jax.config.update("jax_compilation_cache_dir", str(user_cache_folder() / "xla"))
+    given: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if given is not None and "://" in given:  # a store with its own rights
+        return ""
+    try:
+        folder = user_cache_folder() / "xla" if given is None else Path(given)
+    except DataError:
+        if os.environ.get("XDG_CACHE_HOME"):
+            raise
+        folder = Path("~")  # there is no home folder
+    try:
+        folder.mkdir(0o700, parents=True, exist_ok=True)
+        doubt = _others_may_write(folder)
+    except OSError as error:
+        doubt = f"it cannot be made: {error.strerror or error}"
+    if doubt:
+        jax.config.update("jax_compilation_cache_dir", None)
+        return (
+            f"Compiled programs are not kept in {folder}: {doubt}. Give another folder with "
+            "XDG_CACHE_HOME, or make that one your own (chmod go-w)."
+        )
+    if given is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    return ""
+
+
+def _others_may_write(folder: Path) -> str:
+    """Why somebody else may change what is in the folder, or put another in its place; '': nobody.
+
+    The folders around it may be root's, and writable for all where they are sticky, as /tmp is.
+    """
+    for place in dict.fromkeys((folder, folder.resolve())):
+        for around in (place, *place.absolute().parents):
+            found, inner = around.stat(), around == place
+            if found.st_uid != os.geteuid() and (inner or found.st_uid != 0):
+                return f"{around} belongs to another user"
+            others = found.st_mode & (stat.S_IWOTH | stat.S_IWGRP)
+            if not inner and (found.st_mode & stat.S_ISVTX or _is_own_group(found.st_gid)):
+                others &= stat.S_IWOTH * (not found.st_mode & stat.S_ISVTX)
+            if others:
+                return f"others may write to {around}"
+    return ""
+
+
+def _is_own_group(number: int) -> bool:
+    """Whether the group is the user's private one, which has the user's name."""
+    try:
+        return grp.getgrgid(number).gr_name == pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return False
+
+
+_forked = False  # whether JAX had started when this process was forked off
+
+
+def _note_fork() -> None:
+    global _forked
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    _forked = _forked or bool(getattr(bridge, "_backends", None))
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def check_process() -> None:
+    """Raises RuntimeError in a child of `fork` whose parent had started JAX: it would wait forever.
+
+    The threads of JAX are not copied, and the locks that they hold stay locked.
+    """
+    if _forked:
+        raise RuntimeError(
+            "This process was forked off from one that had started JAX, whose threads a fork does "
+            "not copy: it would wait forever. Start processes anew instead: joblib's default "
+            "backend 'loky', or multiprocessing.get_context('spawn')."
+        )
+
+
+def start_program() -> None:
+    """To be called first by a program: streams that take any text, and no window system.
+
+    A stream that the caller has closed becomes one to nowhere, lest a file of results take its
+    number and receive what libraries print.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        getattr(sys, name).reconfigure(errors="backslashreplace")
+    os.environ["MPLBACKEND"] = "agg"
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+
+
+def _show_warning(text: Warning | str, *_: Any, **__: Any) -> None:
+    write_line(f"Warning: {message(str(text))}", sys.stderr)
+
+
+def write_line(text: str, stream: TextIO) -> None:
+    """Writes lines at once; where nobody reads them, or the disk is full, that is no error."""
+    try:
+        stream.write(shown(text) + "\n")
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def import_jax() -> None:
+    """Imports JAX, which reads its environment variables meanwhile.
+
+    Raises:
+      JobError: it cannot be imported (exit code 2).
+    """
+    try:
+        import jax  # noqa: F401
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        raise JobError(
+            f"JAX does not start: {reason}. Check the environment variables that begin with JAX_, "
+            "and its installation."
+        ) from error
+
+
+def guarded(program: str, command: Callable[[], int], folder: Path | None = None) -> int:
+    """The exit code of a command whose every exception becomes one message on standard error.
+
+    Args:
+      program: begins the message.
+      command: what to run.
+      folder: where the traceback of an error that nobody foresaw is written; None: where temporary
+        files are.
+    """
+    try:
+        return command()
+    except (JobError, DataError) as error:
+        write_line(f"{program}: {error}", sys.stderr)
+        return getattr(error, "exit_code", USAGE)
+    except KeyboardInterrupt:
+        write_line(f"{program}: interrupted.", sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        return unforeseen(program, error, folder)
+
+
+def unforeseen(program: str, error: BaseException, folder: Path | None = None) -> int:
+    """The last line of defence: one message that asks to report the error; returns the exit code.
+
+    What did not fit into the memory is not unforeseen, and is the fault of what was asked for.
+    """
+    what = f"{type(error).__name__}: {cut(' '.join(str(error).split()), 300)}"
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        remedy = "Ask for less at a time, or use a machine with more."
+        write_line(f"{program}: the memory does not suffice ({what}). {remedy}", sys.stderr)
+        return USAGE
+    text = "".join(traceback.format_exception(error))
+    place = _keep(text.encode("utf-8", "backslashreplace"), folder)
+    where = f"The traceback is in {place}" if place else "It could not be written down"
+    write_line(
+        f"{program}: an error that nobody foresaw, in this program and not in what you gave it: "
+        f"{what}. {where}: please report it.",
+        sys.stderr,
+    )
+    return UNFORESEEN
+
+
+ERROR_FILE = "error.txt"  # of a work folder
+
+
+def _keep(content: bytes, folder: Path | None) -> Path | None:
+    """Writes the file into the folder, or else among the temporary files; None: it cannot be."""
+    if folder is not None:
+        with contextlib.suppress(OSError), replacing(folder / ERROR_FILE) as file:
+            file.write(content)
+            return folder / ERROR_FILE
+    with contextlib.suppress(OSError):
+        number, name = tempfile.mkstemp(".txt", "softmax_jax_")
+        with open(number, "wb") as file:
+            file.write(content)
+        return Path(name)
+    return None

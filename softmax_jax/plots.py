@@ -7,13 +7,13 @@ Matplotlib is imported by the functions that draw, so that importing this module
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from softmax_jax.host import DataError
+from softmax_jax.host import DataError, shown
 from softmax_jax.metrics import confusion_matrix
 
 if TYPE_CHECKING:
@@ -96,19 +96,21 @@ def curves(result: "Result", selected: "Selected", title: str) -> "Figure":
     return figure
 
 
-def of_classifier(classifier: "Classifier", dataset: "Dataset", title: str) -> dict[str, "Figure"]:
-    """{file name: figure} of the classifier's predictions, as the kind of the dataset allows."""
+def of_classifier(
+    classifier: "Classifier", dataset: "Dataset", title: str
+) -> dict[str, Callable[[], "Figure"]]:
+    """{file name: what draws it} of the classifier's predictions, as the kind of dataset allows."""
     if dataset.num_classes > _MAX_CONFUSION_CLASSES and not dataset.is_image:
         return {}
     probabilities, labels = classifier.predict_proba(dataset.x), np.asarray(dataset.y)
-    figures = {}
+    figures: dict[str, Callable[[], Figure]] = {}
+    predicted, names = probabilities.argmax(-1), dataset.label_names
     if dataset.num_classes <= _MAX_CONFUSION_CLASSES:
-        predicted = probabilities.argmax(-1)
-        figures["confusion.png"] = confusion(labels, predicted, dataset.label_names, title)
+        figures["confusion.png"] = lambda: confusion(labels, predicted, names, title)
     if dataset.is_image:
-        figures["weights.png"] = weights(classifier, dataset.x.shape[1:], title)
-        if (probabilities.argmax(-1) != labels).any():
-            figures["mistakes.png"] = mistakes(dataset, probabilities, title)
+        figures["weights.png"] = lambda: weights(classifier, dataset.x.shape[1:], title)
+        if (predicted != labels).any():
+            figures["mistakes.png"] = lambda: mistakes(dataset, probabilities, title)
     return figures
 
 
@@ -541,4 +543,4 @@ def _range_over_seeds(axes, rows, sizes, value, label):
 
 def group_id(look: str, title: str | None = None) -> str:
     """An SVG id from which `charts` makes a class and a title: JSON, in ASCII."""
-    return json.dumps([look.strip(), title])
+    return json.dumps([look.strip(), title and shown(title)])

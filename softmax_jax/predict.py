@@ -1,9 +1,11 @@
 """`python -m softmax_jax predict`: predictions of a trained model for a file of examples."""
 
+import contextlib
 import csv
 import io
 import math
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,23 +18,24 @@ from numpy.typing import DTypeLike
 from softmax_jax import host, losses
 from softmax_jax.classifier import Classifier, load
 from softmax_jax.data import DataError, npz, validation
-from softmax_jax.host import WORKDIR, JobError, reading, replacing
+from softmax_jax.host import WORKDIR, JobError, csv_cell, open_regular, reading, replacing
 
 _BATCH_VALUES = 1 << 24  # in a batch of examples: 64 MiB as float32
 
 
-def predict(folder: Path, source: Path, target: Path) -> int:
+def predict(folder: Path, source: Path | None, target: Path, *, raw: bool = False) -> int:
     """Writes the predictions of a trained model for the examples in a file.
 
     An .npz holds `probabilities` float32 [N, C], `predicted` int32 [N], the most probable classes,
     `predicted_names` [N], their names, and `label_names` [C]. A .csv holds a row per example:
-    `predicted`, `predicted_name`, and a column p(NAME) for each class. The file appears whole or
-    not at all.
+    `predicted`, `predicted_name`, and a column p(NAME) for each class; see `host.csv_cell`. The
+    file appears whole or not at all.
 
     Args:
       folder: the folder of a finished run.
-      source: the examples; see `read_examples`.
+      source: the examples; see `read_examples`. None: the standard input.
       target: the file to write, .npz or .csv.
+      raw: whether names in a .csv stay as they are, formulas included.
 
     Returns:
       N.
@@ -44,14 +47,44 @@ def predict(folder: Path, source: Path, target: Path) -> int:
     if target.suffix not in _WRITERS:
         raise JobError(f"--output={target} must end in .npz or .csv.")
     classifier = load(folder)
-    x = read_examples(source, len(classifier.W))
-    try:
-        with replacing(target) as file:
-            _WRITERS[target.suffix](file, classifier, _predictions(classifier, x), len(x))
-    except OSError as error:
-        message = f"{target} cannot be written: {error.strerror or error}."
-        raise JobError(message, WORKDIR) from error
-    return len(x)
+    write = _WRITERS[target.suffix]
+    if target.suffix == ".csv" and not raw:
+        names = tuple(map(csv_cell, classifier.label_names))
+        classifier = classifier._replace(label_names=names)
+    with contextlib.ExitStack() as held:
+        path = held.enter_context(_standard_input()) if source is None else source
+        x = read_examples(path, len(classifier.W))
+        try:
+            with replacing(target) as file:
+                write(file, classifier, _predictions(classifier, x), len(x))
+        except OSError as error:
+            message = f"{target} cannot be written: {error.strerror or error}."
+            raise JobError(message, WORKDIR) from error
+        return len(x)
+
+
+_MOST_INPUT = 1 << 32  # bytes of the standard input, which has no size that could be asked for
+
+
+@contextlib.contextmanager
+def _standard_input() -> Iterator[Path]:
+    """The standard input as a file among the temporary ones: a pipe cannot be mapped or unzipped.
+
+    Raises:
+      DataError: it is longer than 4 GiB, closed, or there is no room for it.
+    """
+    with tempfile.TemporaryDirectory(prefix="softmax_jax_") as folder:
+        with reading(Path("The standard input")):
+            content = sys.stdin.buffer
+            start = content.read(2)
+            path = Path(folder) / ("input.npz" if start == b"PK" else "input.npy")
+            with open(path, "wb") as file:
+                size = file.write(start)
+                while block := content.read(1 << 20):
+                    size += file.write(block)
+                    if size > _MOST_INPUT:
+                        raise DataError("The standard input is longer than 4 GiB: give a file.")
+        yield path
 
 
 Predictions = Iterable[tuple[Float32[np.ndarray, "n C"], Int32[np.ndarray, " n"]]]
@@ -61,10 +94,10 @@ def _predictions(classifier: Classifier, x: Shaped[np.ndarray, "N ..."]) -> Pred
     """Probabilities and classes, one batch after the other."""
     for number, batch in enumerate(batches(x)):
         if number == 0 and np.ndim(classifier.scale) == 0 and batch.max() <= 1 < classifier.scale:
-            print(
+            host.write_line(
                 f"Note: the model divides its input by {classifier.scale:g}, and none of the first "
                 f"{len(batch):,} examples has a value above 1. It expects raw values.",
-                file=sys.stderr,
+                sys.stderr,
             )
         logits = classifier.logits(batch)
         probabilities = np.asarray(losses.softmax(logits), np.float32)
@@ -134,7 +167,7 @@ def read_examples(path: Path, num_features: int) -> Shaped[np.ndarray, "N ..."]:
         not of `num_features` numbers each, or memory does not suffice to unpack an .npz.
     """
     with reading(path):
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             zipped = file.read(2) == b"PK"
         if not zipped and path.suffix != ".npy":
             raise DataError(f"{path} is neither .npy nor .npz. Save it with np.save.")

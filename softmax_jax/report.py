@@ -17,7 +17,7 @@ import numpy as np
 from markupsafe import Markup
 
 from softmax_jax import charts
-from softmax_jax.host import WORKDIR, JobError, replacing
+from softmax_jax.host import WORKDIR, JobError, replacing, shown
 from softmax_jax.plots import Line
 from softmax_jax.runs import (
     ROLES,
@@ -94,6 +94,7 @@ def _environment():
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["number"] = number
+    environment.finalize = lambda value: shown(value) if type(value) is str else value
     return environment
 
 

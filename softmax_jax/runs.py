@@ -4,15 +4,18 @@ Any JSON content is accepted: of an unfinished run, of an older or a newer versi
 """
 
 import csv
+import io
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from softmax_jax.classifier import load
-from softmax_jax.host import DataError, reading
+from softmax_jax.host import DataError, open_regular, read_json, reading, require_memory
 
 ROLES = ("train", "val", "test")
+_COPIES = 10  # times its size: what the content of a file takes as objects
 
 
 class Run(NamedTuple):
@@ -48,12 +51,12 @@ def read(folder: Path) -> Run:
     Raises:
       DataError: it holds no run, or a file in it is damaged.
     """
-    if not (folder / "config.json").is_file():
+    if not os.path.lexists(folder / "config.json"):
         raise DataError(
             f"{folder} holds no run: there is no config.json in it. Give the folder that main.py "
             "wrote to (--workdir, or one under runs/)."
         )
-    has_model = (folder / "params.npz").is_file()
+    has_model = os.path.lexists(folder / "params.npz")
     return Run(
         name=folder.resolve().name,
         config=_read_object(folder / "config.json"),
@@ -68,31 +71,30 @@ def read(folder: Path) -> Run:
 
 def _read_object(path):
     """A JSON object; {} if there is no such file."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     with reading(path):
-        value = json.loads(path.read_text("utf-8"))
+        value = read_json(path)
         if not isinstance(value, dict):
             raise ValueError("it is not an object")
-        _check_depth(value)
         return value
 
 
-def _check_depth(value, room=20):
-    if isinstance(value, dict | list):
-        if room == 0:
-            raise ValueError("it is nested too deeply")
-        for item in value.values() if isinstance(value, dict) else value:
-            _check_depth(item, room - 1)
+def _content(path):
+    """The bytes of a file of the folder, which is no link and fits into memory."""
+    with open_regular(path, follow=False) as file:
+        size = os.fstat(file.fileno()).st_size
+        require_memory(_COPIES * size, f"What is in {path}", "Show another run.")
+        return file.read(size)
 
 
 def _read_metrics(path):
     """The lines of metrics.jsonl by trial and epoch, without a torn last one."""
     metrics: dict[int, dict[int, dict[str, float]]] = {}
-    if not path.exists():
+    if not os.path.lexists(path):
         return metrics
     with reading(path):
-        lines = path.read_bytes().split(b"\n")
+        lines = _content(path).split(b"\n")
         for number, line in enumerate(lines[:-1], 1):
             try:
                 trial, epoch, values = _parse_line(json.loads(line))
@@ -116,10 +118,11 @@ def _parse_line(line):
 
 def _read_rows(path):
     """The rows of a table; [] if there is no such file."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
-    with reading(path), open(path, newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file, strict=True)
+    with reading(path):
+        text = io.StringIO(_content(path).decode("utf-8"), newline="")
+        header, *rows = csv.reader(text, strict=True)
         for number, row in enumerate(rows, 2):
             if len(row) != len(header):
                 raise ValueError(f"line {number} has {len(row)} fields instead of {len(header)}")
@@ -128,7 +131,7 @@ def _read_rows(path):
 
 def _read_png(path):
     with reading(path):
-        content = path.read_bytes()
+        content = _content(path)
         if not content.startswith(b"\x89PNG\r\n\x1a\n"):
             raise ValueError("it is not a PNG")
         return content

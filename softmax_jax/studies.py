@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int, UInt8
 
-from softmax_jax import checks, losses, optimum
+from softmax_jax import checks, host, losses, optimum
 from softmax_jax.classifier import Classifier
 from softmax_jax.data import Dataset, Splits
 from softmax_jax.sweep import inputs
@@ -71,18 +71,30 @@ def nested_subsets(labels: _ArrayLike, sizes: _ArrayLike, seeds: Sequence[int] =
     ([2, 4], True)
     """
     labels, sizes = np.asarray(labels), np.asarray(sizes)
-    num_classes = len(np.unique(labels))
-    if not sizes.size or sizes.min() < num_classes or sizes.max() > len(labels):
-        raise ValueError(
-            f"Sizes must be from {num_classes}, the number of classes, to all {len(labels)} "
-            f"examples; got {sizes.tolist()}."
-        )
+    check_sizes(labels, sizes, len(seeds))
     orders = [_stratified_order(labels, np.random.default_rng(seed)) for seed in seeds]
     size, seed = np.tile(sizes, len(seeds)), np.repeat(np.asarray(seeds), len(sizes))
     counts = np.zeros((len(labels), len(size)), np.uint8)
     for column, (order, n) in enumerate(zip(np.repeat(orders, len(sizes), 0), size, strict=True)):
         counts[order[:n], column] = 1
     return Subsets(counts, size, seed)
+
+
+def check_sizes(labels: _ArrayLike, sizes: _ArrayLike, num_seeds: int) -> None:
+    """Raises ValueError for subsets that the examples or the memory do not allow.
+
+    labels: integers [N] · sizes: as in `nested_subsets`.
+    """
+    labels, sizes = np.asarray(labels), np.asarray(sizes)
+    num_classes = len(np.unique(labels))
+    if not sizes.size or sizes.min() < num_classes or sizes.max() > len(labels):
+        raise ValueError(
+            f"Sizes must be from {num_classes}, the number of classes, to all {len(labels)} "
+            f"examples; got {host.brief(sizes.tolist())}."
+        )
+    needed = 8 * len(labels) * num_seeds * (len(sizes) + 1)  # the orders, and the counts as floats
+    what = f"{num_seeds:,} draws of {len(sizes):,} subsets of {len(labels):,} examples"
+    host.require_memory(needed, what, "Ask for fewer seeds or sizes.")
 
 
 def same_prior(l2: int | float, num_examples: int, sizes: _ArrayLike) -> Float64[np.ndarray, " T"]:

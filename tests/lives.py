@@ -18,10 +18,9 @@ from pathlib import Path
 
 import matplotlib.pyplot  # noqa: F401
 import sklearn.datasets  # noqa: F401
-from absl import app
 
 import main
-from softmax_jax.job import config
+import softmax_jax.job.run  # noqa: F401
 
 
 def live(arguments, clock_runs_back=False):
@@ -32,7 +31,7 @@ def live(arguments, clock_runs_back=False):
     code = 1
     try:
         sys.argv = ["main.py", *arguments]
-        app.run(main.main, flags_parser=config.parse_flags)
+        code = main.start()
     except SystemExit as exit:
         code = exit.code or 0
     except BaseException:

@@ -237,6 +237,17 @@ def fingerprint(splits: Splits) -> str:
     return digest.hexdigest()
 
 
+def check_joinable(one: Dataset, other: Dataset) -> None:
+    """Raises DataError unless both are in memory, and there is room for them put together."""
+    if one.shard_size or other.shard_size:
+        raise DataError(
+            "Datasets that are read by shards cannot be put together. Train on one of them, or "
+            "write both into one file and divide that with split strings."
+        )
+    size = one.x.nbytes + other.x.nbytes
+    host.require_memory(size, "train and val put together", "Train on one of them.")
+
+
 def joined(one: Dataset, other: Dataset) -> Dataset:
     """The examples of both, in this order, with all else as in `one`.
 
@@ -249,13 +260,7 @@ def joined(one: Dataset, other: Dataset) -> Dataset:
     Raises:
       DataError: one of them is read by shards, or there is not enough memory for both.
     """
-    if one.shard_size or other.shard_size:
-        raise DataError(
-            "Datasets that are read by shards cannot be put together. Train on one of them, or "
-            "write both into one file and divide that with split strings."
-        )
-    size = one.x.nbytes + other.x.nbytes
-    host.require_memory(size, "train and val put together", "Train on one of them.")
+    check_joinable(one, other)
     x, y = [
         np.concatenate([np.asarray(a), np.asarray(b)])
         for a, b in ((one.x, other.x), (one.y, other.y))

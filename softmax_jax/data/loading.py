@@ -19,7 +19,7 @@ from softmax_jax.data import npz, sources, tfds, validation
 from softmax_jax.data.dataset import Dataset, Splits
 from softmax_jax.data.sources import Source, data_folders, download
 from softmax_jax.data.validation import check_alike, check_dataset
-from softmax_jax.host import DataError, DatasetNotFoundError, user_cache_folder
+from softmax_jax.host import DataError, DatasetNotFoundError, brief, user_cache_folder
 
 
 class Slice(NamedTuple):
@@ -80,7 +80,11 @@ def load(
         for role, dataset in datasets.items():
             check_dataset(dataset, role)
     except OSError as error:
-        raise DataError(f"{name!r} cannot be read: {error}. Correct that, or move it.") from error
+        reason = error.strerror or error
+        where = f" ({error.filename})" if error.filename else ""
+        raise DataError(
+            f"{brief(name)} cannot be read: {reason}{where}. Correct that, or move it."
+        ) from error
     check_alike(datasets)
     return Splits(
         train=datasets["train"],
@@ -351,7 +355,7 @@ def find_source(name: str, data_dir: str | os.PathLike | None) -> Source:
     known = sorted({*sources.EMBEDDED, sources.FASHION_MNIST} | tfds.prepared_names(folders))
     near = difflib.get_close_matches(name, known) or known
     raise DatasetNotFoundError(
-        f"There is no dataset {name!r} prepared by TFDS in {', '.join(map(str, folders))}. "
+        f"There is no dataset {brief(name)} prepared by TFDS in {', '.join(map(str, folders))}. "
         f"Names nearest to it here: {', '.join(near)}. For another one, prepare it with TFDS "
         "(file_format='array_record') and set data_dir or TFDS_DATA_DIR to its folder. Features of "
         "your own are a .npz file or a folder with x_train.npy and y_train.npy."

@@ -22,7 +22,7 @@ from jaxtyping import Shaped
 
 from softmax_jax import host
 from softmax_jax.data.sources import Source
-from softmax_jax.host import DataError, DatasetNotFoundError
+from softmax_jax.host import DataError, DatasetNotFoundError, as_path, brief, cut, open_regular
 
 
 class Header(NamedTuple):
@@ -68,7 +68,8 @@ def is_path(name: str) -> bool:
     """
     if name.endswith(".npz") or name.startswith((os.sep, ".", "~")):
         return True
-    return any((Path(name) / file).is_file() for file in ("x_train.npy", "x.npy"))
+    path = as_path(name, "The dataset")
+    return any((path / file).is_file() for file in ("x_train.npy", "x.npy"))
 
 
 def file_source(name: str) -> Source:
@@ -88,7 +89,7 @@ def file_source(name: str) -> Source:
       DataError: an array is missing, damaged, pickled or of a wrong type, examples and labels
         differ in number, or memory does not suffice for what the file would unpack to.
     """
-    path = Path(name).expanduser()
+    path = as_path(name, "The dataset")
     if not path.exists():
         raise DatasetNotFoundError(f"There is no file or folder {path}. Check the path.")
     splits = _find_splits(path)
@@ -192,15 +193,17 @@ def find_array(path: Path, name: str) -> Stored:
 
 
 def _in_folder(path: Path) -> Stored:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         header = read_header(file, str(path))
-    _check_size(str(path), header, path.stat().st_size)
+        _check_size(str(path), header, os.fstat(file.fileno()).st_size)
 
     def read() -> np.ndarray:
         order: Literal["F", "C"] = "F" if header.fortran_order else "C"
         if not header.nbytes:  # there is nothing to map
             return np.empty(header.shape, header.dtype)
-        return np.memmap(path, header.dtype, "r", header.offset, header.shape, order)
+        with open_regular(path) as file:
+            _check_size(str(path), header, os.fstat(file.fileno()).st_size)
+            return np.memmap(file, header.dtype, "r", header.offset, header.shape, order)
 
     return Stored(str(path), header, read)
 
@@ -222,17 +225,19 @@ def _in_archive(path: Path, name: str) -> Stored:
 def _check_size(where: str, header: Header, size: int) -> None:
     promised = header.offset + header.nbytes
     if min(header.shape, default=0) < 0 or promised != size:
+        would = f"{promised:,}" if promised < 2**63 else "more than 2**63"
         raise DataError(
-            f"{where} is truncated or damaged: with shape {header.shape} of {header.dtype} it "
-            f"would be {promised:,} bytes, and it is {size:,}. Write it again."
+            f"{where} is truncated or damaged: with shape {brief(header.shape)} of "
+            f"{brief(header.dtype)} it would be {would} bytes, and it is {size:,}. Write it again."
         )
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """Opens an archive; within the block, every sign of damage is raised as a DataError."""
-    damage = (ValueError, EOFError, LookupError, RuntimeError, struct.error, OverflowError)
-    with open(path, "rb") as file:  # that it cannot be opened is an OSError
+    damage = (ValueError, EOFError, LookupError, RuntimeError, struct.error, ArithmeticError)
+    damage += (TypeError, AttributeError, SyntaxError, MemoryError, tokenize.TokenError)
+    with open_regular(path) as file:  # that it cannot be opened is an OSError
         try:
             with zipfile.ZipFile(file) as archive:
                 yield archive
@@ -240,8 +245,8 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
             raise
         except (*damage, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
             raise DataError(
-                f"{path} is truncated, damaged or no .npz file: {error}. Write it again, with "
-                "np.savez."
+                f"{path} is truncated, damaged or no .npz file: {cut(str(error), 200)}. Write it "
+                "again, with np.savez."
             ) from error
 
 

@@ -26,7 +26,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from softmax_jax.host import DataError, DatasetNotFoundError, replacing, user_cache_folder
+from softmax_jax import host
+from softmax_jax.host import (
+    DataError,
+    DatasetNotFoundError,
+    as_path,
+    open_regular,
+    replacing,
+    user_cache_folder,
+)
 
 
 class Source(NamedTuple):
@@ -89,9 +97,16 @@ class CacheEntry(NamedTuple):
 
 
 def data_folders(data_dir: str | os.PathLike | None) -> list[Path]:
-    """Where datasets are looked for, in order: data_dir, $TFDS_DATA_DIR, ~/tensorflow_datasets."""
-    given = (data_dir, os.environ.get("TFDS_DATA_DIR"), "~/tensorflow_datasets")
-    return [Path(folder).expanduser() for folder in given if folder]
+    """Where datasets are looked for, in order: data_dir, $TFDS_DATA_DIR, ~/tensorflow_datasets.
+
+    Raises:
+      DataError: one of the first two is no path.
+    """
+    given = {"data_dir": data_dir, "TFDS_DATA_DIR": os.environ.get("TFDS_DATA_DIR")}
+    folders = [as_path(folder, name) for name, folder in given.items() if folder]
+    with contextlib.suppress(DataError):  # there is no home folder
+        folders.append(as_path("~/tensorflow_datasets", "HOME"))
+    return folders
 
 
 EMBEDDED = ("breast_cancer", "digits", "iris", "wine")
@@ -328,6 +343,7 @@ def _receive(
 # and r sizes as big-endian uint32.
 
 _IDX_UINT8 = 8
+_MOST_DEFLATED = 1100  # bytes that a byte of a .gz can stand for: deflate makes 1,032 of one
 
 
 def read_idx_sizes(path: Path, rank: int) -> tuple[int, ...]:
@@ -347,23 +363,34 @@ def read_idx(path: Path, rank: int) -> UInt8[np.ndarray, "..."]:
         header says, or its compression is damaged.
     """
     sizes, values = _read_idx(path, rank, header_only=False)
-    # The values have been read already: a damaged header cannot cause an allocation.
-    if len(values) != math.prod(sizes):
-        raise _idx_error(
-            path,
-            f"its header promises {math.prod(sizes):,} values of shape "
-            f"{sizes}, and {len(values):,} are there",
-        )
     return np.frombuffer(values, np.uint8).reshape(sizes)
 
 
 def _read_idx(path: Path, rank: int, header_only: bool) -> tuple[tuple[int, ...], bytes]:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+    """The sizes and the values: as many as the header promises, whatever else is there."""
+    with open_regular(path) as stored:
+        size = os.fstat(stored.fileno()).st_size
+        most = size * (_MOST_DEFLATED if path.suffix == ".gz" else 1)
+        file = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
+        try:
             sizes = _read_idx_header(file, path, rank)
-            return sizes, b"" if header_only else file.read()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise _idx_error(path, f"it cannot be decompressed ({error})") from error
+            promised = math.prod(sizes)
+            if promised > most:
+                raise _idx_error(
+                    path, f"its header promises {promised:,} values, and it has {size:,} bytes"
+                )
+            if header_only:
+                return sizes, b""
+            host.require_memory(promised, f"What {path} unpacks to", "Leave out some examples.")
+            values = file.read(promised + 1)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise _idx_error(path, f"it cannot be decompressed ({error})") from error
+    if len(values) != promised:
+        there = f"{len(values):,}" if len(values) < promised else "more"
+        raise _idx_error(
+            path, f"its header promises {promised:,} values of shape {sizes}, and {there} are there"
+        )
+    return sizes, values
 
 
 def _read_idx_header(file: io.BufferedIOBase, path: Path, rank: int) -> tuple[int, ...]:
@@ -392,6 +419,7 @@ def _idx_error(path: Path, what: str) -> DataError:
 
 
 _CACHE_FORMAT = 1  # to be raised when the meaning of an entry changes
+_MOST_MANIFEST = 1 << 26  # bytes
 
 
 def cached(name: str, sources: Sequence[Path], build: Callable[[], CacheEntry]) -> CacheEntry:
@@ -426,15 +454,16 @@ def _signature(sources: Sequence[Path]) -> list:
 def _cache_folders(home: Path) -> list[Path]:
     home = home.resolve()
     elsewhere = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
-    return [
-        home / "softmax_jax_cache",
-        user_cache_folder() / "decoded" / f"{home.name}-{elsewhere}",
-    ]
+    folders = [home / "softmax_jax_cache"]
+    with contextlib.suppress(DataError):  # there is no home folder
+        folders.append(user_cache_folder() / "decoded" / f"{home.name}-{elsewhere}")
+    return folders
 
 
 def _read_entry(folder: Path, name: str, signature: list) -> CacheEntry | None:
     try:
-        digest, text = (folder / f"{name}.json").read_text("utf-8").split("\n", 1)
+        with open_regular(folder / f"{name}.json") as file:
+            digest, text = file.read(_MOST_MANIFEST).decode("utf-8").split("\n", 1)
         manifest = json.loads(text)
         if digest != _sha256(text) or manifest["signature"] != [_CACHE_FORMAT, signature]:
             return None
@@ -442,14 +471,14 @@ def _read_entry(folder: Path, name: str, signature: list) -> CacheEntry | None:
             key: _read_cached_array(folder / f"{name}-{key}.npy", digest)
             for key, digest in manifest["arrays"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return CacheEntry(arrays, manifest["facts"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None  # absent or damaged: build it again
-    return CacheEntry(arrays, manifest["facts"])
 
 
 def _read_cached_array(path: Path, digest: str) -> np.ndarray:
     # One open file for both: another process may replace it in between.
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             raise ValueError(f"{path} is damaged")
         file.seek(0)

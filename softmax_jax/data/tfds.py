@@ -2,18 +2,32 @@
 
 import contextlib
 import functools
+import json
 import logging
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from softmax_jax import host
 from softmax_jax.data import sources
 from softmax_jax.data.sources import CacheEntry, Source
-from softmax_jax.host import DataError
+from softmax_jax.host import DataError, brief, cut, open_regular
 
 _RECORDS_AT_ONCE = 1000  # records decoded at a time
+_MOST_DESCRIPTION = 1 << 24  # bytes of a file that describes the set
+_MOST_CLASSES = 1 << 20  # more are taken for a mistake
+# The classes of TFDS that a description may name: TFDS imports whatever module it finds there.
+_FEATURES = {
+    f"tensorflow_datasets.core.features.{name}"
+    for name in (
+        *("bounding_boxes.BBoxFeature", "class_label_feature.ClassLabel"),
+        *("features_dict.FeaturesDict", "image_feature.Image", "scalar.Scalar"),
+        *("sequence_feature.Sequence", "tensor_feature.Tensor", "text_feature.Text"),
+    )
+}
 _log = logging.getLogger("softmax_jax")
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
 
@@ -56,6 +70,8 @@ def prepared_names(folders: Sequence[Path]) -> set[str]:
 def prepared_source(name: str, folder: Path) -> Source:
     """A prepared dataset; its arrays are cached beside its files.
 
+    Nothing of TFDS sees the description before `check_features` has.
+
     Args:
       name: what the user called it.
       folder: what `find_prepared` has found.
@@ -63,7 +79,7 @@ def prepared_source(name: str, folder: Path) -> Source:
     Raises:
       DataError: as `describe`; the source's `read` raises it as `decode` does.
     """
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    files = _files(folder)
     facts = sources.cached("facts", files, functools.partial(describe, folder)).facts
 
     def read(split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -128,8 +144,11 @@ def decode(folder: Path, split: str, keys: Sequence[str]) -> CacheEntry:
     image_key, label_key = keys
     with _builder(folder) as builder:
         records = builder.as_data_source(split)
-        _log.info("Decoding %d images (%s, %s), once", len(records), folder, split)
-        x = np.empty((len(records), *builder.info.features[image_key].shape), np.uint8)
+        where = host.shown(folder)
+        _log.info("Decoding %d images (%s, %s), once", len(records), where, split)
+        shape = (len(records), *builder.info.features[image_key].shape)
+        host.require_memory(math.prod(shape), f"{folder}, decoded,", "Choose a smaller set.")
+        x = np.empty(shape, np.uint8)
         y = np.empty(len(records), np.int32)
         for start in range(0, len(records), _RECORDS_AT_ONCE):
             stop = min(start + _RECORDS_AT_ONCE, len(records))
@@ -137,6 +156,76 @@ def decode(folder: Path, split: str, keys: Sequence[str]) -> CacheEntry:
             x[start:stop] = [record[image_key] for record in block]
             y[start:stop] = [record[label_key] for record in block]
     return CacheEntry({"x": x[..., 0] if x.shape[-1] == 1 else x, "y": y}, {})
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a set: a pipe among them would make TFDS wait forever.
+
+    Raises:
+      DataError: there is something that is neither a file nor a folder, or an endless description.
+    """
+    found = sorted(folder.iterdir())
+    for path in found:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DataError(f"{path} is a pipe, a socket or a device. Remove it.")
+        if path.suffix in (".json", ".txt") and path.stat().st_size > _MOST_DESCRIPTION:
+            raise DataError(f"{path} is larger than any description of a dataset. Remove it.")
+    return [path for path in found if path.is_file()]
+
+
+def check_features(folder: Path) -> None:
+    """Checks that features.json names only those classes of TFDS that an image set needs.
+
+    It is read as TFDS reads it, and before TFDS does.
+
+    Raises:
+      DataError: it names another class, has content that can name one, or is damaged.
+    """
+    from google.protobuf import json_format
+    from tensorflow_datasets.core.proto import feature_pb2
+
+    path = folder / "features.json"
+    with host.reading(path):
+        with open_regular(path) as file:
+            value = json.loads(file.read(_MOST_DESCRIPTION))
+        if not isinstance(value, dict) or "type" in value:
+            raise ValueError("it is of an old format; prepare the set again with TFDS")
+        feature = json_format.ParseDict(value, feature_pb2.Feature())
+        for message in _messages(feature):
+            _check_feature(path, message)
+
+
+def _messages(message) -> Iterator:
+    """A message of protobuf and all that are in it; the names of features are checked here."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        if field.message_type.GetOptions().map_entry:
+            for name in value:
+                if not re.fullmatch(r"[\w. -]+", name) or name.startswith("."):
+                    raise ValueError(f"{brief(name)} is no name of a feature")
+            within = [value[name] for name in value if hasattr(value[name], "ListFields")]
+        else:
+            within = [value] if hasattr(value, "ListFields") else list(value)
+        for inner in within:
+            yield from _messages(inner)
+
+
+def _check_feature(path: Path, message) -> None:
+    name = message.DESCRIPTOR.name
+    if name == "JsonFeature":
+        raise DataError(f"{path} has a feature of an old format. Prepare the set again with TFDS.")
+    if name == "ClassLabel" and message.num_classes > _MOST_CLASSES:
+        raise DataError(
+            f"{path} has {message.num_classes:,} classes, which is taken for a mistake."
+        )
+    if name == "Feature" and message.python_class_name not in _FEATURES:
+        raise DataError(
+            f"{path} names {brief(message.python_class_name)}, which TFDS would import, and an "
+            "image classification set needs no such class: a set from somebody else can run their "
+            "code in this way. Prepare the set anew with TFDS."
+        )
 
 
 def _check_description(info, folder: Path) -> None:
@@ -169,19 +258,19 @@ def _check_description(info, folder: Path) -> None:
 def _builder(folder: Path) -> Iterator:
     """The TFDS builder; within the block, its errors about damaged files become DataErrors."""
     import tensorflow_datasets as tfds
-    from google.protobuf import json_format, message
 
-    damage = (OSError, ValueError, LookupError, TypeError, RuntimeError)
     absl_log = logging.getLogger("absl")
     absl_log.addFilter(_is_relevant)
     try:
+        check_features(folder)
         yield tfds.builder_from_directory(folder)
     except DataError:
         raise
-    except (*damage, json_format.Error, message.Error) as error:
+    except Exception as error:  # of TFDS, protobuf, the decoders of images: any of many kinds
+        reason = f"{type(error).__name__}: {cut(str(error), 200)}"
         raise DataError(
-            f"{folder} is incomplete or damaged: {type(error).__name__}: {error}. Delete it and "
-            "prepare it again with TFDS and file_format='array_record'."
+            f"{folder} is incomplete or damaged: {reason}. Delete it and prepare it again with "
+            "TFDS and file_format='array_record'."
         ) from error
     finally:
         absl_log.removeFilter(_is_relevant)

@@ -160,6 +160,9 @@ def _check_finite(dataset: Dataset, role: str) -> None:
             )
 
 
+_LARGEST_WEIGHT = 1e30  # of an example: float32 holds it, and float64 the sum of all
+
+
 def _check_weights(dataset: Dataset, role: str) -> None:
     weights = np.asarray(dataset.weights)
     if weights.shape != (dataset.num_examples,):
@@ -176,6 +179,11 @@ def _check_weights(dataset: Dataset, role: str) -> None:
         )
     if not weights.any():
         raise DataError(f"{role}: all weights are 0. Give at least one example a weight.")
+    if weights.max() > _LARGEST_WEIGHT:
+        raise DataError(
+            f"{role}: weight {weights.max():.3g} of example {int(weights.argmax())} is larger than "
+            f"{_LARGEST_WEIGHT:g}. Divide all weights by the largest: only their ratios count."
+        )
 
 
 _KEPT = 1e-5  # of a column's standard deviation: what float32 may round away unnoticed

@@ -23,7 +23,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from softmax_jax.host import WORKDIR, JobError, replacing
+from softmax_jax.data import npz
+from softmax_jax.host import WORKDIR, JobError, brief, cut, open_regular, replacing
 from softmax_jax.job import processes, workdir
 from softmax_jax.sweep import chunks
 from softmax_jax.sweep.result import Collection
@@ -106,12 +107,13 @@ def read_sealed(path: Path) -> Checkpoint:
     except (JobError, MemoryError):
         raise
     except Exception as error:  # sealed, but not by `write_sealed`: it may fail in any way
-        raise DamagedError(f"its content is invalid: {type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {cut(str(error), 200)}"
+        raise DamagedError(f"its content is invalid: {reason}") from error
 
 
 def _verified(path):
     """The content of a file whose digest matches."""
-    with open(path, "rb") as file:
+    with open_regular(path, follow=False) as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(max(size - len(_MARK + _BLANK), 0))
         if not file.read().startswith(_MARK):
@@ -126,18 +128,28 @@ def _verified(path):
 
 
 def _read_manifest(archive, path):
+    if archive.getinfo(_MANIFEST).compress_type != zipfile.ZIP_STORED:
+        raise ValueError("its manifest is compressed")
     manifest = json.loads(archive.read(_MANIFEST))
     if manifest["format"] != _FORMAT:
         raise JobError(
-            f"{path} has format {manifest['format']}, and this program reads format {_FORMAT}: "
-            "resume with the version that wrote it, or choose another --workdir.",
+            f"{path} has format {brief(manifest['format'])}, and this program reads format "
+            f"{_FORMAT}: resume with the version that wrote it, or choose another --workdir.",
             WORKDIR,
         )
     return manifest
 
 
 def _read_array(archive, name):
-    with archive.open(name) as member:
+    """An array that is as large as its header says, before memory is taken for it."""
+    info = archive.getinfo(name)
+    with archive.open(info) as member:
+        header = npz.read_header(member, name)
+    if info.compress_type != zipfile.ZIP_STORED or header.offset + header.nbytes != info.file_size:
+        raise ValueError(f"{name} is compressed, or not of the size of its member")
+    if info.file_size > archive.fp.seek(0, io.SEEK_END):
+        raise ValueError(f"{name} would be larger than the whole file")
+    with archive.open(info) as member:
         return np.lib.format.read_array(member, allow_pickle=False)
 
 
@@ -167,6 +179,7 @@ class _Hashed:
 
 
 _FILE_NAME = re.compile(r"[0-9]{8,}\.npz")
+_HALF_WRITTEN = re.compile(r"[0-9]{8,}\.npz\.[0-9a-f]{32}\.tmp")
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
@@ -180,7 +193,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     """
     path = folder / f"{checkpoint.number:08d}.npz"
     try:
-        folder.mkdir(exist_ok=True)
+        workdir.own_folder(folder).mkdir(exist_ok=True)
         with replacing(path) as file:
             write_sealed(file, checkpoint)
         for old in saved_files(folder)[:-keep]:
@@ -209,7 +222,7 @@ def restore(folder: Path, job: str) -> tuple[Checkpoint | None, list[str]]:
     """
     warnings: list[str] = []
     try:
-        for half in folder.glob("*.npz.*.tmp"):
+        for half in half_written_in(workdir.own_folder(folder)):
             half.unlink(missing_ok=True)
         for path in reversed(saved_files(folder)):
             try:
@@ -233,6 +246,14 @@ def saved_files(folder: Path) -> list[Path]:
     with contextlib.suppress(FileNotFoundError):
         names = [name for name in os.listdir(folder) if _FILE_NAME.fullmatch(name)]
         return [folder / name for name in sorted(names, key=_number)]
+    return []
+
+
+def half_written_in(folder: Path) -> list[Path]:
+    """What a killed process left of its saves, by the exact names that `save` gives them."""
+    with contextlib.suppress(FileNotFoundError):
+        names = os.listdir(folder)
+        return [folder / name for name in names if _HALF_WRITTEN.fullmatch(name)]
     return []
 
 
@@ -280,7 +301,15 @@ class Progress:
         self.arrays: dict[str, np.ndarray] | None = None
         self.pending: list[chunks.Pending] | None = None
         if found:
-            self.arrays, self.pending = _unpack_progress(found)
+            try:
+                self.arrays, self.pending = _unpack_progress(found)
+            except Exception as error:  # sealed, and of this job, but not by this program
+                raise JobError(
+                    f"The newest checkpoint in {folder} does not say how to resume the job "
+                    f"({type(error).__name__}: {cut(str(error), 200)}). Remove it, or choose "
+                    "another --workdir.",
+                    WORKDIR,
+                ) from error
 
     def collection(self, run: chunks.Run) -> Collection:
         """What the job has measured so far."""

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict
+from ml_collections.config_dict import RequiredValueError
 
 from softmax_jax import losses, model, train, vocabulary
 from softmax_jax.data.dataset import Splits
-from softmax_jax.host import USAGE, JobError
+from softmax_jax.host import USAGE, JobError, brief, cut, message, write_line
 from softmax_jax.hyperparameters import TABLE, TRACED
 from softmax_jax.sweep import result
 
@@ -31,7 +32,7 @@ class Rule(NamedTuple):
 def _number(accepts, text):
     def check(value):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and math.isfinite(value) and accepts(value)
+        return is_number and math.isfinite(float(value)) and accepts(value)
 
     return Rule(check, f"a finite number {text}")
 
@@ -56,11 +57,16 @@ def _one_of(names):
     return Rule(lambda value: value in names, "one of " + ", ".join(map(repr, names)))
 
 
+_LARGEST_WEIGHT = 1e30  # of a class: float32 holds it, and float64 the sum over all examples
+
+
 def _class_weight(value):
     if value is None or value == "balanced":
         return True
     positive = _number(lambda v: v >= 0, "").accepts
-    return isinstance(value, tuple | list) and all(map(positive, value)) and sum(value) > 0
+    if not isinstance(value, tuple | list) or not all(map(positive, value)):
+        return False
+    return 0 < sum(value) and max(value) <= _LARGEST_WEIGHT
 
 
 def _sizes(value):
@@ -94,7 +100,9 @@ RULES = {
     "tolerance": _number(lambda v: 0 < v < 1, "between 0 and 1"),
     "l2_path": _whole(0),
     "schedule": _one_of(train.SCHEDULES),
-    "class_weight": Rule(_class_weight, "None, 'balanced' or a number of 0 or more per class"),
+    "class_weight": Rule(
+        _class_weight, "None, 'balanced' or a number per class, from 0 to 1e30 and not all 0"
+    ),
     "combine": _one_of(("product", "zip")),
     "folds": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
     "bootstraps": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
@@ -123,8 +131,16 @@ def field_value(config: ConfigDict, name: str) -> Any:
     """The value of a field, a dot leading into a field of fields; None where it is missing."""
     value: Any = config
     for part in name.split("."):
-        value = value[part] if part in value else None
+        value = value[part] if isinstance(value, ConfigDict) and part in value else None
     return value
+
+
+def obeys(rule: Rule, value: Any) -> bool:
+    """Whether the rule accepts the value, which may be anything: a config file is a program."""
+    try:
+        return bool(rule.accepts(value))
+    except Exception:  # an array has no truth, a whole number is larger than every float, ...
+        return False
 
 
 def axis_values(config: ConfigDict, name: str) -> tuple:
@@ -137,16 +153,18 @@ def cost_problems(cost_matrix: Any, label_names: Sequence[str]) -> list[str]:
     form = f"cost_matrix must have a row of costs for each of the {len(label_names)} classes"
     rows = cost_matrix if isinstance(cost_matrix, tuple | list) else ()
     if len(rows) != len(label_names) or not all(isinstance(row, tuple | list) for row in rows):
-        return [f"{form}; it is {cost_matrix!r}"]
+        return [f"{form}; it is {brief(cost_matrix)}"]
     lengths = [len(row) for row in rows]
     if min(lengths) < 1 or max(lengths) > min(lengths):
-        return [f"{form}, and each row one for each action; the rows have {lengths} costs"]
-    wrong = [cost for row in rows for cost in row if not _is_finite_cost(cost)]
-    return [f"each cost in cost_matrix must be a finite number; one is {cost!r}" for cost in wrong]
+        return [f"{form}, and each row one for each action; the rows have {brief(lengths)} costs"]
+    wrong = [cost for row in rows for cost in row if not obeys(_COST, cost)]
+    text = f"each cost in cost_matrix must be {_COST.text}; one is"
+    return [f"{text} {brief(cost)}" for cost in wrong[:_MOST_NAMED]]
 
 
-def _is_finite_cost(cost):
-    return isinstance(cost, int | float) and not isinstance(cost, bool) and math.isfinite(cost)
+_LARGEST_COST = 1e100  # sums and squares of costs stay finite
+_COST = _number(lambda v: abs(v) <= _LARGEST_COST, "of at most 1e100")
+_MOST_NAMED = 5  # wrong values of one field
 
 
 _DATA_FIELDS = ("dataset", "dataset_fallback", "data_dir", "train_split", "val_split", "test_split")
@@ -162,20 +180,43 @@ def problems_with(config: ConfigDict, splits: Splits) -> list[str]:
     """The problems of the config with these data, a line each."""
     if _unknown(config) or not isinstance(config.sweep.batch_size, tuple | list):
         return []
-    found = cost_problems(config.cost_matrix, splits.label_names) if config.cost_matrix else []
-    if config.optimizer == "lbfgs":  # the batch is full
-        return found
+    given = config.cost_matrix
+    wanted = obeys(RULES["cost_matrix"], given) and len(given) > 0
+    found = cost_problems(given, splits.label_names) if wanted else []
+    if not obeys(RULES["optimizer"], config.optimizer) or config.optimizer == "lbfgs":
+        return found  # the batch is full
     num_examples = len(splits.train.y)
     return found + [
         f"batch_size must be at most the {num_examples} training examples; it is {size}"
         for size in axis_values(config, "batch_size")
-        if RULES["batch_size"].accepts(size) and size > num_examples
+        if obeys(RULES["batch_size"], size) and size > num_examples
     ]
+
+
+def unreadable_fields(config: ConfigDict) -> list[str]:
+    """The fields that nothing can be asked of: of other names than text, or required and not given.
+
+    The library sorts the names and raises an error for a value that is not given, so they come
+    before all other problems.
+    """
+    found = []
+    for name in vars(config).get("_fields", {}):
+        if not isinstance(name, str):
+            found.append(f"the name of each field must be text; one is {brief(name)}")
+            continue
+        try:
+            value = config[name]
+        except RequiredValueError:
+            found.append(f"config.{name} is required: give it, as in --config.{name}=VALUE")
+            continue
+        if isinstance(value, ConfigDict) and value is not config:
+            found += unreadable_fields(value)
+    return found
 
 
 def names_data(config: ConfigDict) -> bool:
     """Whether the fields that name the data are all there and in range."""
-    return all(name in config and bool(RULES[name].accepts(config[name])) for name in _DATA_FIELDS)
+    return all(name in config and obeys(RULES[name], config[name]) for name in _DATA_FIELDS)
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -188,9 +229,11 @@ def _unknown(config):
     known, names = {*RULES, "sweep"}, set(_field_names(config))
     problems = [_misspelt("config", name, known) for name in sorted(names - known)]
     problems += [f"config.{name} is missing" for name in sorted(known - names)]
-    if "sweep" in config:
+    if "sweep" in config and not isinstance(config.sweep, ConfigDict):
+        problems.append(f"config.sweep must have a field per axis; it is {brief(config.sweep)}")
+    elif "sweep" in config:
         problems += [
-            _misspelt("config.sweep", name, AXES) for name in config.sweep if name not in AXES
+            _misspelt("config.sweep", str(name), AXES) for name in config.sweep if name not in AXES
         ]
         problems += [f"config.sweep.{name} is missing" for name in AXES if name not in config.sweep]
     return problems
@@ -202,21 +245,21 @@ def _field_names(config):
         if isinstance(held, ConfigDict) and name != "sweep":
             yield from (f"{name}.{inner}" for inner in held)
         else:
-            yield name
+            yield str(name)
 
 
 def _misspelt(where, name, known):
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name[:100], known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(known))}"
-    return f"{where} has no field {name}; {hint}"
+    return f"{where} has no field {cut(name, 100)}; {hint}"
 
 
 def _out_of_range(config):
     names = set(_field_names(config))
     return [
-        f"{name} must be {rule.text}; it is {field_value(config, name)!r}"
+        f"{name} must be {rule.text}; it is {brief(field_value(config, name))}"
         for name, rule in RULES.items()
-        if name in names and not rule.accepts(field_value(config, name))
+        if name in names and not obeys(rule, field_value(config, name))
     ]
 
 
@@ -225,20 +268,21 @@ def _sweep_problems(config):
     for name, field in AXES.items():
         values = config.sweep[name] if _has_axis(config, name) else ()
         if not isinstance(values, tuple | list):
-            problems.append(f"sweep.{name} must be a tuple; it is {values!r}")
+            problems.append(f"sweep.{name} must be a tuple; it is {brief(values)}")
             continue
-        wrong = [value for value in values if not RULES[field].accepts(value)]
+        wrong = [value for value in values if not obeys(RULES[field], value)]
         problems += [
-            f"each of sweep.{name} must be {RULES[field].text}; one is {v!r}" for v in wrong
+            f"each of sweep.{name} must be {RULES[field].text}; one is {brief(value)}"
+            for value in wrong[:_MOST_NAMED]
         ]
         zipped = field_value(config, "combine") == "zip" and name in TRACED
         if not wrong and not zipped and len(set(values)) < len(values):
-            problems.append(f"sweep.{name} has a value twice: {tuple(values)}")
+            problems.append(f"sweep.{name} has a value twice: {brief(tuple(values))}")
     return problems
 
 
 def _has_axis(config, name):
-    return "sweep" in config and name in config.sweep
+    return isinstance(field_value(config, "sweep"), ConfigDict) and name in config.sweep
 
 
 def _contradictions(config):
@@ -312,16 +356,20 @@ def parse_flags(argv: list[str]) -> list[str]:
             _exit_usage("--config is missing. Give one, as in --config=configs/default.py.")
         if len(rest) > 1:
             _exit_usage(f"{rest[1]!r} is not a flag. Settings are given as --config.FIELD=VALUE.")
-        list(flags.FLAGS.config)  # raises the error of a file that could not be loaded
+        getattr(flags.FLAGS.config, "lock", None)  # raises the error of a file that did not load
         if not isinstance(flags.FLAGS.config, ConfigDict):
             _exit_usage("The config file's get_config() must return an ml_collections ConfigDict.")
+        refuse(unreadable_fields(flags.FLAGS.config))
         return rest
+    except JobError as error:
+        _exit_usage(str(error))
     except flags.UnrecognizedFlagError as error:
         _exit_usage(
             f"There is no flag --{error.flagname}. There are --config, --config.FIELD, --workdir."
         )
     except flags.Error as error:
-        _exit_usage(_in_config_file(error) if "config file" in str(error) else str(error))
+        text = str(error).removeprefix("ERROR:: ")
+        _exit_usage(_in_config_file(error) if "config file" in text else text)
     except Exception as error:  # a config file is a program: it may raise anything
         _exit_usage(_in_config_file(error))
 
@@ -336,27 +384,34 @@ def _check_fields(argv):
 
 
 def _no_field(name, fields):
-    near = difflib.get_close_matches(name, fields, n=1)
+    near = difflib.get_close_matches(name[:100], fields, n=1)
     hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(fields)}."
-    return f"The config has no field {name}. {hint}"
+    return f"The config has no field {cut(name, 100)}. {hint}"
+
+
+_MOST_CAUSES = 20  # of an error, one behind the other
 
 
 def _in_config_file(error):
     """The error in the config file and its line, without the frames of the libraries."""
+    if isinstance(error, RequiredValueError):
+        return "The config file leaves a required value open (required_placeholder): set it there."
     chain = [error]
-    while chain[-1].__cause__ or chain[-1].__context__:
+    while (chain[-1].__cause__ or chain[-1].__context__) and len(chain) < _MOST_CAUSES:
         chain.append(chain[-1].__cause__ or chain[-1].__context__)
     for cause in chain:
-        if isinstance(cause, OSError):
-            return f"The config file cannot be read: {str(cause).splitlines()[-1].strip()}"
+        if isinstance(cause, OSError) and str(cause).strip():
+            return f"The config file cannot be read: {str(cause).strip().splitlines()[-1].strip()}"
         if isinstance(cause, SyntaxError):
             where = f"{cause.filename}, line {cause.lineno}"
-            return f"The config file has an error: {where}: {cause.msg}"
+            return f"The config file has an error: {where}: {cause.msg or 'no message'}"
     # The library wraps the error: take the innermost one that passed through the file.
     located = [(cause, frame) for cause in chain if (frame := _frame_in_config(cause))]
-    cause, frame = located[-1] if located else (error, None)
+    cause, frame = located[-1] if located else (chain[-1], None)
     at = f"{frame.filename}, line {frame.lineno}: " if frame else ""
     text = " ".join(str(cause).split()) or "no message"
+    if "get_config() takes" in text and frame is None:
+        text += ". What follows the colon in --config=FILE:TEXT is given to get_config(TEXT)"
     locked = re.search(r'Key "(\w+)" does not exist', text)
     if locked:
         text = _no_field(locked[1], [*RULES, *AXES])
@@ -372,6 +427,6 @@ def _frame_in_config(error):
     return frames[-1] if frames else None
 
 
-def _exit_usage(message) -> NoReturn:
-    print(f"main.py: {message}", file=sys.stderr)
+def _exit_usage(text) -> NoReturn:
+    write_line(f"main.py: {message(text)}", sys.stderr)
     sys.exit(USAGE)

@@ -13,8 +13,10 @@ import absl.logging
 import numpy as np
 from tqdm import tqdm
 
+from softmax_jax import host
 from softmax_jax.host import WORKDIR, JobError
 from softmax_jax.job import processes
+from softmax_jax.job.workdir import own_folder
 from softmax_jax.sweep.chunks import Epoch
 
 _BAR = "{desc} |{bar:20}| {percentage:3.0f}%{postfix} [{elapsed}<{remaining}]"
@@ -36,7 +38,7 @@ def warn(text: str) -> None:
     """Prints a conspicuous warning on the standard error."""
     rule = "!" * 88
     if processes.is_first():
-        complain(f"{rule}\nWARNING: {text}\n{rule}")
+        complain(f"{rule}\nWARNING: {host.message(text)}\n{rule}")
 
 
 def complain(text: str) -> None:
@@ -53,9 +55,16 @@ def warn_if(text: str) -> None:
 def quieten() -> None:
     """Limits the libraries' log to warnings, without absl's prefix."""
     absl.logging.set_verbosity(absl.logging.WARNING)
-    absl.logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
+    absl.logging.get_absl_handler().setFormatter(_Shown("%(message)s"))
     own = logging.getLogger("softmax_jax")
     own.setLevel(logging.INFO)
+
+
+class _Shown(logging.Formatter):
+    """Without control characters: messages of libraries hold names of files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return host.message(super().format(record))
 
 
 def watch(epochs: Iterable[Epoch], num_examples: int) -> Iterator[Epoch]:
@@ -82,11 +91,8 @@ def watch(epochs: Iterable[Epoch], num_examples: int) -> Iterator[Epoch]:
 
 
 def _write(text, stream):
-    try:
-        tqdm.write(text, file=stream)
-        stream.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    with tqdm.external_write_mode(file=stream):
+        host.write_line(text, stream)
 
 
 class _Pace:
@@ -173,7 +179,7 @@ def record_events(epochs: Iterable[Epoch], folder: Path) -> Iterable[Epoch]:
         warn("No files for TensorBoard, as tensorboardX is not installed.")
         return epochs
     register_writer_factory("append", _Appending)
-    return _record(epochs, Path(folder) / "tensorboard")
+    return _record(epochs, own_folder(Path(folder) / "tensorboard"))
 
 
 def _record(epochs, folder):
@@ -222,7 +228,7 @@ def _append(path, events):
     from tensorboardX.record_writer import RecordWriter
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(path.parent).mkdir(parents=True, exist_ok=True)
         with contextlib.closing(RecordWriter(f"append:{path}")) as file:
             for event in events:
                 file.write(event.SerializeToString())
@@ -235,4 +241,5 @@ class _Appending:
 
     @staticmethod
     def open(path):
-        return open(path.removeprefix("append:"), "ab")
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        return os.fdopen(os.open(path.removeprefix("append:"), flags, 0o666), "ab")

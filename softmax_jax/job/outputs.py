@@ -1,22 +1,29 @@
 """What a job writes: tables, parameters, pictures, summary.json, the closing lines of the log."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 from ml_collections import ConfigDict
 
-from softmax_jax import decisions, metrics, plots, studies, sweep
+from softmax_jax import decisions, host, metrics, plots, studies, sweep
 from softmax_jax.classifier import Classifier
-from softmax_jax.data.dataset import Dataset, Splits
-from softmax_jax.host import JobError
+from softmax_jax.data.dataset import Dataset, Splits, check_joinable
+from softmax_jax.host import JobError, cut
 from softmax_jax.job import console, processes
 from softmax_jax.job.checkpoint import Progress
 from softmax_jax.job.workdir import Workdir
+from softmax_jax.sweep import inputs
 from softmax_jax.sweep.result import Result, Selected
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:  # Matplotlib takes long to import; only pictures need it
+    Figure = Any
 
 _MOST_CLASSES = 100  # of more the confusion matrix and the lines in the log are left out
 DECISION_RULES = ("argmax", "bayes")
@@ -373,58 +380,110 @@ def write_provenance(workdir: Workdir, config: ConfigDict, splits: Splits, job: 
     )
 
 
+Pictures = dict[str, Callable[[], Figure | None]]  # by file name; None: there is nothing to draw
+
+
 def draw(
-    workdir: Workdir, config: ConfigDict, splits: Splits, result: Result, selected: Selected
+    workdir: Workdir,
+    config: ConfigDict,
+    splits: Splits,
+    result: Result,
+    selected: Selected,
+    more: Pictures,
 ) -> None:
-    """Draws the pictures that apply to this job and its dataset."""
+    """Draws the pictures that apply to this job and its dataset, and `more` of its studies.
+
+    One that fails is a warning: all numbers have been written.
+
+    Raises:
+      JobError: the folder cannot be written (exit code 3).
+    """
     several = len(result.run.trials.setting) > 1
     which = f", trial {selected.trial}, epoch {selected.epoch}" if several else ""
-    figures = {"curves.png": plots.curves(result, selected, splits.name + which)}
-    grid = plots.lay_out(result, selected, config.select_metric, config.select_epoch)
-    if grid:
-        figures["sweep.png"] = plots.sweep(grid, splits.name)
-    settings = plots.settings(result, splits.name, config.select_epoch)
-    if settings:
-        figures["settings.png"] = settings
-    figures |= plots.of_classifier(selected.classifier, splits.val, splits.name + which)
+
+    def sweep_figure():
+        grid = plots.lay_out(result, selected, config.select_metric, config.select_epoch)
+        return plots.sweep(grid, splits.name) if grid else None
+
+    pictures: Pictures = {
+        "curves.png": lambda: plots.curves(result, selected, splits.name + which),
+        "sweep.png": sweep_figure,
+        "settings.png": lambda: plots.settings(result, splits.name, config.select_epoch),
+    }
+    pictures |= plots.of_classifier(selected.classifier, splits.val, splits.name + which)
     if not splits.val.is_image:
         console.say(f"No pictures of examples: {splits.name} has features, not images.")
-    for name, figure in figures.items():
-        workdir.write_figure(name, figure)
+    for name, make in (pictures | more).items():
+        try:
+            figure = make()
+            if figure is not None:
+                workdir.write_figure(name, figure)
+        except JobError:
+            raise
+        except Exception as error:  # of Matplotlib and what it draws with
+            reason = f"{type(error).__name__}: {cut(' '.join(str(error).split()), 200)}"
+            console.warn(f"{name} could not be drawn ({reason}). No number depends on it.")
+
+
+def check_studies(config: ConfigDict, splits: Splits) -> None:
+    """Checks what comes after the training, its studies and a refit, before anything is deleted.
+
+    Raises:
+      JobError: the sizes, the folds, the class weights or a refit do not fit the data, or the
+        memory (exit code 2).
+    """
+    train, wanted = splits.train, config.learning_curve
+    trials = max(len(wanted.sizes) * wanted.seeds, config.audit_folds)
+    try:
+        if wanted.sizes:
+            studies.check_sizes(train.y, wanted.sizes, wanted.seeds)
+        if config.audit_folds:
+            inputs.fold_counts(train.y, config.audit_folds)
+        if wanted.sizes or config.audit_folds:
+            inputs.example_importance(train, config.class_weight)
+            # The features, and at the least logits and residuals of all trials.
+            needed = 4 * len(train) * (train.num_features + 2 * trials * train.num_classes)
+            remedy = "Ask for fewer sizes, seeds or folds."
+            host.require_memory(needed, "What the studies compute with", remedy)
+        if config.refit:
+            check_joinable(train, splits.val)
+    except ValueError as error:
+        raise JobError(f"The config cannot be run on {splits.name}: {error}") from error
 
 
 def write_studies(
     workdir: Workdir, config: ConfigDict, splits: Splits, selected: Selected
-) -> dict[str, Any]:
-    """Writes learning_curve.csv and .png, audit.csv and .png, where the config asks for them.
+) -> tuple[dict[str, Any], Pictures]:
+    """Writes learning_curve.csv and audit.csv, where the config asks for them.
 
     Returns:
-      What summary.json holds of them.
+      What summary.json holds of them, and their pictures.
 
     Raises:
       JobError: the sizes or folds do not fit the data (exit code 2).
     """
     classifier, l2 = selected.classifier, selected.hyperparameters["l2"]
     summary: dict[str, Any] = {}
+    pictures: Pictures = {}
     wanted = config.learning_curve
     try:
         if wanted.sizes:
             options = wanted.sizes, wanted.seeds, config.class_weight
             rows, law = studies.learning_curve(splits, classifier, l2, *options)
             workdir.write_csv("learning_curve.csv", rows)
-            figure = plots.learning_curve(rows, law, splits.name)
-            workdir.write_figure("learning_curve.png", figure)
+            drawn = functools.partial(plots.learning_curve, rows, law, splits.name)
+            pictures["learning_curve.png"] = drawn
             summary["learning_curve"] = law and law._asdict()
         if config.audit_folds:
             options = l2, config.audit_folds, config.class_weight
             found = studies.label_audit(splits.train, classifier, *options)
             workdir.write_csv("audit.csv", found.table(splits.label_names))
             if splits.train.is_image:
-                figure = plots.suspects(splits.train, found, splits.name)
-                workdir.write_figure("audit.png", figure)
+                drawn = functools.partial(plots.suspects, splits.train, found, splits.name)
+                pictures["audit.png"] = drawn
     except ValueError as error:
         raise JobError(f"The studies cannot be run on {splits.name}: {error}") from error
-    return summary
+    return summary, pictures
 
 
 def write_tables(workdir: Workdir, config: ConfigDict, result: Result) -> None:
@@ -479,6 +538,9 @@ def write_summary(
     more: dict[str, Any],
     seconds: dict[str, float],
 ) -> None:
-    """Writes summary.json, the last file of a job: its presence means that the job has ended."""
+    """Writes summary.json, before the pictures and again, with their seconds, after them.
+
+    A job has ended once it has those seconds, or no setting was selected: see `workdir.outcome`.
+    """
     summary = summary_fields(config, splits, result, selected, test, seconds) | more
     workdir.write_json("summary.json", summary)

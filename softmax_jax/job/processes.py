@@ -41,9 +41,10 @@ T = TypeVar("T")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
-def use_precision(precision: str) -> None:
+def use_precision(precision: Any) -> None:
     """Enables float64 where it is asked for; to be called before the first array is made."""
-    jax.config.update("jax_enable_x64", precision == "float64")
+    is_double = isinstance(precision, str) and precision == "float64"
+    jax.config.update("jax_enable_x64", is_double)
 
 
 def start_devices() -> None:

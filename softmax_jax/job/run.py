@@ -6,7 +6,6 @@ Here the fields of the config become plain arguments, and go no further.
 import contextlib
 import math
 import time
-import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,13 +20,16 @@ from softmax_jax.host import DIVERGED, DONE, LOST, USAGE, WORKDIR, JobError
 from softmax_jax.hyperparameters import TRACED
 from softmax_jax.job import checkpoint, console, outputs, processes, workdir
 from softmax_jax.job.config import (
+    RULES,
     WITHOUT_LOGITS,
     axis_values,
     config_problems,
     field_value,
     names_data,
+    obeys,
     problems_with,
     refuse,
+    unreadable_fields,
 )
 from softmax_jax.job.workdir import (
     Workdir,
@@ -70,8 +72,9 @@ def main(
       The exit code.
     """
     console.quieten()
-    workdir = Workdir(folder)
+    workdir: Workdir | None = None
     try:
+        workdir = Workdir(folder)
         with processes.handled_signals() as stop:
             if distributed:
                 processes.join_cluster(folder)
@@ -89,6 +92,7 @@ def check(config: ConfigDict) -> int:
     _prepare(config)
     splits = load_checked(config)
     epochs = start_sweep(config, splits)
+    outputs.check_studies(config, splits)
     say_forecast(splits, epochs)
     return DONE
 
@@ -160,6 +164,9 @@ def _start_or_resume(config, workdir, splits, job, overwrite):
     folder = workdir.path
     begun = not overwrite and holds(folder, job)
     epochs = None if begun else start_sweep(config, splits)
+    if not begun:
+        outputs.check_studies(config, splits)
+    workdir.begun = begun
     tidy(folder)
     if not begun:
         clear(folder)
@@ -183,7 +190,11 @@ def _run(config, workdir, stop, splits, progress, epochs, seconds):
 
 
 def _prepare(config):
-    host.use_compilation_cache()
+    refuse(unreadable_fields(config))
+    if not processes.are_several() or processes.is_first():
+        console.warn_if(host.use_compilation_cache())
+    else:
+        host.use_compilation_cache()
     processes.use_precision(field_value(config, "precision"))
     processes.start_devices()
 
@@ -228,7 +239,8 @@ def say_copies(splits: Splits) -> None:
 def load_data(config: ConfigDict, name: str = "") -> Splits:
     """The dataset of that name, or that of the config, or with a loud warning its fallback."""
     splits = config.train_split, config.val_split, config.test_split
-    options = {"dtype": "float64" if config.precision == "float64" else "float32"}
+    known = obeys(RULES["precision"], config.precision)  # else it is one of the problems
+    options = {"dtype": "float64" if known and config.precision == "float64" else "float32"}
     if name and name == config.dataset_fallback:
         return data.load(name, *splits, **options)
     try:
@@ -368,7 +380,7 @@ def _train_steps(epochs, collection, progress, workdir, stop):
 def finish(
     config: ConfigDict, workdir: Workdir, splits: Splits, result: Result, seconds: dict[str, float]
 ) -> None:
-    """Chooses, refits, reads the test split once, draws, writes; summary.json comes last."""
+    """Chooses, refits, reads the test split once, writes, draws; summary.json says when it ends."""
     with timed(seconds, "selection"):
         chosen = select_winner(config, result)
         selected = refit_winner(config, splits, result, chosen)
@@ -379,12 +391,14 @@ def finish(
     judged = chosen if config.refit else selected
     if config.predictions:
         outputs.write_predictions(workdir, splits, judged.classifier, selected.classifier)
+    with timed(seconds, "studies"):
+        studied, pictures = outputs.write_studies(workdir, config, splits, selected)
+    summary = workdir, config, splits, result, selected, test, more | studied, seconds
+    outputs.write_summary(*summary)
     with timed(seconds, "pictures"):
         if processes.is_first():
-            outputs.draw(workdir, config, splits, result, judged)
-    with timed(seconds, "studies"):
-        more |= outputs.write_studies(workdir, config, splits, selected)
-    outputs.write_summary(workdir, config, splits, result, selected, test, more, seconds)
+            outputs.draw(workdir, config, splits, result, judged, pictures)
+    outputs.write_summary(*summary)  # with the seconds of the pictures: the job has ended
     outputs.say_result(config, splits, result, selected, test)
     outputs.say_more(config, more)
     outputs.say_files(workdir.file())
@@ -479,10 +493,10 @@ def _data_bytes(splits):
     return sum(split.x.size * split.x.dtype.itemsize for split in resident)
 
 
-def report_error(error: BaseException, workdir: Workdir, folder: str | Path) -> int:
+def report_error(error: BaseException, workdir: Workdir | None, folder: str | Path) -> int:
     """Prints a message about the error that ended the job, and returns the exit code.
 
-    An unforeseen error is raised again.
+    The traceback of an unforeseen one is written into the folder.
 
     Args:
       error: what was raised.
@@ -493,25 +507,23 @@ def report_error(error: BaseException, workdir: Workdir, folder: str | Path) -> 
         if str(error):  # else another process says it
             console.complain(f"main.py: {error}")
         return getattr(error, "exit_code", USAGE)
-    hint = _how_to_resume(workdir, folder)
+    path = workdir.path if workdir else None
+    hint = _how_to_resume(path, folder)
     if isinstance(error, processes.Stopped):
         if processes.is_first():
             console.complain(f"main.py: {error}{hint}.")
         return error.exit_code
-    if not processes.are_several():
-        raise error
     if processes.is_loss(error):
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        reason = f"{type(error).__name__}: {host.cut(' '.join(str(error).split()), 200)}"
         console.complain(f"main.py: another process or a device is lost ({reason}){hint}.")
         return LOST
-    traceback.print_exception(error)
-    return 1
+    return host.unforeseen("main.py", error, path)
 
 
-def _how_to_resume(workdir, folder):
+def _how_to_resume(path, folder):
     """How to resume a job that was stopped; nothing if it had no folder yet."""
     if folder:
         return "; the same command resumes it"
-    if workdir.path:
-        return f"; the same command with --workdir={workdir.path} resumes it"
+    if path:
+        return f"; the same command with --workdir={path} resumes it"
     return ""

@@ -9,8 +9,10 @@ import io
 import json
 import math
 import os
+import re
 import socket
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +20,20 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from softmax_jax import data
-from softmax_jax.host import DIVERGED, DONE, WORKDIR, JobError, replacing
+from softmax_jax import data, host
+from softmax_jax.host import (
+    DIVERGED,
+    DONE,
+    WORKDIR,
+    JobError,
+    as_path,
+    csv_cell,
+    cut,
+    half_written,
+    open_regular,
+    read_json,
+    replacing,
+)
 from softmax_jax.sweep import chunks
 
 if TYPE_CHECKING:
@@ -53,13 +67,16 @@ def job_identity(config: dict, splits: data.Splits) -> dict:
     return json.loads(json.dumps({"config": fields, "data": used}))
 
 
+_LONGEST_FIELD = 80  # characters that are shown of the name or a value of a field
+
+
 def digest(job: dict) -> str:
     """SHA-256 of an identity as JSON text, in hexadecimal; the order of its fields does not matter.
 
     >>> digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
     True
     """
-    return hashlib.sha256(_json_text(job).encode()).hexdigest()
+    return hashlib.sha256(_json_text(job).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def differences(old: dict, new: dict) -> list[str]:
@@ -70,8 +87,9 @@ def differences(old: dict, new: dict) -> list[str]:
     """
     before, after = _json_fields(old), _json_fields(new)
     return [
-        f"{name.removeprefix('config.')}: {before.get(name, 'nothing')} → "
-        f"{after.get(name, 'nothing')}"
+        f"{cut(name.removeprefix('config.'), _LONGEST_FIELD)}: "
+        f"{cut(before.get(name, 'nothing'), _LONGEST_FIELD)} → "
+        f"{cut(after.get(name, 'nothing'), _LONGEST_FIELD)}"
         for name in sorted(before | after)
         if before.get(name) != after.get(name)
     ]
@@ -92,43 +110,65 @@ def _json_text(value):
 
 
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
-_UNKNOWN_HERE = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+_UNKNOWN_HERE = (
+    *(errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL),
+    errno.EBADF,  # NFS, of a folder: it cannot be opened for writing
+)
+_LONGEST_HOLDER = 200  # bytes of what names the holder of a lock
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[str]:
     """Holds the lock of the folder during the block; yields a warning to be shown, or ''.
 
-    The lock is `flock` on the file `.lock`, which stays there and names its last holder: the lock
-    is released however the process ends. On a file system without such locks (some network ones)
-    the block runs without one, and the warning says that a second job is not kept out.
+    The lock is `flock`, on the folder itself and on the file `.lock`, which stays there and names
+    its last holder: the lock is released however the process ends. Network file systems may know
+    the second and not the first; whoever deletes `.lock` does not release the first. On a file
+    system with neither the block runs without one, and the warning says that a second job is not
+    kept out.
 
     Raises:
       JobError: another process holds it, or the folder cannot be written (exit code 3).
     """
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open(folder / ".lock", "a+b", buffering=0))
-            warning = _lock(file, folder)
+            itself = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, itself)
+            file = stack.enter_context(_open_own(folder / ".lock", os.O_RDWR | os.O_CREAT))
+            refusals = [_lock(locked, file, folder) for locked in (itself, file)]
+            _sign(file)
         except OSError as error:
             raise JobError(
                 f"{folder} cannot be locked: {error.strerror or error}. Choose another --workdir, "
                 "or fix that.",
                 WORKDIR,
             ) from error
-        yield warning
+        yield refusals[1] if all(refusals) else ""
 
 
-def _lock(file, folder):
+def _open_own(path, flags):
+    """Opens a file of the folder for writing in place: no link, and no other name of a file."""
+    with contextlib.suppress(FileExistsError):
+        if flags & os.O_CREAT:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
+    file = open_regular(path, flags & ~os.O_CREAT, follow=False)
+    if os.fstat(file.fileno()).st_nlink > 1:
+        file.close()
+        raise OSError(errno.EMLINK, f"{path.name} has another name elsewhere (a hard link)")
+    return file
+
+
+def _lock(locked, file, folder):
+    """Takes a lock; why the file system has none, or ''."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _TAKEN:
             file.seek(0)
-            holder = file.read().decode(errors="replace").strip() or "another process"
+            holder = file.read(_LONGEST_HOLDER).decode(errors="replace").strip()
             raise JobError(
-                f"{folder} is in use by {holder}. Wait for that job or stop it, or choose another "
-                "--workdir.",
+                f"{folder} is in use by {holder or 'another process'}. Wait for that job or stop "
+                "it, or choose another --workdir.",
                 WORKDIR,
             ) from error
         if error.errno not in _UNKNOWN_HERE:
@@ -137,7 +177,6 @@ def _lock(file, folder):
             f"The file system of {folder} has no locks ({error.strerror}): make sure "
             "that no second job uses this folder."
         )
-    _sign(file)
     return ""
 
 
@@ -145,18 +184,25 @@ def _sign(file):
     """Names the holder of the lock, for the message to other processes."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     file.truncate(0)
+    file.seek(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
+    file.flush()
 
 
 class Workdir:
     """A folder for the results of one job; `''` is a new one under runs/.
 
     Only the first process writes. Methods raise JobError (exit code 3) where the folder cannot be
-    written.
+    written, or is no longer the one that was opened.
+
+    Raises:
+      DataError: no folder can have this name.
     """
 
     def __init__(self, folder: str | Path = ""):
-        self.path: Path | None = Path(folder) if folder else None
+        self.path: Path | None = as_path(folder, "--workdir") if folder else None
+        self._itself: tuple[int, int] | None = None  # device and number of the folder in use
+        self.begun = False  # whether config.json must be there
 
     def open(self) -> None:
         """Creates the folder if it does not exist."""
@@ -164,31 +210,58 @@ class Workdir:
         try:
             path.mkdir(parents=True, exist_ok=True)
             self.path = self.path or _fresh(path)
+            self._itself = _identity(self.path)
         except OSError as error:
             raise unusable(path, error) from error
+
+    def check(self) -> None:
+        """Checks that the folder is still the one that was opened, and has its config.json.
+
+        Raises:
+          JobError: somebody has moved or deleted one of them (exit code 3).
+        """
+        if self._itself and self._itself != _identity(self.file()):
+            raise self._changed("the folder itself")
+        if self.begun and not os.path.lexists(self.file("config.json")):
+            raise self._changed("config.json")
+
+    def _changed(self, what):
+        return JobError(
+            f"{self.file()} was changed while the job ran: {what} is gone, and the results are not "
+            "whole. Repeat the command in another --workdir, or with --overwrite.",
+            WORKDIR,
+        )
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Writes a file atomically."""
         if not is_writer():
             return
         path = self.file(name)
+        self.check()
         try:
             with replacing(path) as file:
                 file.write(content)
         except OSError as error:
             raise unusable(path, error) from error
+        self.begun |= name == "config.json"
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes indented JSON; a number that is not finite becomes null."""
         self.write_bytes(name, (json.dumps(_plain(value), indent=2) + "\n").encode())
 
     def write_csv(self, name: str, rows: list[dict]) -> None:
-        """Writes a table with a header, from rows with equal keys."""
+        """Writes a table with a header, from rows with equal keys; see `host.csv_cell`."""
         text = io.StringIO()
         writer = csv.DictWriter(text, rows[0], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
-        self.write_bytes(name, text.getvalue().encode())
+        writer.writerows(
+            {
+                key: csv_cell(value) if isinstance(value, str) else value
+                for key, value in row.items()
+            }
+            for row in rows
+        )
+        self.write_bytes(name, text.getvalue().encode("utf-8", "backslashreplace"))
 
     def write_npz(self, name: str, **arrays: np.ndarray) -> None:
         """Writes arrays by name; strings are stored as fixed-width text, never as pickles."""
@@ -197,9 +270,11 @@ class Workdir:
         self.write_bytes(name, content.getvalue())
 
     def write_figure(self, name: str, figure: "Figure") -> None:
-        """Writes a picture as PNG."""
+        """Writes a picture as PNG; a character that the font lacks is a box in it."""
         content = io.BytesIO()
-        figure.savefig(content, format="png")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph \d+ ")
+            figure.savefig(content, format="png")
         self.write_bytes(name, content.getvalue())
 
     def write_metrics(self, lines: Iterable[dict]) -> None:
@@ -216,9 +291,12 @@ class Workdir:
         if not is_writer():
             return
         path = self.file("metrics.jsonl")
-        try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write("".join(map(_json_line, lines)))
+        self.check()
+        try:  # the file is there: `write_metrics` has made it
+            with _open_own(path, os.O_WRONLY | os.O_APPEND) as file:
+                file.write("".join(map(_json_line, lines)).encode())
+        except FileNotFoundError as error:
+            raise self._changed("metrics.jsonl") from error
         except OSError as error:
             raise unusable(path, error) from error
 
@@ -267,8 +345,9 @@ def _plain(value):
 
 
 _RESULTS = (
-    "summary.json",  # written last, so deleted first
+    "summary.json",  # it says that a job has ended, so it is deleted first
     "audit.csv",
+    host.ERROR_FILE,
     "learning_curve.csv",
     "metrics.jsonl",
     "params.npz",
@@ -283,9 +362,11 @@ _RESULTS = (
     "settings.png",
     "sweep.png",
     "weights.png",
-    f"checkpoints/{'[0-9]' * 8}*.npz*",
-    "tensorboard/trial_*/events.out.tfevents.*.softmax_jax",
 )
+# The files of folders in the folder, and what `replacing` leaves of them when it is killed.
+_CHECKPOINT = re.compile(r"[0-9]{8,}\.npz(\.damaged|\.[0-9a-f]{32}\.tmp)?")
+_TRIAL = re.compile(r"trial_[0-9]+")
+_EVENTS = re.compile(r"events\.out\.tfevents\.[0-9]+\.softmax_jax")
 _CHOOSE = "Choose another --workdir, or replace its content with --overwrite."
 
 
@@ -299,7 +380,7 @@ def job_in(folder: Path | None) -> dict | None:
         return None
     path = folder / "config.json"
     try:
-        found = json.loads(path.read_text("utf-8"))["job"]
+        found = read_json(path)["job"]
         if isinstance(found["config"], dict) and isinstance(found["data"]["name"], str):
             return found
         reason = "its job has no config or no data"
@@ -307,9 +388,10 @@ def job_in(folder: Path | None) -> dict | None:
         _refuse_results_without_config(folder)
         return None
     except OSError as error:
-        raise JobError(f"{path} cannot be read: {error.strerror}. {_CHOOSE}", WORKDIR) from error
+        reason = error.strerror or error
+        raise JobError(f"{path} cannot be read: {reason}. {_CHOOSE}", WORKDIR) from error
     except (ValueError, LookupError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {cut(str(error), 200)}"
     raise JobError(
         f"{path} is damaged, or not written by this program ({reason}). {_CHOOSE}", WORKDIR
     )
@@ -331,10 +413,15 @@ def holds(folder: Path | None, job: dict) -> bool:
 
 
 def outcome(folder: Path) -> int | None:
-    """The exit code with which the job in the folder has ended; None: it has not."""
+    """The exit code with which the job in the folder has ended; None: it has not.
+
+    summary.json is there before the pictures, and has the seconds that they took once they are.
+    """
     try:
-        summary = json.loads((folder / "summary.json").read_text("utf-8"))
-        return DIVERGED if summary["selected"] is None else DONE
+        summary = read_json(folder / "summary.json")
+        if summary["selected"] is None:
+            return DIVERGED
+        return DONE if "pictures" in summary["seconds"] else None
     except (OSError, ValueError, LookupError, TypeError):  # it is not there, or damaged
         return None
 
@@ -352,14 +439,51 @@ def clear(folder: Path) -> None:
 
 def tidy(folder: Path) -> None:
     """Deletes the half-written files of a killed process; only the holder of the lock may."""
-    ending = f".{'[0-9a-f]' * 32}.tmp"
     for name in ("config.json", *_RESULTS):
-        _delete(folder.glob(name + ending))
+        _delete(half_written(folder / name))
 
 
-def _results(folder) -> Iterator[Path]:
-    for pattern in _RESULTS:
-        yield from folder.glob(pattern)
+def own_folder(folder: Path) -> Path:
+    """A folder within a work folder, which need not exist: no link, so that it is not elsewhere.
+
+    Raises:
+      JobError: it is a link, or a file (exit code 3).
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        kind = "a link" if folder.is_symlink() else "no folder"
+        raise JobError(
+            f"{folder} is {kind}, and must be a folder of the work folder's own. Remove it, or "
+            "choose another --workdir.",
+            WORKDIR,
+        )
+    return folder
+
+
+def _results(folder) -> list[Path]:
+    """The files of a job in the folder, by their exact names; what a link leads to is not its own.
+
+    Raises:
+      JobError: one of its folders is a link (exit code 3).
+    """
+    found = [folder / name for name in _RESULTS if os.path.lexists(folder / name)]
+    found += _named(own_folder(folder / "checkpoints"), _CHECKPOINT)
+    for trial in _named(own_folder(folder / "tensorboard"), _TRIAL):
+        found += _named(own_folder(trial), _EVENTS)
+    return found
+
+
+def _named(folder, pattern):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return [folder / name for name in sorted(os.listdir(folder)) if pattern.fullmatch(name)]
+    return []
+
+
+def _identity(folder):
+    """Device and number of a folder; None: it is not there."""
+    with contextlib.suppress(OSError):
+        found = os.stat(folder)
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _refuse_results_without_config(folder):

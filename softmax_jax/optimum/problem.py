@@ -18,7 +18,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from softmax_jax import checks
+from softmax_jax import checks, host
 
 _TILE_SCORES = 2**17  # scores of one trial in a tile
 _FEWEST_EXAMPLES = 256  # examples in a tile
@@ -145,6 +145,7 @@ def prepare(problem: Problem) -> Prepared:
       ValueError: for shapes that do not fit, NaN or infinity, labels outside 0..C-1, weights that
         are negative or all zero, in a resample, too, and for types that are not these numbers.
     """
+    host.check_process()
     x, y = checks.as_array(problem.x), np.asarray(problem.y)
     if x.dtype.kind in "cOSUMm":
         raise ValueError(f"x must be real numbers; it is {x.dtype} {checks.shape_of(x)}.")

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Integer, Num
 
-from softmax_jax import losses, train, vocabulary
+from softmax_jax import host, losses, train, vocabulary
 from softmax_jax.checks import named_keywords
 from softmax_jax.data import Dataset
 from softmax_jax.hyperparameters import OFF, Hyperparameters
@@ -130,6 +130,7 @@ def epochs(
         memory; at the call, before anything is compiled.
       TypeError: an unknown argument, or a solver, objective or devices of another type.
     """
+    host.check_process()
     check_types(solver=solver, objective=objective, devices=devices)
     held_out, resamples = _divide(val)
     _check_alike(train, held_out)
