@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from softmax_jax.host import DataError, shown
+from softmax_jax.host import DataError, cut, shown
 from softmax_jax.metrics import confusion_matrix
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _MAX_NUMBERED_CLASSES = 20  # with counts in the cells
 _MAX_MARKED_EPOCHS = 50  # more markers hide the line
 _MAX_COLOURED_LINES = 10  # beyond, only the line through the winner is coloured
 _MAX_SETTINGS = 10  # curves whose colours can be told apart
+_LONGEST_NAME = 30  # characters of the name of a class
 _MAX_IMAGES = 36  # in the galleries of mistakes and of suspects
 OVERHANG = 8  # units outside the frame at which lines are cut off
 _MAX_HOVER_MARKS = 60
@@ -129,7 +130,7 @@ def confusion(
     axes = figure.subplots()
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", title=plain_text(title))
-    ticks, names = np.arange(num_classes), [plain_text(name) for name in label_names]
+    ticks, names = np.arange(num_classes), [plain_text(name, _LONGEST_NAME) for name in label_names]
     axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, names)
     if num_classes <= _MAX_NUMBERED_CLASSES:
@@ -176,7 +177,7 @@ def weights(classifier: "Classifier", image_shape: tuple[int, ...], title: str) 
         axes.set_axis_off()
     for axes, image, name in zip(grid, images, classifier.label_names, strict=False):
         shown = axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axes.set_title(plain_text(name), fontsize=9)
+        axes.set_title(plain_text(name, _LONGEST_NAME), fontsize=9)
     figure.colorbar(shown, ax=grid.tolist(), shrink=0.8)
     return figure
 
@@ -225,7 +226,7 @@ def show_images(
         axes = figure.add_axes((left, bottom, 0.9 * scale / width, 0.9 * scale / total))
         axes.imshow(image, cmap="gray")
         axes.set_axis_off()
-        axes.set_title(plain_text(title), fontsize=9, pad=3)
+        axes.set_title(plain_text(title, _LONGEST_NAME), fontsize=9, pad=3)
     return figure
 
 
@@ -351,13 +352,14 @@ def _figure(size: tuple[float, float], title: str = "") -> "Figure":
     return figure
 
 
-def plain_text(text: object) -> str:
-    """Text from data in a form that Matplotlib draws literally.
+def plain_text(text: object, most: int = 100) -> str:
+    """Text from data in a form that Matplotlib draws literally, cut to a number of characters.
 
     Matplotlib parses `$…$` as mathematics, and cannot draw control characters or halves of
     surrogate pairs.
     """
     text = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", str(text))
+    text = "\n".join(cut(line, most) for line in text.split("\n"))
     return text.replace("$", r"\$")
 
 

@@ -66,13 +66,18 @@ def test_two_writers_do_not_disturb_each_other(tmp_path):
 
 
 def test_only_abandoned_temporary_files_are_removed(tmp_path):
-    old, new = tmp_path / "file.a.tmp", tmp_path / "file.b.tmp"
-    old.write_bytes(b"?")
-    new.write_bytes(b"?")
-    os.utime(old, (time.time() - 7200,) * 2)
-    with replacing(tmp_path / "file"):
-        pass
-    assert sorted(os.listdir(tmp_path)) == ["file", "file.b.tmp"]
+    """Those that it has named itself: whatever else ends in .tmp is somebody's."""
+    own = [f"{name}.{digit * 32}.tmp" for name in ("file", "a*") for digit in "ab"]
+    foreign = ["file.a.tmp", "file.keep.tmp", f"file.{'g' * 32}.tmp", f"axe.{'a' * 32}.tmp"]
+    for name in own + foreign:
+        (tmp_path / name).write_bytes(b"?")
+        if "b" * 32 not in name:
+            os.utime(tmp_path / name, (time.time() - 7200,) * 2)
+    for name in ("file", "a*", "a**.csv"):
+        with replacing(tmp_path / name):
+            pass
+    left = ["file", "a*", "a**.csv", *foreign, *own[1::2]]
+    assert sorted(os.listdir(tmp_path)) == sorted(left)
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,9 @@ def test_folder_with_results_but_no_config_is_refused(tmp_path, name):
 
 def test_outcome_is_read_from_the_summary(tmp_path):
     assert workdir.outcome(tmp_path) is None
-    codes = {'{"selected": {"trial": 0}}': DONE, '{"selected": null}': DIVERGED}
+    ended = '{"selected": {"trial": 0}, "seconds": {"pictures": 0.1}}'
+    drawing = '{"selected": {"trial": 0}, "seconds": {"training": 0.1}}'
+    codes = {ended: DONE, drawing: None, '{"selected": null}': DIVERGED}
     for text, code in (codes | dict.fromkeys(("{", "[]", "{}"))).items():
         write(tmp_path, "summary.json", text=text)
         assert workdir.outcome(tmp_path) == code

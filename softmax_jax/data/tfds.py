@@ -70,7 +70,7 @@ def prepared_names(folders: Sequence[Path]) -> set[str]:
 def prepared_source(name: str, folder: Path) -> Source:
     """A prepared dataset; its arrays are cached beside its files.
 
-    Nothing of TFDS sees the description before `check_features` has.
+    Nothing of TFDS sees the description before `_check_features` has.
 
     Args:
       name: what the user called it.
@@ -173,26 +173,24 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def check_features(folder: Path) -> None:
+def _check_features(folder: Path) -> None:
     """Checks that features.json names only those classes of TFDS that an image set needs.
 
-    It is read as TFDS reads it, and before TFDS does.
+    It is read as TFDS reads it, and before TFDS does. What is damaged is an error of any kind.
 
     Raises:
-      DataError: it names another class, has content that can name one, or is damaged.
+      DataError: it names another class, or has content that can name one.
     """
     from google.protobuf import json_format
     from tensorflow_datasets.core.proto import feature_pb2
 
     path = folder / "features.json"
-    with host.reading(path):
-        with open_regular(path) as file:
-            value = json.loads(file.read(_MOST_DESCRIPTION))
-        if not isinstance(value, dict) or "type" in value:
-            raise ValueError("it is of an old format; prepare the set again with TFDS")
-        feature = json_format.ParseDict(value, feature_pb2.Feature())
-        for message in _messages(feature):
-            _check_feature(path, message)
+    with open_regular(path) as file:
+        value = json.loads(file.read(_MOST_DESCRIPTION))
+    if not isinstance(value, dict) or "type" in value:
+        raise ValueError(f"{path.name} is of an old format")
+    for message in _messages(json_format.ParseDict(value, feature_pb2.Feature())):
+        _check_feature(path, message)
 
 
 def _messages(message) -> Iterator:
@@ -262,7 +260,7 @@ def _builder(folder: Path) -> Iterator:
     absl_log = logging.getLogger("absl")
     absl_log.addFilter(_is_relevant)
     try:
-        check_features(folder)
+        _check_features(folder)
         yield tfds.builder_from_directory(folder)
     except DataError:
         raise

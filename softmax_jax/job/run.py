@@ -47,6 +47,7 @@ from softmax_jax.sweep.result import Result, Selected
 
 _OPERATIONS_PER_CALL = 4e11  # multiplications and additions before a signal is looked for: seconds
 _GIB = 2**30
+_BYTES_MEASURED = 64  # of a trial in an epoch: eight metrics
 _MOST_CLASSES = 1000  # of which each has its own line in a table
 
 
@@ -278,7 +279,7 @@ def start_sweep(config: ConfigDict, splits: Splits, pending: list[Pending] | Non
             axes["l2"] = path
         settings = combine(**axes)
         counts = resamples(config, splits.train)
-        return sweep.epochs(
+        epochs = sweep.epochs(
             splits.train,
             splits.val if counts is None else counts,
             settings,
@@ -292,6 +293,10 @@ def start_sweep(config: ConfigDict, splits: Splits, pending: list[Pending] | Non
             ),
             pending=pending,
         )
+        trials = len(epochs.run.trials.setting)
+        what = f"The metrics of {trials:,} trials in {config.num_epochs:,} epochs"
+        host.require_memory(_BYTES_MEASURED * trials * config.num_epochs, what, "Ask for fewer.")
+        return epochs
     except ValueError as error:
         raise JobError(f"The config cannot be run on {splits.name}: {error}") from error
 

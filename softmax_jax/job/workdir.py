@@ -272,8 +272,8 @@ class Workdir:
     def write_figure(self, name: str, figure: "Figure") -> None:
         """Writes a picture as PNG; a character that the font lacks is a box in it."""
         content = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"Glyph \d+ ")
+        with warnings.catch_warnings():  # about such characters, and names too long for the layout
+            warnings.simplefilter("ignore")
             figure.savefig(content, format="png")
         self.write_bytes(name, content.getvalue())
 
