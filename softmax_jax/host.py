@@ -527,8 +527,7 @@ def unforeseen(program: str, error: BaseException, folder: Path | None = None) -
         remedy = "Ask for less at a time, or use a machine with more."
         write_line(f"{program}: the memory does not suffice ({what}). {remedy}", sys.stderr)
         return USAGE
-    text = "".join(traceback.format_exception(error))
-    place = _keep(text.encode("utf-8", "backslashreplace"), folder)
+    place = keep_traceback(error, folder)
     where = f"The traceback is in {place}" if place else "It could not be written down"
     write_line(
         f"{program}: an error that nobody foresaw, in this program and not in what you gave it: "
@@ -541,8 +540,9 @@ def unforeseen(program: str, error: BaseException, folder: Path | None = None) -
 ERROR_FILE = "error.txt"  # of a work folder
 
 
-def _keep(content: bytes, folder: Path | None) -> Path | None:
-    """Writes the file into the folder, or else among the temporary files; None: it cannot be."""
+def keep_traceback(error: BaseException, folder: Path | None) -> Path | None:
+    """Writes it into the folder, or else among the temporary files; None: it cannot be written."""
+    content = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")
     if folder is not None:
         with contextlib.suppress(OSError), replacing(folder / ERROR_FILE) as file:
             file.write(content)

@@ -296,12 +296,13 @@ class Progress:
         self._keep, self._every = config.keep, config.checkpoint_seconds
         found, self.warnings = restore(folder, self._digest)
         self.number = found.number if found else 0
-        self.seconds = found.facts["seconds"] if found else 0.0
+        self.seconds = 0.0
         self._started = self._saved = time.monotonic()
         self.arrays: dict[str, np.ndarray] | None = None
         self.pending: list[chunks.Pending] | None = None
         if found:
             try:
+                self.seconds = float(found.facts["seconds"])
                 self.arrays, self.pending = _unpack_progress(found)
             except Exception as error:  # sealed, and of this job, but not by this program
                 raise JobError(

@@ -392,6 +392,11 @@ def _no_field(name, fields):
 _MOST_CAUSES = 20  # of an error, one behind the other
 
 
+def _is_report(error):
+    """Whether the library says with this error only that there was one."""
+    return str(error).startswith("Configuration is not available because of an earlier failure")
+
+
 def _in_config_file(error):
     """The error in the config file and its line, without the frames of the libraries."""
     if isinstance(error, RequiredValueError):
@@ -400,7 +405,7 @@ def _in_config_file(error):
     while (chain[-1].__cause__ or chain[-1].__context__) and len(chain) < _MOST_CAUSES:
         chain.append(chain[-1].__cause__ or chain[-1].__context__)
     for cause in chain:
-        if isinstance(cause, OSError) and str(cause).strip():
+        if isinstance(cause, OSError) and str(cause).strip() and not _is_report(cause):
             return f"The config file cannot be read: {str(cause).strip().splitlines()[-1].strip()}"
         if isinstance(cause, SyntaxError):
             where = f"{cause.filename}, line {cause.lineno}"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 from jaxtyping import Shaped
 from ml_collections import ConfigDict
@@ -121,7 +122,8 @@ def run(
         if ended is not None:
             return ended
         processes.same(progress.number, "checkpoint (is --workdir a folder that they share?)")
-        return _run(config, workdir, stop, splits, progress, epochs, seconds)
+        with _resuming(workdir.path, progress):
+            return _run(config, workdir, stop, splits, progress, epochs, seconds)
 
 
 def _read(config, workdir, overwrite, seconds):
@@ -173,7 +175,30 @@ def _start_or_resume(config, workdir, splits, job, overwrite):
         clear(folder)
         outputs.write_provenance(workdir, config, splits, job)
     progress = checkpoint.Progress(folder / "checkpoints", job, config)
-    return progress, epochs or start_sweep(config, splits, progress.pending)
+    with _resuming(folder, progress):
+        return progress, epochs or start_sweep(config, splits, progress.pending)
+
+
+@contextlib.contextmanager
+def _resuming(folder, progress):
+    """In this block an error that nobody foresaw may be the fault of the checkpoint, if any.
+
+    Its digest finds accidents; what a checkpoint with a right digest holds is believed.
+    """
+    try:
+        yield
+    except (JobError, data.DataError, MemoryError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:
+        if not progress.number:
+            raise
+        host.keep_traceback(error, folder)
+        reason = f"{type(error).__name__}: {host.cut(' '.join(str(error).split()), 200)}"
+        raise JobError(
+            f"{folder} cannot be resumed from checkpoint {progress.number} ({reason}). The "
+            f"traceback is in {host.ERROR_FILE} there. Begin the job anew with --overwrite.",
+            WORKDIR,
+        ) from error
 
 
 def _run(config, workdir, stop, splits, progress, epochs, seconds):
@@ -278,6 +303,10 @@ def start_sweep(config: ConfigDict, splits: Splits, pending: list[Pending] | Non
             path = sweep.l2_path(splits.train, config.l2_path, dtype=objective.dtype, **how)
             axes["l2"] = path
         settings = combine(**axes)
+        samples = max(axis_values(config, "num_samples"))
+        columns = max(axis_values(config, "batch_size")) + splits.train.num_features
+        remedy = "Draw fewer."
+        host.require_memory(8 * samples * columns, f"{samples:,} samples in a step", remedy)
         counts = resamples(config, splits.train)
         epochs = sweep.epochs(
             splits.train,
