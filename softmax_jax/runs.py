@@ -41,7 +41,7 @@ class Run(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether the run has ended: summary.json is the last file that it writes."""
+        """Whether the run has ended: all numbers are written before summary.json."""
         return bool(self.summary)
 
 
