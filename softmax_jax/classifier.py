@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int32, Shaped
+from jaxtyping import Array, Bool, Float, Int32, Shaped
 
 from softmax_jax import host, losses, metrics, model
 from softmax_jax.data import DataError, Dataset, npz, validation
@@ -63,11 +63,7 @@ class Classifier(NamedTuple):
                 f"The model knows {len(self.b)} classes, and the dataset {dataset.num_classes}. "
                 "Test it on examples of the classes that it was trained on."
             )
-        shards = [
-            jax.device_get(_measured(*self._for_device(shard.dataset.x), shard.dataset.y))
-            for shard in dataset.in_order()
-        ]
-        loss, hit = (np.concatenate(values) for values in zip(*shards, strict=True))
+        loss, hit = self.by_example(dataset)
         loss, correct, n = loss.astype(np.float64), int(hit.sum()), len(hit)
         spread = loss.std(ddof=1) if n > 1 else 0.0
         return {
@@ -76,6 +72,17 @@ class Classifier(NamedTuple):
             "loss_interval": metrics.normal_interval(loss.mean(), spread, n),
             "accuracy_interval": metrics.wilson_interval(correct, n),
         }
+
+    def by_example(
+        self, dataset: Dataset
+    ) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
+        """The loss of each example, and whether the most probable class is its label."""
+        shards = [
+            jax.device_get(_measured(*self._for_device(shard.dataset.x), shard.dataset.y))
+            for shard in dataset.in_order()
+        ]
+        loss, hit = (np.concatenate(values) for values in zip(*shards, strict=True))
+        return loss, hit
 
     def _for_device(self, x):
         """(a classifier, x): the arrays of this one; or x is normalised, and they say so."""

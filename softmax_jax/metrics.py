@@ -225,3 +225,21 @@ def normal_interval(
 
     half = norm.ppf(0.5 + confidence / 2) * standard_deviation / math.sqrt(n)
     return [float(mean - half), float(mean + half)]
+
+
+def t_interval(
+    mean: int | float | np.number,
+    standard_deviation: int | float | np.number,
+    n: int | np.integer,
+    num_means: int | None = None,
+    confidence: float = 0.95,
+) -> list[float]:
+    """mean ± t · sd / √m, of n - 1 degrees of freedom: [lo, hi] for the mean of n values.
+
+    m is num_means: 1 where the deviation is that of the mean itself; None: n.
+    """
+    from scipy.stats import t
+
+    error = standard_deviation / math.sqrt(n if num_means is None else num_means)
+    half = t.ppf(0.5 + confidence / 2, n - 1) * error
+    return [float(mean - half), float(mean + half)]

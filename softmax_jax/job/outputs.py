@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from softmax_jax import decisions, metrics, plots, studies, sweep
@@ -16,6 +16,7 @@ from softmax_jax.host import JobError
 from softmax_jax.job import console, processes
 from softmax_jax.job.checkpoint import Progress
 from softmax_jax.job.workdir import Workdir
+from softmax_jax.sweep.inputs import Resamples
 from softmax_jax.sweep.result import Result, Selected
 
 _MOST_CLASSES = 100  # of more the confusion matrix and the lines in the log are left out
@@ -28,7 +29,6 @@ def decision_fields(
     result: Result,
     chosen: Selected,
     selected: Selected,
-    counts: Shaped[np.ndarray, "N R"] | None = None,
 ) -> dict[str, Any]:
     """The metrics by class and the costs, on test, or without a test split on val.
 
@@ -38,7 +38,6 @@ def decision_fields(
       result: of the sweep.
       chosen: the winner as it was chosen, which has not seen val.
       selected: the winner as it may have been refitted, which has not seen test.
-      counts: the resamples of the sweep, if it had any.
 
     Returns:
       What summary.json holds of them, and `decision_lines` writes to the log.
@@ -55,9 +54,10 @@ def decision_fields(
     }
     if config.cost_matrix:
         found["costs"] = cost_metrics(probabilities, split, config.cost_matrix)
-        if counts is not None:
-            arguments = result, chosen, splits.train, counts, config.cost_matrix
-            found["resampled"] = resampled_costs(*arguments, config.select_epoch)
+        if result.run.resamples is not None:
+            found["resampled"] = resampled_costs(
+                result, chosen, splits.train, result.run.resamples, config.cost_matrix
+            )
     return found
 
 
@@ -102,19 +102,17 @@ def resampled_costs(
     result: Result,
     selected: Selected,
     train: Dataset,
-    counts: Shaped[np.ndarray, "N R"],
+    resamples: Resamples,
     cost_matrix: Sequence,
-    epoch: str = "last",
 ) -> dict[str, Any]:
     """The costs on the examples that each resample held out, over the selected setting's trials.
 
     Args:
-      result: of the sweep.
+      result: of the sweep; of its models those of the last epoch count.
       selected: its winner.
       train: the training examples.
-      counts: the resamples, as the sweep was given them.
+      resamples: of these.
       cost_matrix: the cost of each action in a row per class.
-      epoch: whose models: 'last' or 'best'.
 
     Returns:
       For both rules mean, standard deviation and central 95 % of the mean cost and, where the
@@ -125,8 +123,9 @@ def resampled_costs(
     own = np.flatnonzero(trials.setting == trials.setting[selected.trial])
     by_trial = []
     for trial in own:
-        probabilities = result.classifier(int(trial), epoch).predict_proba(train.x)
-        actions, held_out = _actions(probabilities, cost), counts[:, trials.fold[trial]] == 0
+        probabilities = result.classifier(int(trial)).predict_proba(train.x)
+        actions = _actions(probabilities, cost)
+        held_out = resamples.held_out[:, trials.fold[trial]] > 0
         table = metrics.confusion_matrix(train.y, actions, num_classes, num_actions, held_out)
         by_trial.append(table)
     tables = np.stack(by_trial, 1)  # [2, R, C, A]
@@ -227,6 +226,7 @@ def selected_fields(selected: Selected) -> dict[str, Any]:
         "epoch": selected.epoch,
         **selected.metrics,
         "refit": selected.refit,
+        "selected_on": selected.selected_on,
         "why": selected.why,
         "hints": selected.hints,
     }
@@ -235,19 +235,13 @@ def selected_fields(selected: Selected) -> dict[str, Any]:
 def resampled_metrics(
     config: ConfigDict, result: Result, selected: Selected
 ) -> dict[str, Any] | None:
-    """Mean and standard deviation of loss and accuracy over the folds or bootstrap draws.
-
-    For the bootstrap also the 95 % percentile interval; None without resamples.
-    """
-    if not (config.folds or config.bootstraps):
+    """Loss and accuracy over the folds or bootstrap draws, see `sweep.spread`; None without."""
+    if result.run.resamples is None:
         return None
     spreads = {
         name: sweep.spread(result, selected, name, config.select_epoch)
         for name in ("val_loss", "val_accuracy")
     }
-    if config.folds:
-        for spread in spreads.values():
-            del spread["interval"]
     return {"resamples": config.folds or config.bootstraps, **spreads}
 
 
@@ -281,9 +275,17 @@ def say_diverged(result: Result) -> None:
 
 
 def say_result(
-    config: ConfigDict, splits: Splits, result: Result, selected: Selected, test: dict | None
+    config: ConfigDict,
+    splits: Splits,
+    result: Result,
+    selected: Selected,
+    test: dict | None,
+    nested: dict | None = None,
 ) -> None:
-    """Prints the closing table: the selected trial, its metrics, and warnings about them."""
+    """Prints the closing table: the selected trial, its metrics, and warnings about them.
+
+    Metrics that decided a choice are marked as selected on.
+    """
     console.say()
     trials = len(result.run.trials.setting)
     if trials > 1:
@@ -300,13 +302,20 @@ def say_result(
         if f"{role}_loss" in selected.metrics:
             values = [selected.metrics.get(f"{role}_{what}") for what in ("loss", "accuracy")]
             shown = ["" if value is None else f"{value:.4f}" for value in values]
-            console.say(f"{role:8}{shown[0]:>10}{shown[1]:>10}".rstrip())
+            mark = "  selected on" if role == "val" and selected.selected_on else ""
+            console.say(f"{role:8}{shown[0]:>10}{shown[1]:>10}{mark}".rstrip())
+    if nested:
+        over = f" over {nested['outer_folds']} outer folds"
+        console.say(_measured_line("nested", nested) + over)
     if test:
-        console.say(
-            f"{'test':8}{test['loss']:10.4f}{test['accuracy']:10.4f}{_interval_texts(test)}"
-        )
-        if splits.val_is_test and not selected.refit:
+        console.say(_measured_line("test", test))
+        if test.get("selected_on"):
             console.say("val and test share examples: the test metrics are optimistic.")
+    if selected.selected_on and not nested and (not test or test.get("selected_on")):
+        console.say(
+            "Metrics that were selected on flatter the model. For honest ones: a test_split with "
+            "examples of its own, or folds with outer_folds."
+        )
     for hint in selected.hints:
         console.warn(hint)
     if selected.metrics.get("val_loss", 0) > math.log(len(splits.label_names)):
@@ -332,9 +341,12 @@ def _swept(result, selected):
     ]
 
 
-def _interval_texts(test):
-    spans = [{"interval": test[f"{name}_interval"]} for name in ("loss", "accuracy")]
-    return "  95 %: " + ", ".join(map(_interval_text, spans))
+def _measured_line(role, found):
+    """A row of the closing table, with the intervals or the mark that takes their place."""
+    spans = [found.get(f"{name}_interval") for name in ("loss", "accuracy")]
+    texts = [_interval_text({"interval": span}) for span in spans if span]
+    more = f"95 %: {', '.join(texts)}" if texts else "selected on"
+    return f"{role:8}{found['loss']:10.4f}{found['accuracy']:10.4f}  {more}"
 
 
 def _spread_text(spread):

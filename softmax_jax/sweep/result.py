@@ -3,9 +3,10 @@
 Settings are compared on metrics that are averaged over their trials.
 """
 
+import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from softmax_jax.sweep.settings import shortest
 
 SELECTION_RULES = ("best", "one_se")
 _SHOWN_SETTINGS = 10  # in a notebook, the best ones
+_FEWEST_EPOCHS = 5  # that tell the noise of a curve
 
 
 class Comparison(NamedTuple):
@@ -31,13 +33,15 @@ class Comparison(NamedTuple):
     Attributes:
       mean: of the metric over the trials of each setting.
       spread: its standard deviation over these.
-      count: the number of these.
+      error: the standard error of the mean, over folds or bootstrap draws; NaN without these.
+      count: the number of trials.
       diverged: whether one of them diverged.
       first: the number of the first of them.
     """
 
     mean: Float[np.ndarray, " G"]
     spread: Float[np.ndarray, " G"]
+    error: Float[np.ndarray, " G"]
     count: Int[np.ndarray, " G"]  # type: ignore[assignment]  # hides tuple.count
     diverged: Bool[np.ndarray, " G"]
     first: Int[np.ndarray, " G"]
@@ -47,8 +51,19 @@ def compare_settings(
     setting: Int[np.ndarray, " T"],
     values: Num[np.ndarray, " T"],
     diverged: Bool[np.ndarray, " T"],
+    fold: Int[np.ndarray, " T"] | None = None,
+    error_factor: float = math.nan,
 ) -> Comparison:
-    """Summarises the values of a metric by the setting of each trial."""
+    """Summarises the values of a metric by the setting of each trial.
+
+    Args:
+      setting: of each trial.
+      values: of the metric.
+      diverged: whether the trial diverged.
+      fold: of each trial; None: there are no resamples.
+      error_factor: see `Resamples.error_factor`; it multiplies the deviation of the means of the
+        folds, since the seeds of one fold share their examples.
+    """
     _, first, inverse, count = np.unique(
         setting, return_index=True, return_inverse=True, return_counts=True
     )
@@ -56,7 +71,21 @@ def compare_settings(
     with np.errstate(invalid="ignore"):  # those of diverged trials may be infinite
         squares = np.bincount(inverse, np.square(values - mean[inverse]))
     spread = np.sqrt(squares / np.maximum(count - 1, 1))
-    return Comparison(mean, spread, count, np.bincount(inverse, diverged) > 0, first)
+    error = np.full(len(mean), math.nan)
+    if fold is not None:
+        error = error_factor * _deviation_of_folds(inverse, values, fold)
+    return Comparison(mean, spread, error, count, np.bincount(inverse, diverged) > 0, first)
+
+
+def _deviation_of_folds(setting, values, fold):
+    """The standard deviation over the folds of the means over seeds, of each setting [G]."""
+    _, column = np.unique(fold, return_inverse=True)
+    shape = setting.max() + 1, column.max() + 1
+    cells = np.ravel_multi_index((setting, column), shape)
+    sums, counts = (np.bincount(cells, w, math.prod(shape)) for w in (values, None))
+    with np.errstate(invalid="ignore"):
+        means = (sums / np.maximum(counts, 1)).reshape(shape)
+        return means.std(1, ddof=min(1, shape[1] - 1))
 
 
 def winning_setting(
@@ -66,6 +95,7 @@ def winning_setting(
     *,
     larger_wins: bool = False,
     rule: str = "best",
+    errors: Float[np.ndarray, " G"] | None = None,
 ) -> int | None:
     """The index of the winning setting, or None where every one diverged.
 
@@ -75,12 +105,13 @@ def winning_setting(
       larger_wins: whether the metric is one of which more is better.
       rule: 'best': the best mean; ties go to the larger l2, then to the smaller learning rate.
         'one_se': the simplest setting (largest l2, then smallest learning rate) whose mean is
-        within one standard error (of the best setting) of the best mean.
+        within one standard error of the best mean.
+      errors: for 'one_se', the standard error of each setting's difference from the best one; None:
+        that of the best one's mean serves for all.
 
     Raises:
-      ValueError: an unknown rule; or 'one_se' without two or more seeds or folds.
+      ValueError: an unknown rule; or 'one_se' without a standard error.
 
-    Source of one_se: Breiman et al., *Classification and Regression Trees* (1984), section 3.4.3.
     """
     if rule not in SELECTION_RULES:
         raise ValueError(f"The rule must be one of {SELECTION_RULES}; it is {rule!r}.")
@@ -92,10 +123,10 @@ def winning_setting(
     best = np.lexsort((learning_rate, -np.asarray(l2), cost))[0]
     if rule == "best":
         return int(best)
-    if comparison.count[best] < 2:
-        raise ValueError("The rule 'one_se' needs a spread: two or more seeds or folds.")
-    limit = cost[best] + comparison.spread[best] / np.sqrt(comparison.count[best])
-    within = np.flatnonzero(cost <= limit)
+    error = comparison.error[best] if errors is None else errors
+    if np.isnan(error).all():
+        raise ValueError("The rule 'one_se' needs a standard error: folds or bootstrap draws.")
+    within = np.flatnonzero(cost <= cost[best] + np.nan_to_num(error))
     simplest = np.lexsort((cost[within], learning_rate[within], -l2[within]))[0]
     return int(within[simplest])
 
@@ -132,7 +163,7 @@ class Selection(NamedTuple):
 
     Attributes:
       metric: the validation metric, such as 'val_loss' or 'val_accuracy'.
-      epoch: 'last', or 'best': each trial at its own best epoch.
+      epoch: 'last' or 'best', see `Result.epochs`.
       rule: 'best' mean, or 'one_se': the simplest within one standard error of it.
     """
 
@@ -173,6 +204,9 @@ class Selected(NamedTuple):
       hints: what may be wrong with the choice: a grid too small, an optimum not reached.
       classifier: its model at that epoch.
       refit: whether the classifier was trained anew on all training examples with this setting.
+      selected_on: whether the validation metrics decided the choice of the setting or of the epoch:
+        then they flatter the model, and the honest ones are those of a test split, or
+        `sweep.outer_estimate`.
     """
 
     trial: int
@@ -183,6 +217,7 @@ class Selected(NamedTuple):
     hints: list[str]
     classifier: Classifier
     refit: bool = False
+    selected_on: bool = False
 
     def __repr__(self) -> str:
         return (
@@ -193,7 +228,7 @@ class Selected(NamedTuple):
         return html_table([{"trial": self.trial, **self.hyperparameters, **self.metrics}])
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Result:
     """The trials of a sweep after training.
 
@@ -207,6 +242,7 @@ class Result:
       best_epoch: of each trial; 0 where none was kept.
       facts: what else is known of each trial, by name.
       refit: the winner, trained anew on all training examples; None: there was no refit.
+      nested: the trials that serve the outer folds of a nested cross-validation.
     """
 
     run: Run
@@ -217,6 +253,7 @@ class Result:
     best_epoch: Int[np.ndarray, " T"]
     facts: dict[str, Shaped[np.ndarray, " T"]]
     refit: Selected | None = None
+    nested: "Result | None" = None
 
     def __repr__(self) -> str:
         trials, settings = len(self.best_epoch), len(np.unique(self.run.trials.setting))
@@ -254,7 +291,7 @@ class Result:
         return self.metrics
 
     def values(self, metric: str = "val_loss", epoch: str = "last") -> Float[np.ndarray, " T"]:
-        """The metric of each trial at its last epoch, or at its best one (see `epochs`)."""
+        """The metric of each trial at the epoch meant by 'last' or 'best' (see `epochs`)."""
         return self.metrics[metric][np.arange(len(self.best_epoch)), self._columns(epoch)]
 
     @property
@@ -268,12 +305,17 @@ class Result:
 
         Args:
           metric: any name in `curves()`.
-          epoch: 'last', or 'best': each trial at its own best epoch, by the `best_by` of the sweep.
-          rule: 'best' or 'one_se', see `winning_setting`.
+          epoch: 'last' or 'best', see `epochs`.
+          rule: 'best' or 'one_se', see `winning_setting`. The standard error is that over the folds
+            or bootstrap draws; without these that of the difference from the best setting, example
+            by example, on the validation set.
 
         Raises:
           ValueError: a metric that was not measured, or by which no best epoch was kept; an unknown
             epoch or rule; or every setting has a diverged trial.
+
+        Source of one_se: Breiman et al., *Classification and Regression Trees* (1984), section
+        3.4.3.
         """
         if metric not in self.metrics:
             raise ValueError(f"No metric {metric!r}; there are: {', '.join(self.metrics)}.")
@@ -282,28 +324,42 @@ class Result:
                 f"The best epochs were kept by {self.run.best_by}: run with best_by={metric!r}."
             )
         trials, values = self.run.trials, self.values(metric, epoch)
-        settings = compare_settings(trials.setting, values, self.diverged > 0)
+        settings = self.compared(values)
         columns = trials.columns()
         axes = {name: column[settings.first] for name, column in columns.items()}
-        chosen = winning_setting(
-            settings,
-            axes["l2"],
-            axes["learning_rate"],
-            larger_wins=not metric.endswith("loss"),
-            rule=rule,
+        how, larger_wins = (
+            (settings, axes["l2"], axes["learning_rate"]),
+            not metric.endswith("loss"),
         )
+        best, errors = winning_setting(*how, larger_wins=larger_wins), None
+        if rule == "one_se" and self.run.resamples is None and best is not None:
+            errors = self._paired_errors(settings, best, metric, epoch)
+        chosen = winning_setting(*how, larger_wins=larger_wins, rule=rule, errors=errors)
         if chosen is None:
             raise ValueError("Every setting has a diverged trial: try a smaller learning rate.")
         early = " (with early stopping the best)" if axes["patience"].any() else ""
         why = _why(metric, f"{epoch} epoch{early}", rule, settings, chosen)
         trial, edges = int(settings.first[chosen]), edge_hints(axes, chosen, self.run.num_examples)
         hints = [f"The winner is at the edge of the grid: {edge}." for edge in edges]
-        return self._select(trial, epoch, why, hints + self._doubts(trial))
+        hints += self._noise(settings, chosen, metric) if rule == "best" and not early else []
+        selected_on = len(settings.mean) > 1 or bool(self.at_best(epoch)[trial])
+        selected = self._select(trial, epoch, why, hints + self._doubts(trial))
+        return selected._replace(selected_on=selected_on)
+
+    def compared(self, values: Num[np.ndarray, " T"]) -> Comparison:
+        """The settings, compared by a value of each trial."""
+        trials, resamples, diverged = self.run.trials, self.run.resamples, self.diverged > 0
+        if resamples is None:
+            return compare_settings(trials.setting, values, diverged)
+        by_fold = trials.fold, resamples.error_factor
+        return compare_settings(trials.setting, values, diverged, *by_fold)
 
     def classifier(self, trial: int | np.integer, epoch: str = "last") -> Classifier:
-        """The trial's model at its last or its best epoch; with early stopping, at its best."""
-        kept = self.epochs(epoch)[trial] == self.best_epoch[trial]
-        stacked = self.best_params if kept else self.params
+        """The trial's model at its last or its best epoch; with early stopping, at its best.
+
+        That is the best epoch of this trial by itself, also where `epochs` means a common one.
+        """
+        stacked = self.best_params if self.at_best(epoch)[trial] else self.params
         W, b = self.run.model.weights(jax.tree.map(lambda leaf: leaf[trial], stacked))
         mean, scale = self.run.mean, self.run.scale
         if isinstance(mean, np.ndarray) and isinstance(scale, np.ndarray) and scale.ndim == 2:
@@ -335,16 +391,100 @@ class Result:
     def epochs(self, epoch: str) -> Int[np.ndarray, " T"]:
         """The number of the epoch meant by 'last' or 'best', for each trial.
 
-        A trial with early stopping ends with the parameters of its best epoch: for it both are one.
+        'best' is each trial's own best epoch, by the `best_by` of the sweep. With folds or
+        bootstrap draws it is one epoch for all trials of a setting: the best of their mean curve,
+        as far as all of them were trained. (The best of each curve by itself would flatter the
+        setting by the noise of every fold.) A trial with early stopping ends with the parameters of
+        its best epoch: for it both are one.
         """
+        resampled = self.run.resamples is not None
+        best = self._common_best if resampled else self.best_epoch
+        return np.where(self.at_best(epoch), best, self.reached[:, -1])
+
+    def at_best(self, epoch: str) -> Bool[np.ndarray, " T"]:
+        """Whether that epoch is a best one, for each trial."""
         if epoch not in ("last", "best"):
             raise ValueError(f"The epoch must be 'last' or 'best'; it is {epoch!r}.")
-        best = (epoch == "best") | (self.run.trials.hyperparameters.patience > 0)
-        return np.where(best & (self.best_epoch > 0), self.best_epoch, self.reached[:, -1])
+        early = self.run.trials.hyperparameters.patience > 0
+        return ((epoch == "best") | early) & (self.best_epoch > 0)
+
+    @functools.cached_property
+    def _common_best(self):
+        """The best epoch of the mean curve of each trial's setting."""
+        setting, by = self.run.trials.setting, self.run.best_by
+        cost = self.metrics[by] if by.endswith("loss") else -self.metrics[by]
+        trained = np.diff(self.reached, axis=1, prepend=0) > 0
+        common = np.zeros_like(self.best_epoch)
+        for own in (setting == number for number in np.unique(setting)):
+            with np.errstate(invalid="ignore", over="ignore"):
+                curve = cost[own].astype(np.float64).mean(0)
+            usable = trained[own].all(0) & np.isfinite(curve)
+            common[own] = self.reached[own, np.where(usable, curve, np.inf).argmin()]
+        return common
+
+    def _paired_errors(self, settings, best, metric, epoch):
+        """The standard errors of the settings' differences from the best one on the val set [G]."""
+        val = self.run.val
+        if metric not in ("val_loss", "val_accuracy") or val is None:
+            raise ValueError(
+                "The rule 'one_se' needs folds or bootstrap draws, or select by val_loss or "
+                f"val_accuracy: {metric} is not a mean over the validation examples."
+            )
+
+        def by_example(first):
+            """The metric of each validation example, the mean over the trials of a setting."""
+            setting = self.run.trials.setting
+            measured = [
+                self.classifier(trial, epoch).by_example(val)[metric == "val_accuracy"]
+                for trial in np.flatnonzero(setting == setting[first])
+            ]
+            return np.mean(measured, 0, np.float64)
+
+        of_best = by_example(settings.first[best])
+        errors = np.full(len(settings.mean), math.nan)
+        for number in np.flatnonzero(~settings.diverged):
+            difference = by_example(settings.first[number]) - of_best
+            errors[number] = difference.std() / math.sqrt(len(difference))
+        return errors
+
+    def take(self, rows: Bool[np.ndarray, " T"]) -> "Result":
+        """The result of some of the trials."""
+        params, best_params = jax.tree.map(lambda leaf: leaf[rows], (self.params, self.best_params))
+        return dataclasses.replace(
+            self,
+            run=self.run._replace(trials=self.run.trials.take(rows)),
+            metrics={name: values[rows] for name, values in self.metrics.items()},
+            reached=self.reached[rows],
+            params=params,
+            best_params=best_params,
+            best_epoch=self.best_epoch[rows],
+            facts={name: values[rows] for name, values in self.facts.items()},
+        )
 
     def _columns(self, epoch):
         """The column of that epoch in `metrics` [T, E], for each trial."""
         return (self.reached == self.epochs(epoch)[:, None]).argmax(1)
+
+    def _noise(self, settings, chosen, metric):
+        """A hint where the winner's last epochs differ by more than it is ahead of the next one.
+
+        The noise of an epoch is what is left of a curve without its trend: the deviation of its
+        second differences, / √6.
+        """
+        curve = self.metrics[metric][self.run.trials.setting == chosen].astype(np.float64).mean(0)
+        tail = curve[-max(_FEWEST_EPOCHS, len(curve) // 4) :]
+        if len(settings.mean) < 2 or len(tail) < _FEWEST_EPOCHS or "converged" in self.facts:
+            return []
+        noise = np.diff(tail, 2).std() / math.sqrt(6)
+        ahead = np.delete(np.abs(settings.mean - settings.mean[chosen]), chosen)
+        ahead = np.min(ahead[~np.delete(settings.diverged, chosen)], initial=np.inf)
+        if not noise > ahead:
+            return []
+        return [
+            f"The winner's {metric} varies by {noise:.2g} from epoch to epoch, and the next "
+            f"setting is {ahead:.2g} away: either may win by chance. Use more seeds, averaging, or "
+            "a schedule that ends with a small rate."
+        ]
 
     def _doubts(self, trial):
         """Hints where the solver did not converge."""
@@ -408,10 +548,7 @@ def setting_rows(result: Result, epoch: str = "last") -> list[dict]:
     `Result.values`.
     """
     trials, diverged = result.run.trials, result.diverged > 0
-    compared = {
-        name: compare_settings(trials.setting, result.values(name, epoch), diverged)
-        for name in result.metrics
-    }
+    compared = {name: result.compared(result.values(name, epoch)) for name in result.metrics}
     settings = next(iter(compared.values()))
     number_diverged = np.bincount(trials.setting, diverged)
     rows = []
@@ -424,23 +561,6 @@ def setting_rows(result: Result, epoch: str = "last") -> list[dict]:
             row[f"{name}_sd"] = round(float(own.spread[number]), 6)
         rows.append(row)
     return rows
-
-
-def spread(
-    result: Result, selected: Selected, metric: str = "val_loss", epoch: str = "last"
-) -> dict:
-    """A metric of the selected setting over its trials: mean, sd, and central 95 % interval.
-
-    For bootstrap draws the interval is the percentile interval of the out-of-bag metric. Source:
-    Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13.
-    """
-    setting = result.run.trials.setting
-    own = result.values(metric, epoch)[setting == setting[selected.trial]].astype(np.float64)
-    return {
-        "mean": float(own.mean()),
-        "sd": float(own.std(ddof=len(own) > 1)),
-        "interval": [float(bound) for bound in np.quantile(own, (0.025, 0.975))],
-    }
 
 
 def collect(epochs: Iterable[Epoch]) -> Result:
@@ -503,7 +623,7 @@ class Collection:
         def filled(values):
             return np.take_along_axis(values, columns, 1)
 
-        return Result(
+        result = Result(
             self.run,
             {name: filled(values) for name, values in self.metrics.items()},
             filled(self.reached),
@@ -512,6 +632,10 @@ class Collection:
             self.best_epoch,
             self.facts,
         )
+        compared = np.arange(len(self.count)) < self.run.num_compared
+        if compared.all():
+            return result
+        return dataclasses.replace(result.take(compared), nested=result.take(~compared))
 
     def arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
         """All of it as arrays by name, for `restored`."""
@@ -538,11 +662,13 @@ class Collection:
         return collection
 
     def lines(self) -> Iterator[dict]:
-        """The metrics, a dictionary per trial and epoch, in the order of the log."""
+        """The metrics, a dictionary per compared trial and epoch, in the order of the log."""
         seen = np.zeros_like(self.count)
         for trial in self._order().astype(int):
             column = seen[trial]
             seen[trial] += 1
+            if trial >= self.run.num_compared:
+                continue
             measured = {name: values[trial, column] for name, values in self.metrics.items()}
             yield {"trial": trial, "epoch": self.reached[trial, column]} | measured
 

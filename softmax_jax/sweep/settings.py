@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
+import jax
 import numpy as np
-from jaxtyping import ArrayLike, Float, Int, Integer, Shaped
+from jaxtyping import ArrayLike, Bool, Float, Int, Integer, Shaped
 
 from softmax_jax.hyperparameters import OFF, ROWS, TRACED, Hyperparameters, nearest
 from softmax_jax.sweep import mesh
@@ -179,6 +180,10 @@ class Trials(NamedTuple):
         values |= {name: int(getattr(self, name)[trial]) for name in sizes}
         return {name: value for name, value in values.items() if name in (*self.shown, "fold")}
 
+    def take(self, rows: Int[np.ndarray, " n"] | Bool[np.ndarray, " T"]) -> "Trials":
+        """The table of these trials."""
+        return _by_column(lambda column: column[rows], self)
+
     def axes(self) -> dict[str, Shaped[np.ndarray, " T"]]:
         """The hyperparameters by name."""
         return self.hyperparameters._asdict()
@@ -186,6 +191,17 @@ class Trials(NamedTuple):
     def columns(self) -> dict[str, Shaped[np.ndarray, " T"]]:
         """What a selection chooses among, by name: hyperparameters and sizes."""
         return self.axes() | {"batch_size": self.batch_size, "num_samples": self.num_samples}
+
+
+def joined(one: Trials, other: Trials) -> Trials:
+    """The trials of one table, then those of the other."""
+    return _by_column(lambda *columns: np.concatenate(columns), one, other)
+
+
+def _by_column(function, *tables):
+    """The table whose columns are those of a function of the columns of tables."""
+    columns = jax.tree.map(function, *(table._replace(shown=()) for table in tables))
+    return columns._replace(shown=tables[0].shown)
 
 
 def trial_table(
