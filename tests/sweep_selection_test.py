@@ -23,17 +23,16 @@ def comparisons(draw, min_size=1):
     diverged = column(st.booleans())
     mean = np.where(diverged, column(st.sampled_from([0.0, 2.0, np.inf, np.nan])), column(COARSE))
     spread = column(st.sampled_from([0.0, 0.25, 0.5]))
-    comparison = result.Comparison(mean, spread, np.full(n, 4), diverged, np.arange(n))
+    comparison = result.Comparison(mean, spread, spread / 2, np.full(n, 4), diverged, np.arange(n))
     return comparison, column(st.sampled_from([0.0, 0.1, 1.0])), column(COARSE)
 
 
-def compared(mean, diverged=None, spread=0.0, count=1):
+def compared(mean, diverged=None, error=np.nan):
     """A comparison with the given means; the rest is the same for all."""
     n = len(mean)
     diverged = np.zeros(n, bool) if diverged is None else np.array(diverged)
-    return result.Comparison(
-        np.array(mean, float), np.full(n, spread), np.full(n, count), diverged, np.arange(n)
-    )
+    columns = np.array(mean, float), np.zeros(n), np.full(n, error), np.ones(n, int)
+    return result.Comparison(*columns, diverged, np.arange(n))
 
 
 def winner(mean, l2=None, rate=None, larger_wins=False, rule="best", **fields):
@@ -66,7 +65,7 @@ def test_one_se_takes_the_simplest_within_one_standard_error(case, larger_wins):
         assert chosen is None
         return
     cost = -comparison.mean if larger_wins else comparison.mean
-    limit = cost[best] + comparison.spread[best] / 2  # the square root of four trials
+    limit = cost[best] + comparison.error[best]
     within = [i for i in range(len(l2)) if not comparison.diverged[i] and cost[i] <= limit]
     simplest = min((-l2[i], rate[i], cost[i], i) for i in within)
     assert chosen == simplest[-1] and chosen in within
@@ -124,9 +123,9 @@ def test_smallest_loss_and_largest_accuracy_win():
 
 
 def test_one_standard_error_by_hand():
-    """Four folds of deviation 0.2 make an error of 0.1 around 0.50: 0.60 is within, 0.61 is not."""
+    """An error of 0.1 around 0.50: 0.60 is within, 0.61 is not."""
     mean, l2 = [0.50, 0.55, 0.60, 0.61, 0.55], [0, 0.1, 1.0, 9.0, 1.0]
-    fields = {"spread": 0.2, "count": 4, "rule": "one_se"}
+    fields = {"error": 0.1, "rule": "one_se"}
     assert winner(mean, l2, [0.1] * 5, **fields) == 4  # of the two with l2 = 1, the better
     assert winner(mean, l2, [0.1, 0.1, 0.05, 0.1, 0.1], **fields) == 2  # or the smaller rate
     gains = [1 - value for value in mean]
@@ -135,15 +134,35 @@ def test_one_standard_error_by_hand():
 
 
 def test_one_standard_error_is_that_of_the_best_setting():
-    comparison = compared([0.5, 0.6], count=4)._replace(spread=np.array([0.1, 9.0]))
+    comparison = compared([0.5, 0.6])._replace(error=np.array([0.05, 9.0]))
     assert result.winning_setting(comparison, np.array([0, 1]), np.ones(2), rule="one_se") == 0
 
 
 def test_rule_needs_its_spread_and_a_known_name():
-    with pytest.raises(ValueError, match="two or more seeds or folds"):
+    with pytest.raises(ValueError, match="folds or bootstrap draws"):
         winner([0.5, 0.6], rule="one_se")
     with pytest.raises(ValueError, match="one of .*; it is 'mean'"):
         winner([0.5, 0.6], rule="mean")
+
+
+@given(st.integers(2, 6), st.integers(1, 4), st.integers(0, 99))
+def test_standard_error_of_folds_is_that_of_their_means_over_seeds(folds, seeds, draw):
+    """The seeds of a fold share its examples: more of them do not make the error smaller."""
+    rng = np.random.default_rng(draw)
+    values = rng.normal(size=(2, folds, seeds))
+    setting, fold, _ = (index.ravel() for index in np.indices(values.shape))
+    diverged = np.zeros(values.size, bool)
+    comparison = result.compare_settings(setting, values.ravel(), diverged, fold, folds**-0.5)
+    expected = values.mean(2).std(1, ddof=1) / np.sqrt(folds)
+    assert_allclose(comparison.error, expected, atol=1e-12)
+
+
+def test_paired_errors_decide_for_each_setting():
+    """A difference that is the same for every example is not noise, however small it is."""
+    l2, rate = np.array([0.0, 0.1, 1.0]), np.ones(3)
+    comparison = compared([0.5, 0.52, 0.51])
+    how = {"rule": "one_se", "errors": np.array([0.0, 0.03, 0.005])}
+    assert result.winning_setting(comparison, l2, rate, **how) == 1
 
 
 def test_winner_at_the_edge_says_which_way_to_extend():

@@ -162,10 +162,12 @@ def decision_lines(found: dict[str, Any]) -> list[str]:
 
 def _compared(costs):
     argmax, bayes = (costs[rule]["cost"]["mean"] for rule in DECISION_RULES)
-    low, high = costs["saving"]["interval"]
+    saving = costs["saving"]
+    kind, what = ("interval", "95 %:") if "interval" in saving else ("spread", "95 % of them in")
+    low, high = saving[kind]
     return (
         f"{argmax:.4f} by argmax, {bayes:.4f} by least expected cost; "
-        f"saved {costs['saving']['mean']:.4f}, 95 % in [{low:.4f}, {high:.4f}]"
+        f"saved {saving['mean']:.4f}, {what} [{low:.4f}, {high:.4f}]"
     )
 
 
@@ -190,7 +192,7 @@ def _resample_spread(values):
     return {
         "mean": float(values.mean()),
         "sd": float(values.std(ddof=len(values) > 1)),
-        "interval": [float(bound) for bound in np.quantile(values, (0.025, 0.975))],
+        "spread": [float(bound) for bound in np.quantile(values, (0.025, 0.975))],
     }
 
 
@@ -216,6 +218,24 @@ def summary_fields(
         "test": test,
         "seconds": {phase: round(value, 3) for phase, value in seconds.items()},
     }
+
+
+def test_metrics(splits: Splits, selected: Selected) -> dict[str, Any] | None:
+    """Loss and accuracy on test, with intervals unless test decided the choice; None without test.
+
+    An interval around the best of several metrics does not cover what the model is worth.
+    """
+    if splits.test is None:
+        return None
+    found = selected.classifier.test(splits.test)
+    if not _chosen_on_test(splits, selected):
+        return found | {"selected_on": False}
+    return {name: found[name] for name in ("loss", "accuracy")} | {"selected_on": True}
+
+
+def _chosen_on_test(splits, selected):
+    """Whether the choice was made on val, and test has examples of val."""
+    return splits.val_is_test and selected.selected_on and not selected.refit
 
 
 def selected_fields(selected: Selected) -> dict[str, Any]:
@@ -309,9 +329,9 @@ def say_result(
         console.say(_measured_line("nested", nested) + over)
     if test:
         console.say(_measured_line("test", test))
-        if test.get("selected_on"):
+        if _chosen_on_test(splits, selected):
             console.say("val and test share examples: the test metrics are optimistic.")
-    if selected.selected_on and not nested and (not test or test.get("selected_on")):
+    if selected.selected_on and not nested and (not test or _chosen_on_test(splits, selected)):
         console.say(
             "Metrics that were selected on flatter the model. For honest ones: a test_split with "
             "examples of its own, or folds with outer_folds."

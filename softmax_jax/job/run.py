@@ -396,9 +396,7 @@ def finish(
     with timed(seconds, "selection"):
         chosen = select_winner(config, result)
         selected = refit_winner(config, splits, result, chosen)
-        test = None if splits.test is None else selected.classifier.test(splits.test)
-        if test and chosen.selected_on and splits.val_is_test and not resampled(config):
-            test = {name: test[name] for name in ("loss", "accuracy")} | {"selected_on": True}
+        test = outputs.test_metrics(splits, selected)
         more = _judged(config, splits, result, chosen, selected)
         more["nested"] = _nested(config, result)
     outputs.write_params(workdir, selected.classifier)
