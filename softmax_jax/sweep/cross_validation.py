@@ -196,7 +196,7 @@ def spread(
     Returns:
       `mean` and `sd` over the trials; `spread`, the central 95 % of them, which is not an interval
       for the metric; and with folds or bootstrap draws `interval`, one with a nominal coverage of
-      95 %: mean ± t · standard error (see `Resamples.error_factor`), within the metric's range.
+      95 %: mean ± t · standard error (see `Resamples.corrected_factor`), in the metric's range.
       For bootstrap draws it is that of models trained on a draw, which holds 63 % of the examples.
     """
     setting, values = result.run.trials.setting, result.values(metric, epoch).astype(np.float64)
@@ -208,9 +208,10 @@ def spread(
     }
     resamples = result.run.resamples
     if resamples is not None:
-        settings = result.compared(values)
+        settings = result.compared(values, corrected=True)
         error = settings.error[np.unique(setting).searchsorted(setting[selected.trial])]
-        low, high = metrics.t_interval(own.mean(), error, int((resamples.outer < 0).sum()), 1)
+        num_columns = int((resamples.outer < 0).sum())
+        low, high = metrics.t_interval(own.mean(), error, num_columns - 1)
         most = math.inf if metric.endswith("loss") else 1.0
         found["interval"] = [max(low, 0.0), min(high, most)]
     return found
@@ -223,9 +224,10 @@ def outer_estimate(result: Result, selection: Selection = Selection()) -> dict |
     other examples, and what it chose, trained on all of these, is measured on the outer fold.
 
     Returns:
-      The loss (with the t interval over the outer folds) and the accuracy (with Wilson's over
-      all examples), each as the mean over all examples; and the setting that each outer fold
-      chose. None without outer folds.
+      The loss (with the t interval over the outer folds) and the accuracy (with Wilson's), each as
+      the mean over all examples; and the setting that each outer fold chose. Both intervals are
+      wider than those of independent values by √(1 + O/(O - 1)) for O outer folds, which share
+      their training examples (see `Resamples.corrected_factor`). None without outer folds.
 
     Raises:
       ValueError: every setting diverged within an outer fold, or the chosen one on it.
@@ -252,14 +254,17 @@ def outer_estimate(result: Result, selection: Selection = Selection()) -> dict |
         sizes.append(resamples.held_out[:, judged.run.trials.fold[0]].sum())
         chosen.append({k: v for k, v in selected.hyperparameters.items() if k != "fold"})
     losses, accuracies = np.array(values, np.float64).T
-    total = int(np.sum(sizes))
+    total, inflation = float(np.sum(sizes)), 1 + len(sizes) / (len(sizes) - 1)
+    error = losses.std(ddof=1) * math.sqrt(inflation / len(sizes))
     loss, accuracy = (float(np.average(of, weights=sizes)) for of in (losses, accuracies))
     return {
         "outer_folds": len(sizes),
         "loss": loss,
         "accuracy": accuracy,
-        "loss_interval": metrics.t_interval(loss, losses.std(ddof=1), len(losses)),
-        "accuracy_interval": metrics.wilson_interval(round(accuracy * total), total),
+        "loss_interval": metrics.t_interval(loss, error, len(losses) - 1),
+        "accuracy_interval": metrics.wilson_interval(
+            accuracy * total / inflation, total / inflation
+        ),
         "chosen": chosen,
     }
 

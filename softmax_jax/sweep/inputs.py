@@ -114,16 +114,24 @@ class Resamples(NamedTuple):
     def error_factor(self) -> float:
         """The standard error of a metric's mean over the resamples / its deviation over them.
 
-        f is the fraction of the examples that a column holds out. Where the columns hold out each
-        example once, as K folds do, √f = 1/√K. Columns drawn independently hold out overlapping
-        samples, and their mean is not more precise than N examples allow, however many there are:
-        a sample of f N out of N examples has the variance σ²/(f N) · (1 - f), and σ²/N is what is
-        wanted: √(f / (1 - f)).
+        1/√K where the columns hold out each example once, as K folds do: the classic of the rule
+        'one_se'. Else `corrected_factor`.
         """
-        held_out = self.held_out[:, self.outer < 0].astype(np.float64)
-        fraction = held_out.mean()
+        held_out = self.held_out[:, self.outer < 0]
         once = (held_out.sum(1) == 1).all()
-        return float(np.sqrt(fraction if once else fraction / (1 - fraction)))
+        return held_out.shape[1] ** -0.5 if once else self.corrected_factor
+
+    @property
+    def corrected_factor(self) -> float:
+        """The same for intervals: √(1/R + f/(1 - f)), where a column holds out f of all examples.
+
+        R columns share their training examples, so that their values are not independent, and more
+        columns do not make the examples more. Source: Nadeau and Bengio, *Inference for the
+        Generalization Error* (2003), section 3.
+        """
+        held_out = self.held_out[:, self.outer < 0]
+        fraction = held_out.mean(dtype=np.float64)
+        return float(np.sqrt(1 / held_out.shape[1] + fraction / (1 - fraction)))
 
 
 def fold_counts(

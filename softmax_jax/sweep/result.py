@@ -346,13 +346,16 @@ class Result:
         selected = self._select(trial, epoch, why, hints + self._doubts(trial))
         return selected._replace(selected_on=selected_on)
 
-    def compared(self, values: Num[np.ndarray, " T"]) -> Comparison:
-        """The settings, compared by a value of each trial."""
+    def compared(self, values: Num[np.ndarray, " T"], corrected: bool = False) -> Comparison:
+        """The settings, compared by a value of each trial.
+
+        corrected: whether errors are those of intervals, see `Resamples.corrected_factor`.
+        """
         trials, resamples, diverged = self.run.trials, self.run.resamples, self.diverged > 0
         if resamples is None:
             return compare_settings(trials.setting, values, diverged)
-        by_fold = trials.fold, resamples.error_factor
-        return compare_settings(trials.setting, values, diverged, *by_fold)
+        factor = resamples.corrected_factor if corrected else resamples.error_factor
+        return compare_settings(trials.setting, values, diverged, trials.fold, factor)
 
     def classifier(self, trial: int | np.integer, epoch: str = "last") -> Classifier:
         """The trial's model at its last or its best epoch; with early stopping, at its best.
