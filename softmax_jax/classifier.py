@@ -2,6 +2,7 @@
 
 import functools
 import os
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +54,10 @@ class Classifier(NamedTuple):
         return self.logits(x).argmax(-1).astype(np.int32)
 
     def test(self, dataset: Dataset) -> dict[str, float | list[float]]:
-        """Loss and accuracy on a dataset, each with a 95 % interval (normal; Wilson).
+        """Loss and accuracy on a dataset, each with a 95 % interval.
+
+        See `metrics.mean_interval` and `metrics.wilson_interval`. Where a few examples decide the
+        loss, so that its interval cannot be relied on, a warning says so.
 
         Raises:
           DataError: the dataset has more classes than the model, or other features.
@@ -65,12 +69,37 @@ class Classifier(NamedTuple):
             )
         loss, hit = self.by_example(dataset)
         loss, correct, n = loss.astype(np.float64), int(hit.sum()), len(hit)
-        spread = loss.std(ddof=1) if n > 1 else 0.0
+        if metrics.is_heavy_tailed(loss):
+            warnings.warn(
+                f"A few of the {n:,} examples decide the loss: the largest is {loss.max():.4g}, "
+                f"the mean {loss.mean():.4g}. Its interval cannot be relied on: use more examples.",
+                stacklevel=2,
+            )
+        low, high = metrics.mean_interval(loss)
         return {
             "loss": float(loss.mean()),
             "accuracy": correct / n,
-            "loss_interval": metrics.normal_interval(loss.mean(), spread, n),
+            "loss_interval": [max(low, 0.0), high],
             "accuracy_interval": metrics.wilson_interval(correct, n),
+        }
+
+    def compare(self, other: "Classifier", dataset: Dataset) -> dict[str, float | list[float]]:
+        """How much better the other model is on the same examples, paired by example.
+
+        Returns:
+          `loss` and `accuracy`, the differences other - self, each with its 95 % interval
+          (`metrics.mean_interval` of the differences by example), which is far narrower than
+          two intervals side by side; and `p_value` of equal accuracies (`metrics.mcnemar`).
+        """
+        (loss, hit), (others_loss, others_hit) = self.by_example(dataset), other.by_example(dataset)
+        losses = others_loss.astype(np.float64) - loss
+        hits = others_hit.astype(np.float64) - hit
+        return {
+            "loss": float(losses.mean()),
+            "loss_interval": metrics.mean_interval(losses),
+            "accuracy": float(hits.mean()),
+            "accuracy_interval": metrics.mean_interval(hits),
+            "p_value": metrics.mcnemar(hit, others_hit),
         }
 
     def by_example(

@@ -18,7 +18,7 @@ from softmax_jax import losses, model, train, vocabulary
 from softmax_jax.data.dataset import Splits
 from softmax_jax.host import USAGE, JobError
 from softmax_jax.hyperparameters import TABLE, TRACED
-from softmax_jax.sweep import result
+from softmax_jax.sweep import result, settings
 
 
 class Rule(NamedTuple):
@@ -100,7 +100,7 @@ RULES = {
     "outer_folds": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
     "bootstraps": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
     "chunk": _whole(0),
-    "select": _one_of(result.SELECTION_RULES),
+    "select": _one_of(settings.SELECTION_RULES),
     "select_metric": _one_of(tuple(result.validation_metrics())),
     "select_epoch": _one_of(("last", "best")),
     "refit": _YES_OR_NO,

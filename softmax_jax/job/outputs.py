@@ -76,8 +76,9 @@ def cost_metrics(
 ) -> dict[str, Any]:
     """The mean cost of an example by argmax and by least expected cost, and the saving.
 
-    Each has a normal 95 % interval, that of the saving from the differences by example. It is too
-    short where there are only a few expensive mistakes, as this split may lack them altogether.
+    Each has a 95 % interval (`metrics.mean_interval`), that of the saving from the differences by
+    example. It is too short where there are only a few expensive mistakes, as this split may lack
+    them altogether.
 
     Args:
       probabilities: of the classes.
@@ -179,9 +180,7 @@ def _actions(probabilities, cost):
 
 
 def _mean_with_interval(values):
-    spread = values.std(ddof=1) if len(values) > 1 else 0.0
-    interval = metrics.normal_interval(values.mean(), spread, len(values))
-    return {"mean": float(values.mean()), "interval": interval}
+    return {"mean": float(values.mean()), "interval": metrics.mean_interval(values)}
 
 
 def _resample_spread(values):
@@ -294,6 +293,31 @@ def say_diverged(result: Result) -> None:
     )
 
 
+def say_leaders(config: ConfigDict, result: Result, leaders: list[dict] | None) -> None:
+    """Prints the best settings of a sweep by what was swept, and what sets them apart."""
+    if not leaders:
+        return
+    axes, metric = _swept_axes(result), config.select_metric
+    others = len(np.unique(result.run.trials.setting)) - 1
+    for_all = f", for all {others:,} at once" if others > 1 else ""
+    console.say(f"\nThe best settings, and how far they are from the best (95 %{for_all}):")
+    texts = [[f"{row[name]:g}" for name in axes] + [f"{row[metric]:.4f}"] for row in leaders]
+    table = [[*axes, metric], *texts]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    intervals = ["", *(_apart(row) for row in leaders)]
+    for cells, interval in zip(table, intervals, strict=True):
+        line = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        console.say(f"  {line}  {interval}".rstrip())
+
+
+def _apart(row):
+    """The difference from the best, with its interval; nothing for the best itself."""
+    if not row["difference"] and row["interval"] in (None, [0.0, 0.0]):
+        return ""
+    interval = f" [{row['interval'][0]:+.4f}, {row['interval'][1]:+.4f}]" if row["interval"] else ""
+    return f"{row['difference']:+.4f}{interval}"
+
+
 def say_result(
     config: ConfigDict,
     splits: Splits,
@@ -311,7 +335,9 @@ def say_result(
     if trials > 1:
         diverged = int((result.diverged > 0).sum())
         console.say(f"{trials} trials, {diverged} diverged. Selected: {selected.why}")
-        swept = [f"{name} {value:g}" for name, value in _swept(result, selected)]
+        shown = selected.hyperparameters
+        axes = [*_swept_axes(result), *(["seed"] if len(set(result.run.trials.seed)) > 1 else [])]
+        swept = [f"{name} {shown[name]:g}" for name in axes if name in shown]
         console.say(", ".join([f"trial {selected.trial}", f"epoch {selected.epoch}", *swept]))
     spread = resampled_metrics(config, result, selected)
     if spread:
@@ -350,15 +376,11 @@ def say_more(config: ConfigDict, more: dict[str, Any]) -> None:
             console.say(line)
 
 
-def _swept(result, selected):
+def _swept_axes(result):
+    """The names of the axes that differ between settings."""
     trials = result.run.trials
-    axes = trials.columns() | {"seed": trials.seed}
-    shown = selected.hyperparameters
-    return [
-        (name, shown[name])
-        for name, column in axes.items()
-        if name in shown and (column != column[0]).any()
-    ]
+    columns, shown = trials.columns(), trials.row(0)
+    return [name for name, column in columns.items() if name in shown and len(set(column)) > 1]
 
 
 def _measured_line(role, found):

@@ -399,6 +399,7 @@ def finish(
         test = outputs.test_metrics(splits, selected)
         more = _judged(config, splits, result, chosen, selected)
         more["nested"] = _nested(config, result)
+        more["leaders"] = _leaders(config, result)
     outputs.write_params(workdir, selected.classifier)
     # A refit on train and val has seen what it would be judged on: the chosen model has not.
     judged = chosen if config.refit else selected
@@ -410,6 +411,7 @@ def finish(
     with timed(seconds, "studies"):
         more |= outputs.write_studies(workdir, config, splits, selected)
     outputs.write_summary(workdir, config, splits, result, selected, test, more, seconds)
+    outputs.say_leaders(config, result, more["leaders"])
     outputs.say_result(config, splits, result, selected, test, more["nested"])
     outputs.say_more(config, more)
     outputs.say_files(workdir.file())
@@ -422,6 +424,13 @@ def select_winner(config: ConfigDict, result: Result) -> Selected:
 
 def _selection(config):
     return sweep.Selection(config.select_metric, config.select_epoch, config.select)
+
+
+def _leaders(config, result):
+    """The best settings; None where there is only one."""
+    if len(np.unique(result.run.trials.setting)) < 2:
+        return None
+    return result.leaders(config.select_metric, config.select_epoch)
 
 
 def _nested(config, result):

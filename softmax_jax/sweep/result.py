@@ -18,144 +18,18 @@ from softmax_jax import metrics as measures
 from softmax_jax.classifier import Classifier
 from softmax_jax.data import Dataset
 from softmax_jax.data.dataset import html_table
-from softmax_jax.hyperparameters import ROWS
 from softmax_jax.sweep.chunks import Epoch, Run
-from softmax_jax.sweep.settings import shortest
+from softmax_jax.sweep.settings import (
+    SELECTION_RULES,
+    Comparison,
+    compare_settings,
+    edge_hints,
+    shortest,
+    winning_setting,
+)
 
-SELECTION_RULES = ("best", "one_se")
 _SHOWN_SETTINGS = 10  # in a notebook, the best ones
 _FEWEST_EPOCHS = 5  # that tell the noise of a curve
-
-
-class Comparison(NamedTuple):
-    """The G settings, in the order of their index; their trials differ in seed and fold only.
-
-    Attributes:
-      mean: of the metric over the trials of each setting.
-      spread: its standard deviation over these.
-      error: the standard error of the mean, over folds or bootstrap draws; NaN without these.
-      count: the number of trials.
-      diverged: whether one of them diverged.
-      first: the number of the first of them.
-    """
-
-    mean: Float[np.ndarray, " G"]
-    spread: Float[np.ndarray, " G"]
-    error: Float[np.ndarray, " G"]
-    count: Int[np.ndarray, " G"]  # type: ignore[assignment]  # hides tuple.count
-    diverged: Bool[np.ndarray, " G"]
-    first: Int[np.ndarray, " G"]
-
-
-def compare_settings(
-    setting: Int[np.ndarray, " T"],
-    values: Num[np.ndarray, " T"],
-    diverged: Bool[np.ndarray, " T"],
-    fold: Int[np.ndarray, " T"] | None = None,
-    error_factor: float = math.nan,
-) -> Comparison:
-    """Summarises the values of a metric by the setting of each trial.
-
-    Args:
-      setting: of each trial.
-      values: of the metric.
-      diverged: whether the trial diverged.
-      fold: of each trial; None: there are no resamples.
-      error_factor: see `Resamples.error_factor`; it multiplies the deviation of the means of the
-        folds, since the seeds of one fold share their examples.
-    """
-    _, first, inverse, count = np.unique(
-        setting, return_index=True, return_inverse=True, return_counts=True
-    )
-    mean = np.bincount(inverse, values) / count
-    with np.errstate(invalid="ignore"):  # those of diverged trials may be infinite
-        squares = np.bincount(inverse, np.square(values - mean[inverse]))
-    spread = np.sqrt(squares / np.maximum(count - 1, 1))
-    error = np.full(len(mean), math.nan)
-    if fold is not None:
-        error = error_factor * _deviation_of_folds(inverse, values, fold)
-    return Comparison(mean, spread, error, count, np.bincount(inverse, diverged) > 0, first)
-
-
-def _deviation_of_folds(setting, values, fold):
-    """The standard deviation over the folds of the means over seeds, of each setting [G]."""
-    _, column = np.unique(fold, return_inverse=True)
-    shape = setting.max() + 1, column.max() + 1
-    cells = np.ravel_multi_index((setting, column), shape)
-    sums, counts = (np.bincount(cells, w, math.prod(shape)) for w in (values, None))
-    with np.errstate(invalid="ignore"):
-        means = (sums / np.maximum(counts, 1)).reshape(shape)
-        return means.std(1, ddof=min(1, shape[1] - 1))
-
-
-def winning_setting(
-    comparison: Comparison,
-    l2: Num[np.ndarray, " G"],
-    learning_rate: Num[np.ndarray, " G"],
-    *,
-    larger_wins: bool = False,
-    rule: str = "best",
-    errors: Float[np.ndarray, " G"] | None = None,
-) -> int | None:
-    """The index of the winning setting, or None where every one diverged.
-
-    Args:
-      comparison: of the settings.
-      l2, learning_rate: of each setting.
-      larger_wins: whether the metric is one of which more is better.
-      rule: 'best': the best mean; ties go to the larger l2, then to the smaller learning rate.
-        'one_se': the simplest setting (largest l2, then smallest learning rate) whose mean is
-        within one standard error of the best mean.
-      errors: for 'one_se', the standard error of each setting's difference from the best one; None:
-        that of the best one's mean serves for all.
-
-    Raises:
-      ValueError: an unknown rule; or 'one_se' without a standard error.
-
-    """
-    if rule not in SELECTION_RULES:
-        raise ValueError(f"The rule must be one of {SELECTION_RULES}; it is {rule!r}.")
-    cost = np.where(
-        comparison.diverged, np.inf, -comparison.mean if larger_wins else comparison.mean
-    )
-    if not np.isfinite(cost).any():
-        return None
-    best = np.lexsort((learning_rate, -np.asarray(l2), cost))[0]
-    if rule == "best":
-        return int(best)
-    error = comparison.error[best] if errors is None else errors
-    if np.isnan(error).all():
-        raise ValueError("The rule 'one_se' needs a standard error: folds or bootstrap draws.")
-    within = np.flatnonzero(cost <= cost[best] + np.nan_to_num(error))
-    simplest = np.lexsort((cost[within], learning_rate[within], -l2[within]))[0]
-    return int(within[simplest])
-
-
-def edge_hints(
-    axes: dict[str, Num[np.ndarray, " G"]], chosen: int, num_examples: int = 2**53
-) -> list[str]:
-    """Hints where the winner is at the end of a swept axis: the optimum may be beyond.
-
-    There is no hint at the end of a hyperparameter's range, nor for an axis of two values, off and
-    on, that is not crossed with the others.
-
-    Args:
-      axes: of the settings, by name.
-      chosen: the index of the winning setting.
-      num_examples: to train on, the largest batch size.
-    """
-    hints, lengths = [], [len(np.unique(values)) for values in axes.values()]
-    crossed = math.prod(lengths) == len(next(iter(axes.values())))
-    for name, values in axes.items():
-        tried, limits = np.unique(values), ROWS[name].range
-        high = num_examples if name == "batch_size" else limits.high
-        if len(tried) < (2 if crossed else 3):
-            continue
-        if values[chosen] == tried[-1] < high:
-            hints.append(f"{name} = {tried[-1]:g} is the largest tried: extend {name} upwards")
-        elif values[chosen] == tried[0] > limits.low:
-            hints.append(f"{name} = {tried[0]:g} is the smallest tried: extend {name} downwards")
-    return hints
 
 
 class Selection(NamedTuple):
@@ -425,28 +299,60 @@ class Result:
             common[own] = self.reached[own, np.where(usable, curve, np.inf).argmin()]
         return common
 
+    def leaders(self, metric: str = "val_loss", epoch: str = "last", most: int = 10) -> list[dict]:
+        """The best settings, a row each, and how far each is behind the best one.
+
+        `difference` is to the best one, on the same examples (or folds): its `interval` is one of
+        95 % for all comparisons with the best at once (Bonferroni), since the best of many is the
+        luckiest, too. None where the metric is not a mean over the examples of a validation set.
+        """
+        settings = self.compared(self.values(metric, epoch))
+        sign = 1 if metric.endswith("loss") else -1
+        order = np.argsort(np.where(settings.diverged, np.inf, sign * settings.mean), kind="stable")
+        order = order[: min(most, int((~settings.diverged).sum()))]
+        confidence = 1 - 0.05 / max(len(settings.mean) - 1, 1)
+        rows, of_best = [], None
+        for number in order:
+            own = self._paired(settings.first[number], metric, epoch)
+            of_best = own if of_best is None else of_best
+            row = self.run.trials.row(settings.first[number])
+            row = {name: value for name, value in row.items() if name not in ("seed", "fold")}
+            row |= {metric: float(settings.mean[number])}
+            row["difference"] = float(settings.mean[number] - settings.mean[order[0]])
+            row["interval"] = None if own is None else self._interval(own - of_best, confidence)
+            rows.append(row)
+        return rows
+
+    def _paired(self, first, metric, epoch):
+        """The metric by fold, or by example of the val set: the mean over the setting's seeds."""
+        trials, val = self.run.trials, self.run.val
+        own = np.flatnonzero(trials.setting == trials.setting[first])
+        if self.run.resamples is not None:
+            values = self.values(metric, epoch)[own].astype(np.float64)
+            return np.array([values[trials.fold[own] == f].mean() for f in np.unique(trials.fold)])
+        if metric not in ("val_loss", "val_accuracy") or val is None:
+            return None
+        measured = (self.classifier(trial, epoch).by_example(val) for trial in own)
+        return np.mean([pair[metric == "val_accuracy"] for pair in measured], 0, np.float64)
+
+    def _interval(self, differences, confidence):
+        resamples = self.run.resamples
+        if resamples is None:
+            return measures.mean_interval(differences, confidence=confidence)
+        error = differences.std(ddof=1) * resamples.corrected_factor
+        return measures.t_interval(differences.mean(), error, len(differences) - 1, confidence)
+
     def _paired_errors(self, settings, best, metric, epoch):
         """The standard errors of the settings' differences from the best one on the val set [G]."""
-        val = self.run.val
-        if metric not in ("val_loss", "val_accuracy") or val is None:
+        of_best = self._paired(settings.first[best], metric, epoch)
+        if of_best is None:
             raise ValueError(
                 "The rule 'one_se' needs folds or bootstrap draws, or select by val_loss or "
                 f"val_accuracy: {metric} is not a mean over the validation examples."
             )
-
-        def by_example(first):
-            """The metric of each validation example, the mean over the trials of a setting."""
-            setting = self.run.trials.setting
-            measured = [
-                self.classifier(trial, epoch).by_example(val)[metric == "val_accuracy"]
-                for trial in np.flatnonzero(setting == setting[first])
-            ]
-            return np.mean(measured, 0, np.float64)
-
-        of_best = by_example(settings.first[best])
         errors = np.full(len(settings.mean), math.nan)
         for number in np.flatnonzero(~settings.diverged):
-            difference = by_example(settings.first[number]) - of_best
+            difference = self._paired(settings.first[number], metric, epoch) - of_best
             errors[number] = difference.std() / math.sqrt(len(difference))
         return errors
 
