@@ -375,24 +375,28 @@ class Result:
         return (self.reached == self.epochs(epoch)[:, None]).argmax(1)
 
     def _noise(self, settings, chosen, metric):
-        """A hint where the winner's last epochs differ by more than it is ahead of the next one.
+        """A hint where the winner is ahead of others by less than their last epochs vary.
 
-        The noise of an epoch is what is left of a curve without its trend: the deviation of its
-        second differences, / √6.
+        The noise of a curve is what is left without its trend: the deviation of its second
+        differences, / √6; the curve is that of the difference from the winner, since settings that
+        share their minibatches share most of their noise.
         """
-        curve = self.metrics[metric][self.run.trials.setting == chosen].astype(np.float64).mean(0)
-        tail = curve[-max(_FEWEST_EPOCHS, len(curve) // 4) :]
-        if len(settings.mean) < 2 or len(tail) < _FEWEST_EPOCHS or "converged" in self.facts:
+        curves = self.metrics[metric].astype(np.float64)
+        tail = curves[:, -max(_FEWEST_EPOCHS, curves.shape[1] // 4) :]
+        if len(settings.mean) < 2 or tail.shape[1] < _FEWEST_EPOCHS or "converged" in self.facts:
             return []
-        noise = np.diff(tail, 2).std() / math.sqrt(6)
-        ahead = np.delete(np.abs(settings.mean - settings.mean[chosen]), chosen)
-        ahead = np.min(ahead[~np.delete(settings.diverged, chosen)], initial=np.inf)
-        if not noise > ahead:
+        _, setting = np.unique(self.run.trials.setting, return_inverse=True)
+        means = np.array([np.bincount(setting, values) for values in tail.T]) / settings.count
+        with np.errstate(invalid="ignore"):  # of diverged trials
+            ahead = (means - means[:, [chosen]])[:, ~settings.diverged]
+        noise = np.diff(ahead, 2, axis=0).std(0) / math.sqrt(6)
+        close = int((noise > np.abs(ahead[-1])).sum())
+        if not close:
             return []
         return [
-            f"The winner's {metric} varies by {noise:.2g} from epoch to epoch, and the next "
-            f"setting is {ahead:.2g} away: either may win by chance. Use more seeds, averaging, or "
-            "a schedule that ends with a small rate."
+            f"By {metric} the winner is ahead of {close} of the other {len(settings.mean) - 1} "
+            "settings by less than the difference varies from epoch to epoch: either may win by "
+            "chance. Use more seeds, averaging, or a schedule that ends with a small rate."
         ]
 
     def _doubts(self, trial):
