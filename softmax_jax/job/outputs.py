@@ -468,7 +468,8 @@ def write_studies(
             workdir.write_csv("learning_curve.csv", rows)
             figure = plots.learning_curve(rows, law, splits.name)
             workdir.write_figure("learning_curve.png", figure)
-            summary["learning_curve"] = law and law._asdict()
+            floor = studies.floor_interval(rows, len(splits.val))
+            summary["learning_curve"] = law and law._asdict() | {"a_interval": floor}
         if config.audit_folds:
             options = l2, config.audit_folds, config.class_weight
             found = studies.label_audit(splits.train, classifier, *options)
