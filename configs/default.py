@@ -67,6 +67,10 @@ def get_config():
     # Both judge settings within the train split (val_split then serves the pictures only), and end
     # in a refit of the chosen setting on the whole train split.
     config.folds = 0  # K of K-fold cross-validation; 0: none
+    # O outer folds: on each is measured what the folds of the other examples choose (nested
+    # cross-validation), an estimate that nothing was chosen on. They take O · (K + 1) / K times as
+    # long as the folds. 0: none
+    config.outer_folds = 0
     config.bootstraps = 0  # R bootstrap draws, evaluated out of bag; 0: none
     config.chunk = 0  # trials at once on the device; 0: as many as its memory holds
 

@@ -2,11 +2,12 @@
 
 import functools
 import os
+import warnings
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int32, Shaped
+from jaxtyping import Array, Bool, Float, Int32, Shaped
 
 from softmax_jax import host, losses, metrics, model
 from softmax_jax.data import DataError, Dataset, npz, validation
@@ -53,7 +54,10 @@ class Classifier(NamedTuple):
         return self.logits(x).argmax(-1).astype(np.int32)
 
     def test(self, dataset: Dataset) -> dict[str, float | list[float]]:
-        """Loss and accuracy on a dataset, each with a 95 % interval (normal; Wilson).
+        """Loss and accuracy on a dataset, each with a 95 % interval.
+
+        See `metrics.mean_interval` and `metrics.wilson_interval`. Where a few examples decide the
+        loss, so that its interval cannot be relied on, a warning says so.
 
         Raises:
           DataError: the dataset has more classes than the model, or other features.
@@ -63,19 +67,51 @@ class Classifier(NamedTuple):
                 f"The model knows {len(self.b)} classes, and the dataset {dataset.num_classes}. "
                 "Test it on examples of the classes that it was trained on."
             )
+        loss, hit = self.by_example(dataset)
+        loss, correct, n = loss.astype(np.float64), int(hit.sum()), len(hit)
+        if metrics.is_heavy_tailed(loss):
+            warnings.warn(
+                f"A few of the {n:,} examples decide the loss: the largest is {loss.max():.4g}, "
+                f"the mean {loss.mean():.4g}. Its interval cannot be relied on: use more examples.",
+                stacklevel=2,
+            )
+        low, high = metrics.mean_interval(loss)
+        return {
+            "loss": float(loss.mean()),
+            "accuracy": correct / n,
+            "loss_interval": [max(low, 0.0), high],
+            "accuracy_interval": metrics.wilson_interval(correct, n),
+        }
+
+    def compare(self, other: "Classifier", dataset: Dataset) -> dict[str, float | list[float]]:
+        """How much better the other model is on the same examples, paired by example.
+
+        Returns:
+          `loss` and `accuracy`, the differences other - self, each with its 95 % interval
+          (`metrics.mean_interval` of the differences by example), which is far narrower than
+          two intervals side by side; and `p_value` of equal accuracies (`metrics.mcnemar`).
+        """
+        (loss, hit), (others_loss, others_hit) = self.by_example(dataset), other.by_example(dataset)
+        losses = others_loss.astype(np.float64) - loss
+        hits = others_hit.astype(np.float64) - hit
+        return {
+            "loss": float(losses.mean()),
+            "loss_interval": metrics.mean_interval(losses),
+            "accuracy": float(hits.mean()),
+            "accuracy_interval": metrics.mean_interval(hits),
+            "p_value": metrics.mcnemar(hit, others_hit),
+        }
+
+    def by_example(
+        self, dataset: Dataset
+    ) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
+        """The loss of each example, and whether the most probable class is its label."""
         shards = [
             jax.device_get(_measured(*self._for_device(shard.dataset.x), shard.dataset.y))
             for shard in dataset.in_order()
         ]
         loss, hit = (np.concatenate(values) for values in zip(*shards, strict=True))
-        loss, correct, n = loss.astype(np.float64), int(hit.sum()), len(hit)
-        spread = loss.std(ddof=1) if n > 1 else 0.0
-        return {
-            "loss": float(loss.mean()),
-            "accuracy": correct / n,
-            "loss_interval": metrics.normal_interval(loss.mean(), spread, n),
-            "accuracy_interval": metrics.wilson_interval(correct, n),
-        }
+        return loss, hit
 
     def _for_device(self, x):
         """(a classifier, x): the arrays of this one; or x is normalised, and they say so."""

@@ -45,7 +45,7 @@ _MAX_HEAT_CELLS, _MAX_MATRIX_CELLS = 400, 10_000
 _MAX_ROWS, _MAX_VALUES, _MAX_DEPTH = 1000, 50, 4
 _SHOWN_AS_CHARTS = ("curves.png", "sweep.png")
 _SHOWN_ELSEWHERE = {
-    *("dataset", "num_examples", "val_is_test", "trials", "diverged", "selected", "test"),
+    *("dataset", "num_examples", "val_is_test", "trials", "diverged", "selected", "nested", "test"),
     *("seconds", "hyperparameters", "hints", "loss_interval", "accuracy_interval"),
 }
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from softmax_jax.classifier import load
 from softmax_jax.host import DataError, open_regular, read_json, reading, require_memory
 
-ROLES = ("train", "val", "test")
+ROLES = ("train", "val", "nested", "test")
 _COPIES = 10  # times its size: what the content of a file takes as objects
 
 
@@ -197,11 +197,15 @@ def chosen_trial(run: Run) -> int | None:
 
 def final_metrics(run: Run) -> dict[str, dict]:
     """{'val_loss': a metric cell, ...} of the selected trial, or of the best one so far."""
-    selected, test = section(run.summary, "selected"), section(run.summary, "test")
-    trial = chosen_trial(run)
+    selected, trial = section(run.summary, "selected"), chosen_trial(run)
+    measured = {role: section(run.summary, role) for role in ("nested", "test")}
+    on = {"val": selected, **measured}
     if not selected and trial is not None:
         selected = run.metrics[trial][max(run.metrics[trial])]
-    given = selected | {f"test_{name}": value for name, value in test.items()}
+    given = dict(selected)
+    for role, values in measured.items():
+        known = (name for name in values if name != "outer_folds")
+        given |= {f"{role}_{name}": values[name] for name in known}
     found = {}
     for role in ROLES:
         for name, value in given.items():
@@ -211,7 +215,8 @@ def final_metrics(run: Run) -> dict[str, dict]:
                 ends = [finite(end) for end in ends] if isinstance(ends, list) else []
                 known = [end for end in ends if end is not None]
                 interval = known if len(known) == len(ends) == 2 else None
-                found[name] = metric_cell(value, interval)
+                chosen = on.get(role, {}).get("selected_on") is True
+                found[name] = metric_cell(value, interval, "selected on" if chosen else None)
     return found
 
 
@@ -223,7 +228,9 @@ def notices(run: Run) -> list[str]:
     if used == config.get("dataset_fallback") != asked:
         found.append(f"Trained on {used}: {asked} was not found, and the download failed.")
     selected = section(run.summary, "selected")
-    if run.summary.get("val_is_test") and run.summary.get("test") and not selected.get("refit"):
+    test = section(run.summary, "test")
+    shared = run.summary.get("val_is_test") and not selected.get("refit")
+    if test and test.get("selected_on", shared):
         found.append("Validation and test share examples: the test metrics are optimistic.")
     if finite(run.summary.get("diverged")):
         diverged, trials = run.summary["diverged"], run.summary.get("trials")
@@ -255,7 +262,9 @@ def configuration(runs: list[Run]) -> dict[str, list[str]]:
     return {name: [found.get(name, "–") for found in by_run] for name in names}
 
 
-def metric_cell(value: float | int, interval: list[float] | None = None) -> dict[str, Any]:
-    """A block of the report: a metric with its interval."""
-    text = interval and f"[{number(interval[0])}, {number(interval[1])}]"
+def metric_cell(
+    value: float | int, interval: list[float] | None = None, mark: str | None = None
+) -> dict[str, Any]:
+    """A block of the report: a metric with its interval, or with a mark beside it."""
+    text = f"[{number(interval[0])}, {number(interval[1])}]" if interval else mark
     return {"kind": "metric", "value": value, "interval": text, "best": False}

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Float64, Int, UInt8
 
 from softmax_jax import checks, host, losses, optimum
 from softmax_jax.classifier import Classifier
-from softmax_jax.data import Dataset, Splits
+from softmax_jax.data import Dataset, Splits, validation
 from softmax_jax.sweep import inputs
 
 _ArrayLike = Array | np.ndarray | Sequence
@@ -303,6 +303,38 @@ def learning_curve(
     return rows, _law(rows, len(splits.val.y))
 
 
+def floor_interval(
+    rows: Sequence[dict[str, Any]], num_val: int, *, draws: int = 200, seed: int = 0
+) -> list[float] | None:
+    """A 95 % interval for the floor a of the law: what no number of examples gets below.
+
+    Percentiles over laws fitted to drawn errors: of each size as many as there are, with
+    replacement, all of them times one common factor, since all are measured on the same validation
+    examples (binomial error). None for fewer than three sizes.
+
+    Args:
+      rows: of `learning_curve`.
+      num_val: the number of validation examples.
+      draws: how many laws.
+      seed: of the draws.
+    """
+    size = np.array([row["size"] for row in rows])
+    errors = np.maximum([1 - row["val_accuracy"] for row in rows], 0.5 / num_val)
+    if len(np.unique(size)) < 3:
+        return None
+    by_size = [errors[size == n] for n in np.unique(size)]
+    at = np.sort(size)
+    rng = np.random.default_rng(seed)
+    error = by_size[-1].mean()
+    deviation = np.sqrt((1 - error) / (error * num_val))  # of the error, relative to it
+    floors = []
+    for _ in range(draws):
+        drawn = np.concatenate([rng.choice(own, len(own)) for own in by_size])
+        factor = max(1 + deviation * rng.normal(), 0.01)
+        floors.append(fit_power_law(at, drawn * factor).a)
+    return [float(end) for end in np.quantile(floors, (0.025, 0.975))]
+
+
 def label_audit(
     dataset: Dataset,
     classifier: Classifier,
@@ -321,10 +353,20 @@ def label_audit(
       class_weight: see `sweep.Objective`.
       seed: of the assignment of examples to folds.
     """
-    counts = inputs.fold_counts(dataset.y, folds, seed=seed)
+    counts = audit_folds(dataset, folds, seed)
     problem = _problem(dataset, classifier, counts, class_weight)
     probabilities = out_of_sample_probabilities(problem, l2, tolerance=_TOLERANCE)
     return suspects(probabilities, np.asarray(dataset.y), MOST_SUSPECTS)
+
+
+def audit_folds(dataset: Dataset, folds: int, seed: int = 0) -> UInt8[np.ndarray, "N K"]:
+    """The folds of a label audit: a copy of an example in another fold would confirm its label.
+
+    Raises:
+      ValueError: see `sweep.fold_counts`.
+    """
+    together = validation.copies(dataset)
+    return inputs.fold_counts(dataset.y, folds, seed=seed, together=together)
 
 
 def _problem(dataset, classifier, counts, class_weight):

@@ -122,8 +122,32 @@ def test_test_metrics_match_scikit_learn():
     assert values["accuracy_interval"] == metrics.wilson_interval(correct, 300)
     lo, hi = values["loss_interval"]
     each = np.log(np.exp(logits).sum(-1)) - logits[np.arange(300), y]
-    assert (lo + hi) / 2 == pytest.approx(expected, rel=1e-5)
-    assert hi - lo == pytest.approx(2 * 1.959964 * each.std(ddof=1) / np.sqrt(300), rel=1e-4)
+    assert [lo, hi] == pytest.approx(metrics.mean_interval(each), rel=1e-4)
+
+
+def test_models_are_compared_by_example():
+    """The interval of the differences is far narrower than two intervals side by side."""
+    model, x = classifier(), features(300)
+    y = np.random.default_rng(3).integers(C, size=300)
+    other = model._replace(b=model.b + np.float32(0.05) * np.arange(C, dtype=np.float32))
+    dataset = data.from_arrays((features(9), np.arange(9) % C), (x, y), label_names=NAMES).val
+    (loss, hit), (others, others_hit) = model.by_example(dataset), other.by_example(dataset)
+    found, alone = model.compare(other, dataset), model.test(dataset)
+    assert found["loss"] == pytest.approx((others - loss).mean(), abs=1e-6)
+    assert found["accuracy"] == pytest.approx(others_hit.mean() - hit.mean())
+    low, high = found["loss_interval"]
+    assert low < found["loss"] < high < low + np.ptp(alone["loss_interval"]) / 3
+    assert found["p_value"] == metrics.mcnemar(hit, others_hit)
+
+
+def test_loss_that_a_few_examples_decide_is_a_warning():
+    model, x, y = classifier(), features(300), np.zeros(300, int)
+    W = np.zeros_like(model.W)
+    W[0, 0] = 50
+    x[:, 0], x[0, 0] = 1, -1  # one example is far on the wrong side
+    dataset = data.from_arrays((features(9), np.arange(9) % C), (x, y), label_names=NAMES).val
+    with pytest.warns(UserWarning, match="A few of the 300 examples decide the loss"):
+        model._replace(W=W, b=0 * model.b).test(dataset)
 
 
 def test_one_example_has_a_loss_without_spread():

@@ -80,6 +80,7 @@ OUT_OF_RANGE = {
     "num_samples": (-1, 2.0),
     "standardize": (1, "yes", None),
     "optimizer": ("adam", None),
+    "outer_folds": (1, -2, None),
     "tolerance": (0.0, 1.0, math.nan),
     "l2_path": (-1, 1.0),
     "refit": (0, None),
@@ -155,9 +156,14 @@ def test_unknown_and_missing_fields_are_named_with_the_nearest_field():
 
 def test_contradictions_are_refused():
     assert "exclude each other" in refused(folds=2, bootstraps=2)
-    assert "needs a spread" in refused(select="one_se")
-    for fields in ({"sweep__seed": (0, 1)}, {"folds": 5}):
+    assert "set folds, too" in refused(outer_folds=5)
+    for fields in ({}, {"sweep__seed": (0, 1)}, {"folds": 5, "select_metric": "val_top5"}):
         assert config_problems(config_with(select="one_se", **fields)) == []
+    assert "whose error is known" in refused(select="one_se", select_metric="val_top5")
+    costs = {"folds": 5, "cost_matrix": ((0, 1), (1, 0))}
+    for early in ({"select_epoch": "best"}, {"early_stopping__patience": 3}):
+        assert "needs select_epoch = 'last'" in refused(**costs, **early)
+    assert config_problems(config_with(**costs)) == []
 
 
 def test_zipped_axes_may_repeat_a_value_but_need_one_length():

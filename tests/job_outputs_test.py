@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from sklearn.metrics import precision_recall_fscore_support, recall_score
 
-from softmax_jax import data, sweep
+from softmax_jax import data, metrics, sweep
 from softmax_jax.classifier import load
 from softmax_jax.job import outputs
 from softmax_jax.job.workdir import Workdir
@@ -138,8 +138,7 @@ def test_costs_match_the_decisions_of_each_rule(cancer, probabilities):
         assert found[rule]["actions"][0, 1] == ((y == 0) & (actions == 1)).sum()
     saved = costs["argmax"] - costs["bayes"]
     assert found["saving"]["mean"] == pytest.approx(saved.mean())
-    half = 1.96 * saved.std(ddof=1) / np.sqrt(len(y))
-    assert_allclose(found["saving"]["interval"], saved.mean() + np.array([-half, half]), rtol=1e-3)
+    assert_allclose(found["saving"]["interval"], metrics.mean_interval(saved), rtol=1e-3)
 
 
 def test_actions_need_not_be_classes(cancer, probabilities):
@@ -160,7 +159,7 @@ def test_actions_need_not_be_classes(cancer, probabilities):
 def test_resampled_costs_use_the_examples_that_each_resample_held_out(cancer, bootstrapped):
     (train, _), (counts, result) = cancer, bootstrapped
     selected = result.best()
-    found = outputs.resampled_costs(result, selected, train, counts, COST)
+    found = outputs.resampled_costs(result, selected, train, result.run.resamples, COST)
     costs, sensitivity = [], []
     for trial in np.flatnonzero(
         result.run.trials.setting == result.run.trials.setting[selected.trial]
@@ -174,21 +173,23 @@ def test_resampled_costs_use_the_examples_that_each_resample_held_out(cancer, bo
     assert found["resamples"] == len(costs) == 30
     spread = found["bayes"]["cost"]
     assert_allclose([spread["mean"], spread["sd"]], [np.mean(costs), np.std(costs, ddof=1)])
-    assert_allclose(spread["interval"], np.quantile(costs, (0.025, 0.975)))
+    assert_allclose(spread["spread"], np.quantile(costs, (0.025, 0.975)))
     assert_allclose(found["bayes"]["recall"]["malignant"]["mean"], np.mean(sensitivity))
     expected = found["argmax"]["cost"]["mean"] - found["bayes"]["cost"]["mean"]
     assert_allclose(found["saving"]["mean"], expected)
-    referring = outputs.resampled_costs(result, selected, train, counts, WITH_REFERRAL)
+    referring = outputs.resampled_costs(
+        result, selected, train, result.run.resamples, WITH_REFERRAL
+    )
     assert "recall" not in referring["bayes"]
 
 
 def test_decisions_use_the_refitted_model_on_test_and_the_chosen_one_on_val(
     config, cancer, bootstrapped
 ):
-    counts, result = bootstrapped
+    _, result = bootstrapped
     chosen, other = result.best(), result.classifier(0)
     splits = data.Splits(*cancer, None, "", cancer[0].label_names, False)
-    arguments = result, chosen, chosen._replace(classifier=other), counts
+    arguments = result, chosen, chosen._replace(classifier=other)
     config.cost_matrix = ()
     found = outputs.decision_fields(config, splits, *arguments)
     expected = outputs.class_metrics(chosen.classifier.predict_proba(cancer[1].x), cancer[1])
@@ -200,14 +201,15 @@ def test_decisions_use_the_refitted_model_on_test_and_the_chosen_one_on_val(
     expected = outputs.cost_metrics(other.predict_proba(cancer[1].x), cancer[1], COST)
     assert found["on"] == "test" and found["costs"]["saving"] == expected["saving"]
     assert found["resampled"]["resamples"] == 30
-    assert outputs.decision_fields(config, tested, *arguments[:-1])["resampled"] is None
+    plain = dataclasses.replace(result, run=result.run._replace(resamples=None))
+    assert outputs.decision_fields(config, tested, plain, *arguments[1:])["resampled"] is None
 
 
 def test_decision_lines_have_one_per_class_and_the_costs(config, cancer, bootstrapped):
-    counts, result = bootstrapped
+    _, result = bootstrapped
     splits = data.Splits(*cancer, None, "", cancer[0].label_names, False)
     config.cost_matrix = COST
-    found = outputs.decision_fields(config, splits, result, result.best(), result.best(), counts)
+    found = outputs.decision_fields(config, splits, result, result.best(), result.best())
     head, malignant, benign, cost, over = outputs.decision_lines(found)
     assert head.split() == ["precision", "recall", "f1", "examples"]
     assert malignant.split()[0] == "malignant" and malignant.split()[-1] == "43"
@@ -227,8 +229,7 @@ def test_decision_fields_are_json(cancer, probabilities, tmp_path):
 
 def test_recall_of_a_class_that_no_resample_held_out_is_none(cancer, bootstrapped):
     (train, _), (counts, result) = cancer, bootstrapped
-    held_in = counts.copy()
-    held_in[train.y == 0] = 1
+    held_in = inputs.Resamples.of(np.where((train.y == 0)[:, None], 1, counts))
     found = outputs.resampled_costs(result, result.best(), train, held_in, COST)
     assert found["bayes"]["recall"]["malignant"] is None
-    assert_array_equal(list(found["bayes"]["recall"]["benign"]), ["mean", "sd", "interval"])
+    assert_array_equal(list(found["bayes"]["recall"]["benign"]), ["mean", "sd", "spread"])

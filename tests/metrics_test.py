@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
 from sklearn import metrics as reference
 
 from softmax_jax import losses, metrics
@@ -234,13 +235,72 @@ def test_wilson_interval_stays_within_zero_and_one():
     assert every[1] == 1 and every[0] < 0.9
 
 
-@pytest.mark.parametrize("n", [100, 1000])
-def test_normal_interval_covers_the_mean_of_skewed_values(n):
-    """Losses are skewed; here they are exponential, of mean 1."""
-    drawn = np.random.default_rng(0).exponential(size=(2000, n))
-    bounds = np.array([metrics.normal_interval(row.mean(), row.std(ddof=1), n) for row in drawn])
-    inside = (bounds[:, 0] <= 1) & (bounds[:, 1] >= 1)
-    assert 0.93 <= inside.mean() <= 0.97
+def losses_of_a_calibrated_model(rng, n):
+    """Cross-entropies: most are small, a few large."""
+    logit = 6 * rng.normal(size=n)
+    label = rng.uniform(size=n) < 1 / (1 + np.exp(-logit))
+    return np.logaddexp(0, np.where(label, -logit, logit))
+
+
+DRAWN = {
+    "exponential": lambda rng, n: rng.exponential(size=n),
+    "lognormal": lambda rng, n: rng.lognormal(size=n),
+    "losses": losses_of_a_calibrated_model,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [30, 100, 1000])
+@pytest.mark.parametrize("kind", DRAWN)
+def test_mean_interval_covers_the_mean_of_skewed_values(kind, n):
+    """Where no warning says that the tail is too heavy; nor does it begin below zero."""
+    rng = np.random.default_rng(0)
+    mean = DRAWN[kind](rng, 4_000_000).mean()
+    drawn = [DRAWN[kind](rng, n) for _ in range(3000)]
+    bounds = np.array([metrics.mean_interval(values) for values in drawn])
+    sure = np.array([not metrics.is_heavy_tailed(values) for values in drawn])
+    inside = (bounds[:, 0] <= mean) & (mean <= bounds[:, 1])
+    assert inside.mean() >= 0.9
+    if sure.mean() > 0.8:
+        assert 0.92 <= inside[sure].mean() <= 0.975
+    assert (bounds[sure, 0] > 0).mean() > 0.99
+
+
+def test_heavy_tail_is_known():
+    rng = np.random.default_rng(0)
+    heavy = [metrics.is_heavy_tailed(rng.lognormal(sigma=2, size=100)) for _ in range(200)]
+    light = [metrics.is_heavy_tailed(rng.exponential(size=100)) for _ in range(200)]
+    assert np.mean(heavy) > 0.8 and np.mean(light) < 0.1
+
+
+@given(st.integers(0, 999), st.integers(2, 50), st.floats(1e-3, 1e3))
+@PROPERTY
+def test_mean_interval_has_the_symmetries_of_a_mean(seed, n, unit):
+    """It scales, shifts and reflects with the values; symmetric ones give Student's interval."""
+    values = np.random.default_rng(seed).exponential(size=n)
+    low, high = metrics.mean_interval(values)
+    assert low < values.mean() < high
+    assert_allclose(metrics.mean_interval(unit * values + 3), [unit * low + 3, unit * high + 3])
+    assert_allclose(metrics.mean_interval(-values), [-high, -low])
+    assert_allclose(metrics.mean_interval(values, np.full(n, unit)), [low, high])
+    symmetric = np.concatenate([values, -values])
+    error = symmetric.std(ddof=1) / np.sqrt(2 * n)
+    assert_allclose(metrics.mean_interval(symmetric)[1], stats.t.ppf(0.975, 2 * n - 1) * error)
+
+
+def test_equal_values_or_one_alone_have_no_interval():
+    assert metrics.mean_interval(np.full(5, 0.3)) == [0.3, 0.3]
+    assert metrics.mean_interval(np.array([0.3])) == [0.3, 0.3]
+
+
+@given(st.integers(0, 999), st.integers(1, 40))
+@PROPERTY
+def test_mcnemar_is_the_sign_test_of_what_only_one_gets_right(seed, n):
+    one, other = np.random.default_rng(seed).integers(0, 2, (2, n)).astype(bool)
+    only = (one & ~other).sum(), (other & ~one).sum()
+    p = 2 * stats.binom.cdf(min(only), sum(only), 0.5)
+    assert metrics.mcnemar(one, other) == pytest.approx(min(p, 1))
+    assert metrics.mcnemar(one, one) == 1
 
 
 @given(st.integers(0, 40), st.floats(0.01, 0.98), st.floats(0.001, 0.01))
@@ -248,7 +308,7 @@ def test_normal_interval_covers_the_mean_of_skewed_values(n):
 def test_more_confidence_is_a_wider_interval(successes, confidence, more):
     for interval in (
         lambda c: metrics.wilson_interval(successes, 40, c),
-        lambda c: metrics.normal_interval(0.0, 1.0, 40, c),
+        lambda c: metrics.mean_interval(np.arange(40.0) ** 2, confidence=c),
     ):
         (narrow_low, narrow_high), (low, high) = interval(confidence), interval(confidence + more)
         assert low <= narrow_low <= narrow_high <= high and high - low > narrow_high - narrow_low

@@ -251,6 +251,21 @@ def test_two_sizes_have_no_power_law(curve):
     assert len(errors.get_lines()) == 1
 
 
+def test_floor_has_an_interval_that_covers_it():
+    """Of errors by a known law, measured with the noise of seeds and of one set of examples."""
+    rng, sizes = np.random.default_rng(0), np.repeat((100, 300, 1000, 3000, 10_000, 30_000), 4)
+    covered = []
+    for _ in range(30):
+        error = 0.1 + 0.8 * sizes**-0.4
+        error *= 1 + 0.02 * rng.normal(size=len(sizes)) + 0.02 * rng.normal()
+        rows = [{"size": n, "val_accuracy": 1 - e} for n, e in zip(sizes, error, strict=True)]
+        low, high = studies.floor_interval(rows, 20_000, draws=60)
+        assert low < high
+        covered.append(low <= 0.1 <= high)
+    assert np.mean(covered) > 0.7
+    assert studies.floor_interval(rows[:8], 20_000) is None
+
+
 def test_label_audit_lists_changed_labels_first_and_draws_them(splits, result):
     train = splits.train
     y = np.array(train.y)

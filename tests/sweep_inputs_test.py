@@ -111,7 +111,7 @@ def test_bootstrap_draws_have_the_counts_that_theory_says():
 )
 def test_impossible_counts_are_refused(counts, message):
     with pytest.raises(ValueError, match=message):
-        inputs.check_resamples(counts, 8)
+        inputs.check_resamples(inputs.Resamples.of(counts), 8)
 
 
 def dataset(counts, weights=None):
@@ -176,7 +176,8 @@ def test_shards_hold_every_example_once():
 def test_weights_and_counts_go_with_their_rows():
     weighted = dataclasses.replace(DIGITS.train, weights=np.arange(1, 501, dtype=np.float32))
     counts = fold_counts(weighted.y, 2)
-    made = inputs.make_inputs(in_shards(weighted, 120), None, resamples=counts)[0]
+    resamples = inputs.Resamples.of(counts)
+    made = inputs.make_inputs(in_shards(weighted, 120), None, resamples=resamples)[0]
     for _, shard in made.train.shards(1, 50):
         rows = np.round(np.asarray(shard.importance) * weighted.weights.mean()).astype(int) - 1
         assert_array_equal(shard.y, weighted.y[rows])

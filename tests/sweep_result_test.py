@@ -177,7 +177,7 @@ def test_without_validation_the_best_epoch_is_the_last():
         ({"metric": "val_los"}, "'val_los'; there are: train_loss"),
         ({"epoch": "first"}, "'last' or 'best'; it is 'first'"),
         ({"rule": "mean"}, "one of .*; it is 'mean'"),
-        ({"rule": "one_se"}, "two or more seeds or folds"),
+        ({"rule": "one_se", "metric": "val_top5"}, "val_top5 is not a mean over"),
     ],
 )
 def test_bad_selection_is_named(result, options, message):

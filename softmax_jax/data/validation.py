@@ -57,13 +57,42 @@ def check_alike(datasets: Mapping[str, Dataset]) -> None:
 def count_copies(train: Dataset, others: Mapping[str, Dataset]) -> dict[str, int]:
     """How many examples of each of the others have the very features of one of train, by hashes.
 
-    Features that take few values are equal by chance. Arrays of JAX, which stay on their device,
-    are not looked at: 0.
+    Arrays of JAX, which stay on their device, are not looked at: 0. Nor are features of so few
+    values that rows are equal by chance, see `copies`.
     """
     if not all(isinstance(one.x, np.ndarray) for one in (train, *others.values())):
         return dict.fromkeys(others, 0)
     hashes = row_hashes(train)
-    return {role: int(np.isin(row_hashes(one), hashes).sum()) for role, one in others.items()}
+    found = {role: np.isin(row_hashes(one), hashes) for role, one in others.items()}
+    some = any(twice.any() for twice in found.values())
+    if some and _few_values(train.x[np.sort(np.unique(hashes, return_index=True)[1])], len(train)):
+        return dict.fromkeys(others, 0)
+    return {role: int(twice.sum()) for role, twice in found.items()}
+
+
+def copies(dataset: Dataset) -> Int[np.ndarray, " N"] | None:
+    """The number of each example's features, in order of appearance: equal rows have equal ones.
+
+    None where all rows differ, where they are arrays of JAX, which stay on their device, and where
+    rows are equal by chance: the columns have too few values to tell N examples apart (their
+    numbers of values multiply to less than N²).
+    """
+    if not isinstance(dataset.x, np.ndarray):
+        return None
+    _, first, inverse = np.unique(row_hashes(dataset), return_index=True, return_inverse=True)
+    if len(first) == len(dataset) or _few_values(dataset.x[np.sort(first)], len(dataset)):
+        return None
+    return np.argsort(np.argsort(first))[inverse]
+
+
+_TOLD_APART = 1000  # distinct rows whose values are counted
+
+
+def _few_values(rows, num_examples):
+    """Whether the columns of these distinct rows have too few values to tell the examples apart."""
+    columns = np.sort(np.asarray(rows[:_TOLD_APART]).reshape(min(len(rows), _TOLD_APART), -1), 0)
+    num_values = 1 + (columns[1:] != columns[:-1]).sum(0)
+    return np.log(num_values).sum() < 2 * np.log(num_examples)
 
 
 def row_hashes(dataset: Dataset) -> UInt64[np.ndarray, " N"]:

@@ -19,7 +19,7 @@ from softmax_jax import losses, model, train, vocabulary
 from softmax_jax.data.dataset import Splits
 from softmax_jax.host import USAGE, JobError, brief, cut, message, write_line
 from softmax_jax.hyperparameters import TABLE, TRACED
-from softmax_jax.sweep import result
+from softmax_jax.sweep import result, settings
 
 
 class Rule(NamedTuple):
@@ -105,9 +105,10 @@ RULES = {
     ),
     "combine": _one_of(("product", "zip")),
     "folds": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
+    "outer_folds": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
     "bootstraps": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
     "chunk": _whole(0),
-    "select": _one_of(result.SELECTION_RULES),
+    "select": _one_of(settings.SELECTION_RULES),
     "select_metric": _one_of(tuple(result.validation_metrics())),
     "select_epoch": _one_of(("last", "best")),
     "refit": _YES_OR_NO,
@@ -183,6 +184,12 @@ def problems_with(config: ConfigDict, splits: Splits) -> list[str]:
     given = config.cost_matrix
     wanted = obeys(RULES["cost_matrix"], given) and len(given) > 0
     found = cost_problems(given, splits.label_names) if wanted else []
+    if config.refit is True and splits.val_is_test:
+        found.append(
+            f"refit trains on val as well, and val_split = {config.val_split!r} shares examples "
+            f"with test_split = {config.test_split!r}: the test metrics would be those of examples "
+            "trained on. Change one of the two, or set refit to False"
+        )
     if not obeys(RULES["optimizer"], config.optimizer) or config.optimizer == "lbfgs":
         return found  # the batch is full
     num_examples = len(splits.train.y)
@@ -289,9 +296,20 @@ def _contradictions(config):
     found = []
     if config.folds and config.bootstraps:
         found.append("folds and bootstraps exclude each other; set one of them to 0")
-    replicates = len(axis_values(config, "seed")) * max(config.folds, config.bootstraps, 1)
-    if config.select == "one_se" and replicates < 2:
-        found.append("select = 'one_se' needs a spread: two or more seeds, folds or bootstraps")
+    if config.outer_folds and not config.folds:
+        found.append("outer_folds are those around the folds; set folds, too")
+    resampled, metric = config.folds or config.bootstraps, config.select_metric
+    if config.select == "one_se" and not resampled and metric not in ("val_loss", "val_accuracy"):
+        found.append(
+            "select = 'one_se' needs folds or bootstraps, or select_metric = 'val_loss' or "
+            f"'val_accuracy', whose error is known; it is {metric!r}"
+        )
+    early = config.select_epoch == "best" or max(axis_values(config, "patience")) > 0
+    if resampled and config.cost_matrix and early:
+        found.append(
+            "cost_matrix with folds or bootstraps needs select_epoch = 'last' and no early "
+            "stopping: only the last models of all of them are kept"
+        )
     if config.l2_path and config.sweep.l2:
         found.append("l2_path and sweep.l2 exclude each other; set l2_path to 0, or sweep.l2 to ()")
     found += _zip_problems(config) if config.combine == "zip" else []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from softmax_jax import decisions, host, metrics, plots, studies, sweep
@@ -18,6 +18,7 @@ from softmax_jax.job import console, processes
 from softmax_jax.job.checkpoint import Progress
 from softmax_jax.job.workdir import Workdir
 from softmax_jax.sweep import inputs
+from softmax_jax.sweep.inputs import Resamples
 from softmax_jax.sweep.result import Result, Selected
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ def decision_fields(
     result: Result,
     chosen: Selected,
     selected: Selected,
-    counts: Shaped[np.ndarray, "N R"] | None = None,
 ) -> dict[str, Any]:
     """The metrics by class and the costs, on test, or without a test split on val.
 
@@ -45,7 +45,6 @@ def decision_fields(
       result: of the sweep.
       chosen: the winner as it was chosen, which has not seen val.
       selected: the winner as it may have been refitted, which has not seen test.
-      counts: the resamples of the sweep, if it had any.
 
     Returns:
       What summary.json holds of them, and `decision_lines` writes to the log.
@@ -62,9 +61,10 @@ def decision_fields(
     }
     if config.cost_matrix:
         found["costs"] = cost_metrics(probabilities, split, config.cost_matrix)
-        if counts is not None:
-            arguments = result, chosen, splits.train, counts, config.cost_matrix
-            found["resampled"] = resampled_costs(*arguments, config.select_epoch)
+        if result.run.resamples is not None:
+            found["resampled"] = resampled_costs(
+                result, chosen, splits.train, result.run.resamples, config.cost_matrix
+            )
     return found
 
 
@@ -83,8 +83,9 @@ def cost_metrics(
 ) -> dict[str, Any]:
     """The mean cost of an example by argmax and by least expected cost, and the saving.
 
-    Each has a normal 95 % interval, that of the saving from the differences by example. It is too
-    short where there are only a few expensive mistakes, as this split may lack them altogether.
+    Each has a 95 % interval (`metrics.mean_interval`), that of the saving from the differences by
+    example. It is too short where there are only a few expensive mistakes, as this split may lack
+    them altogether.
 
     Args:
       probabilities: of the classes.
@@ -109,19 +110,17 @@ def resampled_costs(
     result: Result,
     selected: Selected,
     train: Dataset,
-    counts: Shaped[np.ndarray, "N R"],
+    resamples: Resamples,
     cost_matrix: Sequence,
-    epoch: str = "last",
 ) -> dict[str, Any]:
     """The costs on the examples that each resample held out, over the selected setting's trials.
 
     Args:
-      result: of the sweep.
+      result: of the sweep; of its models those of the last epoch count.
       selected: its winner.
       train: the training examples.
-      counts: the resamples, as the sweep was given them.
+      resamples: of these.
       cost_matrix: the cost of each action in a row per class.
-      epoch: whose models: 'last' or 'best'.
 
     Returns:
       For both rules mean, standard deviation and central 95 % of the mean cost and, where the
@@ -132,8 +131,9 @@ def resampled_costs(
     own = np.flatnonzero(trials.setting == trials.setting[selected.trial])
     by_trial = []
     for trial in own:
-        probabilities = result.classifier(int(trial), epoch).predict_proba(train.x)
-        actions, held_out = _actions(probabilities, cost), counts[:, trials.fold[trial]] == 0
+        probabilities = result.classifier(int(trial)).predict_proba(train.x)
+        actions = _actions(probabilities, cost)
+        held_out = resamples.held_out[:, trials.fold[trial]] > 0
         table = metrics.confusion_matrix(train.y, actions, num_classes, num_actions, held_out)
         by_trial.append(table)
     tables = np.stack(by_trial, 1)  # [2, R, C, A]
@@ -170,10 +170,12 @@ def decision_lines(found: dict[str, Any]) -> list[str]:
 
 def _compared(costs):
     argmax, bayes = (costs[rule]["cost"]["mean"] for rule in DECISION_RULES)
-    low, high = costs["saving"]["interval"]
+    saving = costs["saving"]
+    kind, what = ("interval", "95 %:") if "interval" in saving else ("spread", "95 % of them in")
+    low, high = saving[kind]
     return (
         f"{argmax:.4f} by argmax, {bayes:.4f} by least expected cost; "
-        f"saved {costs['saving']['mean']:.4f}, 95 % in [{low:.4f}, {high:.4f}]"
+        f"saved {saving['mean']:.4f}, {what} [{low:.4f}, {high:.4f}]"
     )
 
 
@@ -185,9 +187,7 @@ def _actions(probabilities, cost):
 
 
 def _mean_with_interval(values):
-    spread = values.std(ddof=1) if len(values) > 1 else 0.0
-    interval = metrics.normal_interval(values.mean(), spread, len(values))
-    return {"mean": float(values.mean()), "interval": interval}
+    return {"mean": float(values.mean()), "interval": metrics.mean_interval(values)}
 
 
 def _resample_spread(values):
@@ -198,7 +198,7 @@ def _resample_spread(values):
     return {
         "mean": float(values.mean()),
         "sd": float(values.std(ddof=len(values) > 1)),
-        "interval": [float(bound) for bound in np.quantile(values, (0.025, 0.975))],
+        "spread": [float(bound) for bound in np.quantile(values, (0.025, 0.975))],
     }
 
 
@@ -226,6 +226,24 @@ def summary_fields(
     }
 
 
+def test_metrics(splits: Splits, selected: Selected) -> dict[str, Any] | None:
+    """Loss and accuracy on test, with intervals unless test decided the choice; None without test.
+
+    An interval around the best of several metrics does not cover what the model is worth.
+    """
+    if splits.test is None:
+        return None
+    found = selected.classifier.test(splits.test)
+    if not _chosen_on_test(splits, selected):
+        return found | {"selected_on": False}
+    return {name: found[name] for name in ("loss", "accuracy")} | {"selected_on": True}
+
+
+def _chosen_on_test(splits, selected):
+    """Whether the choice was made on val, and test has examples of val."""
+    return splits.val_is_test and selected.selected_on and not selected.refit
+
+
 def selected_fields(selected: Selected) -> dict[str, Any]:
     """The chosen trial as a plain dictionary."""
     return {
@@ -234,6 +252,7 @@ def selected_fields(selected: Selected) -> dict[str, Any]:
         "epoch": selected.epoch,
         **selected.metrics,
         "refit": selected.refit,
+        "selected_on": selected.selected_on,
         "why": selected.why,
         "hints": selected.hints,
     }
@@ -242,19 +261,13 @@ def selected_fields(selected: Selected) -> dict[str, Any]:
 def resampled_metrics(
     config: ConfigDict, result: Result, selected: Selected
 ) -> dict[str, Any] | None:
-    """Mean and standard deviation of loss and accuracy over the folds or bootstrap draws.
-
-    For the bootstrap also the 95 % percentile interval; None without resamples.
-    """
-    if not (config.folds or config.bootstraps):
+    """Loss and accuracy over the folds or bootstrap draws, see `sweep.spread`; None without."""
+    if result.run.resamples is None:
         return None
     spreads = {
         name: sweep.spread(result, selected, name, config.select_epoch)
         for name in ("val_loss", "val_accuracy")
     }
-    if config.folds:
-        for spread in spreads.values():
-            del spread["interval"]
     return {"resamples": config.folds or config.bootstraps, **spreads}
 
 
@@ -287,16 +300,51 @@ def say_diverged(result: Result) -> None:
     )
 
 
+def say_leaders(config: ConfigDict, result: Result, leaders: list[dict] | None) -> None:
+    """Prints the best settings of a sweep by what was swept, and what sets them apart."""
+    if not leaders:
+        return
+    axes, metric = _swept_axes(result), config.select_metric
+    others = len(np.unique(result.run.trials.setting)) - 1
+    for_all = f", for all {others:,} at once" if others > 1 else ""
+    console.say(f"\nThe best settings, and how far they are from the best (95 %{for_all}):")
+    texts = [[f"{row[name]:g}" for name in axes] + [f"{row[metric]:.4f}"] for row in leaders]
+    table = [[*axes, metric], *texts]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    intervals = ["", *(_apart(row) for row in leaders)]
+    for cells, interval in zip(table, intervals, strict=True):
+        line = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        console.say(f"  {line}  {interval}".rstrip())
+
+
+def _apart(row):
+    """The difference from the best, with its interval; nothing for the best itself."""
+    if not row["difference"] and row["interval"] in (None, [0.0, 0.0]):
+        return ""
+    interval = f" [{row['interval'][0]:+.4f}, {row['interval'][1]:+.4f}]" if row["interval"] else ""
+    return f"{row['difference']:+.4f}{interval}"
+
+
 def say_result(
-    config: ConfigDict, splits: Splits, result: Result, selected: Selected, test: dict | None
+    config: ConfigDict,
+    splits: Splits,
+    result: Result,
+    selected: Selected,
+    test: dict | None,
+    nested: dict | None = None,
 ) -> None:
-    """Prints the closing table: the selected trial, its metrics, and warnings about them."""
+    """Prints the closing table: the selected trial, its metrics, and warnings about them.
+
+    Metrics that decided a choice are marked as selected on.
+    """
     console.say()
     trials = len(result.run.trials.setting)
     if trials > 1:
         diverged = int((result.diverged > 0).sum())
         console.say(f"{trials} trials, {diverged} diverged. Selected: {selected.why}")
-        swept = [f"{name} {value:g}" for name, value in _swept(result, selected)]
+        shown = selected.hyperparameters
+        axes = [*_swept_axes(result), *(["seed"] if len(set(result.run.trials.seed)) > 1 else [])]
+        swept = [f"{name} {shown[name]:g}" for name in axes if name in shown]
         console.say(", ".join([f"trial {selected.trial}", f"epoch {selected.epoch}", *swept]))
     spread = resampled_metrics(config, result, selected)
     if spread:
@@ -307,13 +355,20 @@ def say_result(
         if f"{role}_loss" in selected.metrics:
             values = [selected.metrics.get(f"{role}_{what}") for what in ("loss", "accuracy")]
             shown = ["" if value is None else f"{value:.4f}" for value in values]
-            console.say(f"{role:8}{shown[0]:>10}{shown[1]:>10}".rstrip())
+            mark = "  selected on" if role == "val" and selected.selected_on else ""
+            console.say(f"{role:8}{shown[0]:>10}{shown[1]:>10}{mark}".rstrip())
+    if nested:
+        over = f" over {nested['outer_folds']} outer folds"
+        console.say(_measured_line("nested", nested) + over)
     if test:
-        console.say(
-            f"{'test':8}{test['loss']:10.4f}{test['accuracy']:10.4f}{_interval_texts(test)}"
-        )
-        if splits.val_is_test and not selected.refit:
+        console.say(_measured_line("test", test))
+        if _chosen_on_test(splits, selected):
             console.say("val and test share examples: the test metrics are optimistic.")
+    if selected.selected_on and not nested and (not test or _chosen_on_test(splits, selected)):
+        console.say(
+            "Metrics that were selected on flatter the model. For honest ones: a test_split with "
+            "examples of its own, or folds with outer_folds."
+        )
     for hint in selected.hints:
         console.warn(hint)
     if selected.metrics.get("val_loss", 0) > math.log(len(splits.label_names)):
@@ -328,20 +383,19 @@ def say_more(config: ConfigDict, more: dict[str, Any]) -> None:
             console.say(line)
 
 
-def _swept(result, selected):
+def _swept_axes(result):
+    """The names of the axes that differ between settings."""
     trials = result.run.trials
-    axes = trials.columns() | {"seed": trials.seed}
-    shown = selected.hyperparameters
-    return [
-        (name, shown[name])
-        for name, column in axes.items()
-        if name in shown and (column != column[0]).any()
-    ]
+    columns, shown = trials.columns(), trials.row(0)
+    return [name for name, column in columns.items() if name in shown and len(set(column)) > 1]
 
 
-def _interval_texts(test):
-    spans = [{"interval": test[f"{name}_interval"]} for name in ("loss", "accuracy")]
-    return "  95 %: " + ", ".join(map(_interval_text, spans))
+def _measured_line(role, found):
+    """A row of the closing table, with the intervals or the mark that takes their place."""
+    spans = [found.get(f"{name}_interval") for name in ("loss", "accuracy")]
+    texts = [_interval_text({"interval": span}) for span in spans if span]
+    more = f"95 %: {', '.join(texts)}" if texts else "selected on"
+    return f"{role:8}{found['loss']:10.4f}{found['accuracy']:10.4f}  {more}"
 
 
 def _spread_text(spread):
@@ -438,7 +492,7 @@ def check_studies(config: ConfigDict, splits: Splits) -> None:
         if wanted.sizes:
             studies.check_sizes(train.y, wanted.sizes, wanted.seeds)
         if config.audit_folds:
-            inputs.fold_counts(train.y, config.audit_folds)
+            studies.audit_folds(train, config.audit_folds)
         if wanted.sizes or config.audit_folds:
             inputs.example_importance(train, config.class_weight)
             # The features, and at the least logits and residuals of all trials.
@@ -473,7 +527,8 @@ def write_studies(
             workdir.write_csv("learning_curve.csv", rows)
             drawn = functools.partial(plots.learning_curve, rows, law, splits.name)
             pictures["learning_curve.png"] = drawn
-            summary["learning_curve"] = law and law._asdict()
+            floor = studies.floor_interval(rows, len(splits.val))
+            summary["learning_curve"] = law and law._asdict() | {"a_interval": floor}
         if config.audit_folds:
             options = l2, config.audit_folds, config.class_weight
             found = studies.label_audit(splits.train, classifier, *options)

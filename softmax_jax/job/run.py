@@ -11,7 +11,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
 from softmax_jax import data, host, losses, model, sweep
@@ -246,17 +245,27 @@ def load_checked(config: ConfigDict, found: dict | None = None) -> Splits:
             raise
         refuse([*problems, str(error)])
     refuse(problems + problems_with(config, splits))
-    say_copies(splits)
+    say_copies(splits, config.refit)
     return splits
 
 
-def say_copies(splits: Splits) -> None:
-    """Warns of examples of val and test that train holds too, with their number."""
+def say_copies(splits: Splits, refit: bool = False) -> None:
+    """Warns of examples that occur in several splits, with their number.
+
+    Args:
+      splits: the data.
+      refit: whether the final model is trained on val, too.
+    """
     others = {"val": splits.val} | ({"test": splits.test} if splits.test else {})
-    for role, copies in validation.count_copies(splits.train, others).items():
-        if copies:
+    found = {
+        ("train", role): n for role, n in validation.count_copies(splits.train, others).items()
+    }
+    if refit and splits.test:
+        found["val", "test"] = validation.count_copies(splits.val, {"test": splits.test})["test"]
+    for (seen, role), number in found.items():
+        if number:
             console.warn(
-                f"{copies:,} of the {len(others[role]):,} examples of {role} occur in train too, "
+                f"{number:,} of the {len(others[role]):,} examples of {role} occur in {seen} too, "
                 "with the very same features. A model is not judged on what it was trained on: "
                 "leave out of one of the two what occurs in both."
             )
@@ -307,10 +316,10 @@ def start_sweep(config: ConfigDict, splits: Splits, pending: list[Pending] | Non
         columns = max(axis_values(config, "batch_size")) + splits.train.num_features
         remedy = "Draw fewer."
         host.require_memory(8 * samples * columns, f"{samples:,} samples in a step", remedy)
-        counts = resamples(config, splits.train)
+        drawn = resamples(config, splits.train)
         epochs = sweep.epochs(
             splits.train,
-            splits.val if counts is None else counts,
+            splits.val if drawn is None else drawn,
             settings,
             num_epochs=config.num_epochs,
             batch_size=axis_values(config, "batch_size"),
@@ -338,6 +347,11 @@ def solver_of(config: ConfigDict) -> sweep.SGD | sweep.LBFGS:
     return sweep.SGD(config.schedule, num_samples, config.select_metric)
 
 
+def resampled(config: ConfigDict) -> bool:
+    """Whether settings are judged within the train split."""
+    return bool(config.folds or config.bootstraps)
+
+
 def objective_of(config: ConfigDict) -> sweep.Objective:
     """What the config minimises."""
     return sweep.Objective(
@@ -354,18 +368,28 @@ def devices_of(config: ConfigDict) -> sweep.Devices:
     return sweep.Devices((config.mesh.trials, config.mesh.batch, config.mesh.classes), config.chunk)
 
 
-def resamples(config: ConfigDict, train: Dataset) -> Shaped[np.ndarray, "N R"] | None:
-    """Counts [N, R] of the folds or bootstrap draws of the config; None: it has none."""
+def resamples(config: ConfigDict, train: Dataset) -> inputs.Resamples | None:
+    """The folds or bootstrap draws of the config, with equal rows together; None: it has none."""
+    if not (config.folds or config.bootstraps):
+        return None
+    together = validation.copies(train)
+    if together is not None:
+        console.warn(
+            f"{len(together) - together.max() - 1:,} of the {len(together):,} examples of train "
+            "repeat the features of another one. Each is kept in the fold of the first."
+        )
+    how = {"seed": config.seed, "together": together}
+    if config.outer_folds:
+        return inputs.nested_folds(train.y, config.folds, config.outer_folds, **how)
     if config.folds:
-        return inputs.fold_counts(train.y, config.folds, seed=config.seed)
-    if config.bootstraps:
-        return inputs.bootstrap_counts(len(train.y), config.bootstraps, seed=config.seed)
-    return None
+        return inputs.Resamples.of(inputs.fold_counts(train.y, config.folds, **how))
+    return inputs.Resamples.of(inputs.bootstrap_counts(train.y, config.bootstraps, **how))
 
 
 def _steps_per_call(train, settings, config):
     """How many steps of SGD run in a call; a function of the job alone, and not of its devices."""
-    trials = len(settings.l2) * max(config.folds, config.bootstraps, 1)
+    columns = config.folds + config.outer_folds * (config.folds + 1)
+    trials = len(settings.l2) * max(columns, config.bootstraps, 1)
     trials *= len(axis_values(config, "seed"))
     largest = max(axis_values(config, "batch_size"))
     each = 4 * largest * train.num_features * train.num_classes * trials
@@ -418,8 +442,10 @@ def finish(
     with timed(seconds, "selection"):
         chosen = select_winner(config, result)
         selected = refit_winner(config, splits, result, chosen)
-        test = None if splits.test is None else selected.classifier.test(splits.test)
+        test = outputs.test_metrics(splits, selected)
         more = _judged(config, splits, result, chosen, selected)
+        more["nested"] = _nested(config, result)
+        more["leaders"] = _leaders(config, result)
     outputs.write_params(workdir, selected.classifier)
     # A refit on train and val has seen what it would be judged on: the chosen model has not.
     judged = chosen if config.refit else selected
@@ -433,14 +459,35 @@ def finish(
         if processes.is_first():
             outputs.draw(workdir, config, splits, result, judged, pictures)
     outputs.write_summary(*summary)  # with the seconds of the pictures: the job has ended
-    outputs.say_result(config, splits, result, selected, test)
+    outputs.say_leaders(config, result, more["leaders"])
+    outputs.say_result(config, splits, result, selected, test, more["nested"])
     outputs.say_more(config, more)
     outputs.say_files(workdir.file())
 
 
 def select_winner(config: ConfigDict, result: Result) -> Selected:
     """The winning setting, as its first trial."""
-    return result.best(config.select_metric, config.select_epoch, config.select)
+    return result.best(*_selection(config))
+
+
+def _selection(config):
+    return sweep.Selection(config.select_metric, config.select_epoch, config.select)
+
+
+def _leaders(config, result):
+    """The best settings; None where there is only one."""
+    if len(np.unique(result.run.trials.setting)) < 2:
+        return None
+    return result.leaders(config.select_metric, config.select_epoch)
+
+
+def _nested(config, result):
+    """The outer estimate; None without outer folds, or where it is not a number."""
+    try:
+        return sweep.outer_estimate(result, _selection(config))
+    except ValueError as error:
+        console.warn(f"There is no estimate by the outer folds: {error}")
+        return None
 
 
 def refit_winner(config: ConfigDict, splits: Splits, result: Result, chosen: Selected) -> Selected:
@@ -451,7 +498,7 @@ def refit_winner(config: ConfigDict, splits: Splits, result: Result, chosen: Sel
     Raises:
       JobError: the retraining diverged (exit code 4).
     """
-    if not (config.folds or config.bootstraps or config.refit):
+    if not (resampled(config) or config.refit):
         return chosen
     dataset = data.joined(splits.train, splits.val) if config.refit else splits.train
     try:
@@ -475,10 +522,7 @@ def _judged(config, splits, result, chosen, selected):
         console.say(f"{name}: {value}")
     more = {"decisions": None} | measured
     if len(splits.label_names) <= _MOST_CLASSES:
-        counts = resamples(config, splits.train)
-        more["decisions"] = outputs.decision_fields(
-            config, splits, result, chosen, selected, counts
-        )
+        more["decisions"] = outputs.decision_fields(config, splits, result, chosen, selected)
     return more
 
 

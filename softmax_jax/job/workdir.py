@@ -282,11 +282,12 @@ class Workdir:
         self.write_bytes("metrics.jsonl", "".join(map(_json_line, lines)).encode())
 
     def append_metrics(self, epoch: chunks.Epoch) -> None:
-        """Appends a line per trial of this epoch to metrics.jsonl, readable at once."""
+        """Appends a line per compared trial of this epoch to metrics.jsonl, readable at once."""
         lines = [
             {"trial": trial, "epoch": epoch.reached[row]}
             | {name: values[row] for name, values in epoch.metrics.items()}
             for row, trial in enumerate(epoch.trials)
+            if trial < epoch.run.num_compared
         ]
         if not is_writer():
             return

@@ -5,11 +5,17 @@ result = sweep.fit(train, val, settings, num_epochs=10, batch_size=256)
 """
 
 from softmax_jax.sweep.chunks import Epoch
-from softmax_jax.sweep.cross_validation import bootstrap, cross_validate, refit
+from softmax_jax.sweep.cross_validation import (
+    bootstrap,
+    cross_validate,
+    outer_estimate,
+    refit,
+    spread,
+)
 from softmax_jax.sweep.full_batch import l2_path
-from softmax_jax.sweep.inputs import bootstrap_counts, fold_counts
+from softmax_jax.sweep.inputs import Resamples, bootstrap_counts, fold_counts, nested_folds
 from softmax_jax.sweep.loop import LBFGS, SGD, Devices, Objective, epochs, fit
-from softmax_jax.sweep.result import Result, Selected, Selection, collect, spread
+from softmax_jax.sweep.result import Result, Selected, Selection, collect
 from softmax_jax.sweep.settings import grid, log_uniform, random, uniform, zipped
 
 __all__ = [
@@ -18,6 +24,7 @@ __all__ = [
     "Devices",
     "Epoch",
     "Objective",
+    "Resamples",
     "Result",
     "Selected",
     "Selection",
@@ -31,6 +38,8 @@ __all__ = [
     "grid",
     "l2_path",
     "log_uniform",
+    "nested_folds",
+    "outer_estimate",
     "random",
     "refit",
     "spread",

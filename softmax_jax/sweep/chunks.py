@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
+from softmax_jax.data import Dataset
 from softmax_jax.model import Model
-from softmax_jax.sweep.inputs import Moment
+from softmax_jax.sweep.inputs import Moment, Resamples
 from softmax_jax.sweep.mesh import ONE, Placement
 from softmax_jax.sweep.program import Best
 from softmax_jax.sweep.settings import Trials, _in_order
@@ -52,7 +53,8 @@ def plan(
     for program in dict.fromkeys(map(tuple, programs.tolist())):
         for fold in _in_order(trials.fold) if by_fold else [None]:
             together = (programs == program).all(1) & ((trials.fold == fold) | (fold is None))
-            by_seed = numbers[together].reshape(len(_in_order(trials.seed)), -1)
+            seeds = _in_order(trials.seed)
+            by_seed = np.stack([numbers[together & (trials.seed == seed)] for seed in seeds])
             chunks += cut(by_seed, chunk_size or by_seed.size, multiple)
     return chunks
 
@@ -171,6 +173,8 @@ class Run(NamedTuple):
       label_names: of the classes.
       schedule: of the learning rate.
       placement: on the devices.
+      val: the validation examples; None: there are none, or there are resamples.
+      resamples: of the training examples.
     """
 
     trials: Trials
@@ -184,6 +188,15 @@ class Run(NamedTuple):
     label_names: tuple[str, ...]
     schedule: str = "constant"
     placement: Placement = ONE
+    val: Dataset | None = None
+    resamples: Resamples | None = None
+
+    @property
+    def num_compared(self) -> int:
+        """The number of trials that a selection compares; those that serve an outer fold follow."""
+        if self.resamples is None:
+            return len(self.trials.fold)
+        return int((self.resamples.outer[self.trials.fold] < 0).sum())
 
 
 class Epoch(NamedTuple):

@@ -6,18 +6,20 @@ examples.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import ArrayLike
 
+from softmax_jax import metrics
 from softmax_jax.checks import named_keywords
-from softmax_jax.data import Dataset
+from softmax_jax.data import Dataset, validation
 from softmax_jax.hyperparameters import Hyperparameters
 from softmax_jax.sweep.chunks import Epoch
-from softmax_jax.sweep.inputs import bootstrap_counts, fold_counts
+from softmax_jax.sweep.inputs import bootstrap_counts, fold_counts, nested_folds
 from softmax_jax.sweep.loop import LBFGS, SGD, Devices, Objective, Wholes, check_types, epochs, fit
-from softmax_jax.sweep.result import Result, Selected, Selection, check_selection, collect, spread
+from softmax_jax.sweep.result import Result, Selected, Selection, check_selection, collect
 from softmax_jax.sweep.settings import grid
 
 
@@ -27,6 +29,7 @@ def cross_validate(
     settings: Hyperparameters | None = None,
     *,
     folds: ArrayLike | Sequence[int] = 5,
+    outer_folds: int = 0,
     num_epochs: int,
     batch_size: int | Wholes = 256,
     seeds: Wholes = (0,),
@@ -42,15 +45,27 @@ def cross_validate(
 
     Args:
       dataset: a `data.Dataset`.
-      folds: how many stratified folds; or [N] integers that say which fold each example is in
-        (groups that must stay together); or counts [N, R], as `sweep.fold_counts` makes them.
+      folds: how many stratified folds, in which identical rows stay together; or [N] integers that
+        say which fold each example is in (groups that must stay together); or counts [N, R], as
+        `sweep.fold_counts` makes them.
+      outer_folds: of a nested cross-validation, for an `outer_estimate(result, selection)` of what
+        the choice is worth; 0: none. It trains outer_folds · (folds + 1) more trials of each
+        setting, in the same programs.
       selection: how the settings are compared.
       settings, num_epochs, batch_size, seeds, solver, objective, devices: see `sweep.epochs`.
 
     Raises:
       ValueError: see `sweep.epochs`; or the refit diverges.
     """
-    counts = folds if np.ndim(folds) == 2 else fold_counts(dataset.y, folds)
+    if outer_folds:
+        if np.ndim(folds):
+            raise ValueError("outer_folds needs a number of folds, and not which fold is whose.")
+        number = np.asarray(folds).item()
+        counts = nested_folds(dataset.y, number, outer_folds, together=validation.copies(dataset))
+    elif np.ndim(folds) == 0:
+        counts = fold_counts(dataset.y, folds, together=validation.copies(dataset))
+    else:
+        counts = folds if np.ndim(folds) == 2 else fold_counts(dataset.y, folds)
     return _fit_and_refit(
         dataset,
         settings,
@@ -84,16 +99,18 @@ def bootstrap(
     `sweep.spread(result, result.refit, metric)` gives the spread of a metric over the draws.
 
     Args:
-      draws: how many, or counts [N, R], as `sweep.bootstrap_counts` makes them.
+      draws: how many stratified draws, in which identical rows stay together; or counts [N, R], as
+        `sweep.bootstrap_counts` makes them.
       dataset, settings, num_epochs, batch_size, seeds, solver, objective, devices, selection: see
         `cross_validate`.
 
     Raises:
       ValueError: see `sweep.epochs`; or the refit diverges.
     """
-    counts = (
-        draws if np.ndim(draws) == 2 else bootstrap_counts(len(dataset.y), int(np.asarray(draws)))
-    )
+    counts = draws
+    if np.ndim(draws) == 0:
+        number, together = int(np.asarray(draws)), validation.copies(dataset)
+        counts = bootstrap_counts(dataset.y, number, together=together)
     return _fit_and_refit(
         dataset,
         settings,
@@ -120,9 +137,9 @@ def refit(
 ) -> Selected:
     """The selected setting, trained anew on the whole dataset.
 
-    It trains for all epochs or, where each trial was evaluated at its own best epoch (epoch='best',
-    or early stopping), for the mean of those over the setting's trials. Its metrics are the means
-    over these trials, by which it was chosen.
+    It trains for all epochs or, with epoch='best' or early stopping, up to the best one (see
+    `Result.epochs`; of several seeds with a validation set, for the mean of theirs). Its metrics
+    are the means over the setting's trials, by which it was chosen.
 
     Args:
       dataset: all examples to train on.
@@ -169,6 +186,87 @@ def refit(
         refit=True,
         why=f"{selected.why}; refitted on all {len(dataset.y):,} training examples",
     )
+
+
+def spread(
+    result: Result, selected: Selected, metric: str = "val_loss", epoch: str = "last"
+) -> dict:
+    """A metric of the selected setting over its trials.
+
+    Returns:
+      `mean` and `sd` over the trials; `spread`, the central 95 % of them, which is not an interval
+      for the metric; and with folds or bootstrap draws `interval`, one with a nominal coverage of
+      95 %: mean ± t · standard error (see `Resamples.corrected_factor`), in the metric's range.
+      For bootstrap draws it is that of models trained on a draw, which holds 63 % of the examples.
+    """
+    setting, values = result.run.trials.setting, result.values(metric, epoch).astype(np.float64)
+    own = values[setting == setting[selected.trial]]
+    found = {
+        "mean": float(own.mean()),
+        "sd": float(own.std(ddof=len(own) > 1)),
+        "spread": [float(bound) for bound in np.quantile(own, (0.025, 0.975))],
+    }
+    resamples = result.run.resamples
+    if resamples is not None:
+        settings = result.compared(values, corrected=True)
+        error = settings.error[np.unique(setting).searchsorted(setting[selected.trial])]
+        num_columns = int((resamples.outer < 0).sum())
+        low, high = metrics.t_interval(own.mean(), error, num_columns - 1)
+        most = math.inf if metric.endswith("loss") else 1.0
+        found["interval"] = [max(low, 0.0), min(high, most)]
+    return found
+
+
+def outer_estimate(result: Result, selection: Selection = Selection()) -> dict | None:  # noqa: B008
+    """Loss and accuracy by nested cross-validation: nothing was chosen on what they measure.
+
+    For each outer fold the whole choice (setting and epoch) is made on the inner folds of the
+    other examples, and what it chose, trained on all of these, is measured on the outer fold.
+
+    Returns:
+      The loss (with the t interval over the outer folds) and the accuracy (with Wilson's), each as
+      the mean over all examples; and the setting that each outer fold chose. Both intervals are
+      wider than those of independent values by √(1 + O/(O - 1)) for O outer folds, which share
+      their training examples (see `Resamples.corrected_factor`). None without outer folds.
+
+    Raises:
+      ValueError: every setting diverged within an outer fold, or the chosen one on it.
+
+    Source: Varma and Simon, *Bias in error estimation when using cross-validation for model
+    selection* (2006).
+    """
+    if result.nested is None or result.run.resamples is None:
+        return None
+    resamples, trials = result.run.resamples, result.nested.run.trials
+    outer, final = resamples.outer[trials.fold], resamples.final[trials.fold]
+    values, sizes, chosen = [], [], []
+    for number in np.unique(outer):
+        inner = result.nested.take((outer == number) & ~final)
+        selected = inner.best(*selection)
+        setting = inner.run.trials.setting[selected.trial]
+        judged = result.nested.take((outer == number) & final & (trials.setting == setting))
+        at = judged.reached == selected.epoch
+        column = at[0].argmax() if inner.at_best(selection.epoch)[selected.trial] else -1
+        means = [judged.metrics[f"val_{name}"][:, column].mean() for name in ("loss", "accuracy")]
+        if not np.isfinite(means).all():
+            raise ValueError(f"What outer fold {number} chose diverged when trained for it.")
+        values.append(means)
+        sizes.append(resamples.held_out[:, judged.run.trials.fold[0]].sum())
+        chosen.append({k: v for k, v in selected.hyperparameters.items() if k != "fold"})
+    losses, accuracies = np.array(values, np.float64).T
+    total, inflation = float(np.sum(sizes)), 1 + len(sizes) / (len(sizes) - 1)
+    error = losses.std(ddof=1) * math.sqrt(inflation / len(sizes))
+    loss, accuracy = (float(np.average(of, weights=sizes)) for of in (losses, accuracies))
+    return {
+        "outer_folds": len(sizes),
+        "loss": loss,
+        "accuracy": accuracy,
+        "loss_interval": metrics.t_interval(loss, error, len(losses) - 1),
+        "accuracy_interval": metrics.wilson_interval(
+            accuracy * total / inflation, total / inflation
+        ),
+        "chosen": chosen,
+    }
 
 
 def _until(epochs: Iterable[Epoch], number: int) -> Iterator[Epoch]:

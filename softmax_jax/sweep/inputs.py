@@ -1,8 +1,8 @@
 """The examples of a sweep, prepared for the device: moments, resamples, weights.
 
-A resample is a column of counts [N]; a model trains where its count is positive and is evaluated
-where it is zero. All columns are copied to the device once, as uint8 [N, R], whatever the number
-of trials.
+A resample is a column of counts [N]; a model trains where its count is positive and is evaluated on
+the examples that it holds out, those whose count is zero. All columns are copied to the device
+once, as uint8 [N, R], whatever the number of trials.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Num, Shaped, UInt8
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, Num, Shaped, UInt8
 
 from softmax_jax.data import validation
 from softmax_jax.data.dataset import Dataset, normalised
@@ -86,12 +86,61 @@ def _exact_moments(x, counts):
 _MOST_COPIES = 255  # of a uint8
 
 
+class Resamples(NamedTuple):
+    """R resamples of N examples.
+
+    Attributes:
+      counts: how often each example is trained on.
+      held_out: 1 where an example is evaluated, else 0.
+      outer: of a nested cross-validation, the outer fold that a column serves; -1: it serves the
+        choice for all examples.
+      final: whether a column trains on all but its outer fold, and is evaluated on that.
+    """
+
+    counts: UInt8[np.ndarray, "N R"]
+    held_out: UInt8[np.ndarray, "N R"]
+    outer: Int[np.ndarray, " R"]
+    final: Bool[np.ndarray, " R"]
+
+    @classmethod
+    def of(cls, counts: Num[Array | np.ndarray, "N R"]) -> "Resamples":
+        """Each column is evaluated where its count is zero."""
+        counts = np.asarray(counts)
+        R = counts.shape[1] if counts.ndim == 2 else 0
+        held_out = np.equal(counts, 0).astype(np.uint8)
+        return cls(counts, held_out, np.full(R, -1), np.zeros(R, bool))
+
+    @property
+    def error_factor(self) -> float:
+        """The standard error of a metric's mean over the resamples / its deviation over them.
+
+        1/√K where the columns hold out each example once, as K folds do: the classic of the rule
+        'one_se'. Else `corrected_factor`.
+        """
+        held_out = self.held_out[:, self.outer < 0]
+        once = (held_out.sum(1) == 1).all()
+        return held_out.shape[1] ** -0.5 if once else self.corrected_factor
+
+    @property
+    def corrected_factor(self) -> float:
+        """The same for intervals: √(1/R + f/(1 - f)), where a column holds out f of all examples.
+
+        R columns share their training examples, so that their values are not independent, and more
+        columns do not make the examples more. Source: Nadeau and Bengio, *Inference for the
+        Generalization Error* (2003), section 3.
+        """
+        held_out = self.held_out[:, self.outer < 0]
+        fraction = held_out.mean(dtype=np.float64)
+        return float(np.sqrt(1 / held_out.shape[1] + fraction / (1 - fraction)))
+
+
 def fold_counts(
     labels: Shaped[Array | np.ndarray, " N"] | Sequence,
     folds: ArrayLike | Sequence[int] = 5,
     *,
     stratified: bool = True,
     seed: int = 0,
+    together: Integer[np.ndarray, " N"] | None = None,
 ) -> UInt8[np.ndarray, "N R"]:
     """Counts [N, R] of K-fold cross-validation: column k is zero on fold k and one elsewhere.
 
@@ -101,6 +150,8 @@ def fold_counts(
         must stay together).
       stratified: each fold gets its share of every class.
       seed: of the order in which examples are assigned to folds.
+      together: examples of one number get into one fold, such as `data.validation.copies` of one
+        row; None: each is assigned on its own.
 
     Raises:
       ValueError: fewer than two folds, or more folds than a class has examples.
@@ -110,25 +161,64 @@ def fold_counts(
     """
     labels = np.asarray(labels)
     if np.ndim(folds) == 0:
-        member = _assign_folds(labels, np.asarray(folds).item(), stratified, seed)
+        member = _assign_folds(labels, np.asarray(folds).item(), stratified, seed, together)
     else:
         member = _given_folds(folds, len(labels))
     mesh.check_counts(len(labels), int(member.max()) + 1)
     return (member[:, None] != np.arange(member.max() + 1)).astype(np.uint8)
 
 
-def check_resamples(resamples: ArrayLike | Sequence, num_examples: int) -> None:
+def nested_folds(
+    labels: Shaped[Array | np.ndarray, " N"] | Sequence,
+    folds: int,
+    outer_folds: int,
+    *,
+    seed: int = 0,
+    together: Integer[np.ndarray, " N"] | None = None,
+) -> Resamples:
+    """The resamples of a nested cross-validation of O outer folds with K inner ones.
+
+    K columns for the choice on all examples; then for each outer fold the K inner folds of the
+    examples outside it, which are evaluated on these alone; then for each outer fold one column
+    that trains on all examples outside it and is evaluated on it.
+
+    Args:
+      labels: of the examples.
+      folds: K.
+      outer_folds: O.
+      seed, together: see `fold_counts`.
+
+    Raises:
+      ValueError: fewer than two folds, or more than a class has examples outside an outer fold.
+    """
+    labels = np.asarray(labels)
+    mesh.check_counts(len(labels), folds + outer_folds * (folds + 1))
+    outer = _assign_folds(labels, outer_folds, True, (seed, 1), together)  # not the inner ones
+    parts = [Resamples.of(fold_counts(labels, folds, seed=seed, together=together))]
+    for number in range(outer_folds):
+        rest = outer != number
+        own = together if together is None else together[rest]
+        counts = np.zeros((len(labels), folds), np.uint8)
+        counts[rest] = fold_counts(labels[rest], folds, seed=seed, together=own)
+        held_out = (rest[:, None] & (counts == 0)).astype(np.uint8)
+        parts.append(Resamples(counts, held_out, np.full(folds, number), np.zeros(folds, bool)))
+    final = Resamples.of((outer[:, None] != np.arange(outer_folds)).astype(np.uint8))
+    parts.append(final._replace(outer=np.arange(outer_folds), final=np.ones(outer_folds, bool)))
+    return Resamples(*(np.concatenate(columns, -1) for columns in zip(*parts, strict=True)))
+
+
+def check_resamples(resamples: Resamples, num_examples: int) -> None:
     """Raises ValueError for impossible counts.
 
-    They must be whole numbers [N, R] from 0 to 255, with a zero and a positive count in every
-    column.
+    They must be whole numbers [N, R] from 0 to 255, and every column must have a positive count and
+    hold out an example.
     """
-    counts = np.asarray(resamples)
+    counts = resamples.counts
     if counts.ndim != 2 or counts.shape[0] != num_examples or not counts.shape[1]:
         raise ValueError(f"resamples need a row for each of the {num_examples} training examples.")
     if not ((counts >= 0) & (counts <= _MOST_COPIES) & (counts == np.floor(counts))).all():
         raise ValueError(f"resamples are counts: whole numbers from 0 to {_MOST_COPIES}.")
-    useless = ~((counts > 0).any(0) & (counts == 0).any(0))
+    useless = ~((counts > 0).any(0) & resamples.held_out.any(0))
     if useless.any():
         raise ValueError(
             f"Column {useless.argmax()} of the resamples leaves no example to train on, or none "
@@ -136,16 +226,38 @@ def check_resamples(resamples: ArrayLike | Sequence, num_examples: int) -> None:
         )
 
 
-def bootstrap_counts(num_examples: int, draws: int, *, seed: int = 0) -> UInt8[np.ndarray, "N R"]:
-    """Counts [N, R] of R bootstrap draws: each column sums to N, about 37 % of it is zero."""
+def bootstrap_counts(
+    labels: Shaped[Array | np.ndarray, " N"] | Sequence | int,
+    draws: int,
+    *,
+    seed: int = 0,
+    together: Integer[np.ndarray, " N"] | None = None,
+) -> UInt8[np.ndarray, "N R"]:
+    """Counts [N, R] of R bootstrap draws: each column sums to N, about 37 % of it is zero.
+
+    Args:
+      labels: of the examples: as many are drawn of each class as it has, so that no draw lacks a
+        rare one. Or their number N: the draws are not stratified.
+      draws: R.
+      seed: of the draws.
+      together: examples of one number are drawn together, see `fold_counts`; a column then sums to
+        N in the mean.
+
+    Raises:
+      ValueError: fewer than two draws.
+    """
+    labels = np.zeros(labels, int) if np.ndim(labels) == 0 else np.asarray(labels)
     if draws < 2:
         raise ValueError(f"A bootstrap needs at least 2 draws; it got {draws}.")
-    mesh.check_counts(num_examples, draws)
+    mesh.check_counts(len(labels), draws)
+    first, group = _groups(len(labels), together)
+    strata = [np.flatnonzero(labels[first] == label) for label in np.unique(labels[first])]
     rng = np.random.default_rng(seed)
-    counts = np.empty((num_examples, draws), np.uint8)
+    counts = np.empty((len(labels), draws), np.uint8)
     for column in counts.T:
-        drawn = rng.integers(num_examples, size=num_examples)
-        column[:] = np.minimum(np.bincount(drawn, minlength=num_examples), _MOST_COPIES)
+        drawn = [own[rng.integers(len(own), size=len(own))] for own in strata]
+        times = np.bincount(np.concatenate(drawn), minlength=len(first))
+        column[:] = np.minimum(times, _MOST_COPIES)[group]
     return counts
 
 
@@ -190,20 +302,32 @@ def _class_weights(labels, num_classes, class_weight):
     return weights
 
 
-def _assign_folds(labels, folds, stratified, seed):
+def _groups(num_examples, together):
+    """(the first example of each group [M], in their order; the group of each example [N])."""
+    if together is None:
+        return np.arange(num_examples), np.arange(num_examples)
+    _, first, inverse = np.unique(together, return_index=True, return_inverse=True)
+    return np.sort(first), np.argsort(np.argsort(first))[inverse]
+
+
+def _assign_folds(labels, folds, stratified, seed, together=None):
     """The fold of each example: shuffled, then assigned in turn (class by class)."""
+    first, group = _groups(len(labels), together)
+    labels = labels[first]
     smallest = np.bincount(labels)[np.unique(labels)].min() if stratified else len(labels)
     if type(folds) is not int or not 2 <= folds <= smallest:
         scarce = "examples of the rarest class" if stratified else "examples"
+        distinct = "distinct " if len(group) > len(first) else ""
         raise ValueError(
-            f"folds must be a whole number from 2 to the {smallest} {scarce}; it is {folds}."
+            f"folds must be a whole number from 2 to the {smallest} {distinct}{scarce}; it is "
+            f"{folds}."
         )
     order = np.random.default_rng(seed).permutation(len(labels))
     if stratified:
         order = order[np.argsort(labels[order], kind="stable")]
     member = np.empty(len(labels), np.int64)
     member[order] = np.arange(len(labels)) % folds
-    return member
+    return member[group]
 
 
 def _given_folds(folds, num_examples):
@@ -358,7 +482,7 @@ def make_inputs(
     val: Dataset | None,
     *,
     class_weight: str | ArrayLike | Sequence | None = None,
-    resamples: Num[Array | np.ndarray, "N R"] | None = None,
+    resamples: Resamples | None = None,
     standardize: bool = False,
     centred: bool = False,
     dtype: Any = np.float32,
@@ -371,7 +495,7 @@ def make_inputs(
       train: the examples to train on.
       val: the examples to evaluate on, or None.
       class_weight: see `example_importance`.
-      resamples: counts of the training examples, instead of `val`.
+      resamples: of the training examples, instead of `val`.
       standardize: whether features get mean 0 and standard deviation 1 over the training examples.
       centred: whether a `Dataset.shift` stays subtracted without `standardize`, too. That moves no
         optimum, as the bias absorbs it.
@@ -389,19 +513,20 @@ def make_inputs(
     importance = example_importance(train, class_weight)
     own = None
     if standardize:
-        train, val, own = _standardised(train, val, resamples, dtype)
+        of_counts = None if resamples is None else resamples.counts
+        train, val, own = _standardised(train, val, of_counts, dtype)
     elif centred and train.shift is not None:
         train = dataclasses.replace(train, mean=train.shift)
         val = val and dataclasses.replace(val, mean=train.shift)
-    counts = None if resamples is None else np.asarray(resamples, np.uint8)
+    counts = None if resamples is None else np.asarray(resamples.counts, np.uint8)
     inputs = Inputs(train, importance, counts, placement, dtype, divided).kept()
     normalisation = train.mean, train.scale
-    if counts is None:
+    if resamples is None:
         held_out = None
         if val is not None:
             held_out = Inputs(val, None, None, placement, dtype, divided=True).kept()
         return InputPair(inputs, held_out), *normalisation
-    out = np.equal(counts, 0).astype(np.uint8)
+    out = resamples.held_out
     held_out = inputs._replace(importance=None, resamples=out)
     if inputs.resident is not None:  # the examples are there once
         put = placement.examples if divided else placement.everywhere

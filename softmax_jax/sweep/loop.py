@@ -18,9 +18,14 @@ from softmax_jax.hyperparameters import OFF, Hyperparameters
 from softmax_jax.model import Model, augment, concise
 from softmax_jax.sweep import chunks, full_batch, mesh, sgd
 from softmax_jax.sweep.chunks import Epochs, Pending, Run
-from softmax_jax.sweep.inputs import check_resamples, make_inputs, warn_unstandardised
+from softmax_jax.sweep.inputs import (
+    Resamples,
+    check_resamples,
+    make_inputs,
+    warn_unstandardised,
+)
 from softmax_jax.sweep.result import Result, collect, validation_metrics
-from softmax_jax.sweep.settings import as_arrays, in_use, trial_table
+from softmax_jax.sweep.settings import as_arrays, in_use, joined, trial_table
 
 Counts: TypeAlias = Num[Array | np.ndarray, "N R"]  # of the training examples in R resamples
 Wholes: TypeAlias = Sequence[int] | Integer[np.ndarray, " n"]
@@ -34,8 +39,8 @@ class SGD(NamedTuple):
         final_rate times the peak.
       num_samples: classes that a sampled loss draws for each batch, or several numbers of them, to
         be compared; 0: the loss draws none.
-      best_by: the metric that decides each trial's best epoch. A trial with a patience stops once
-        so many epochs in a row were no better than its best one.
+      best_by: the metric that decides the best epoch (see `Result.epochs`). A trial with a patience
+        stops once so many epochs in a row were no better than its best one.
     """
 
     schedule: str = "constant"
@@ -97,7 +102,7 @@ class Devices(NamedTuple):
 @named_keywords("sweep.epochs")
 def epochs(
     train: Dataset,
-    val: Dataset | Counts | None,
+    val: Dataset | Counts | Resamples | None,
     settings: Hyperparameters | None = None,
     *,
     num_epochs: int,
@@ -115,6 +120,7 @@ def epochs(
       val: a `data.Dataset`, or None: nothing is evaluated. Or counts [N, R] of the training
         examples in R resamples (`sweep.fold_counts`, `sweep.bootstrap_counts`): every setting is
         then a trial per column, trained where the count is positive and evaluated where it is zero.
+        Or `Resamples`, such as `sweep.nested_folds`.
       settings: from `sweep.grid`, `zipped` or `random`; None: the defaults.
       num_epochs: passes over the training examples.
       batch_size: one, or a sequence of them, run one after the other.
@@ -141,7 +147,7 @@ def epochs(
     _check_solver(
         solver, settings, seeds, objective, validated=held_out is not None or resamples is not None
     )
-    num_resamples = 0 if resamples is None else resamples.shape[1]
+    num_resamples = 0 if resamples is None else resamples.counts.shape[1]
     num_samples = np.atleast_1d(solver.num_samples).tolist() if isinstance(solver, SGD) else [0]
     placement = mesh.place(*devices.mesh)
     _check_classes(placement, full, train.num_classes)
@@ -152,7 +158,7 @@ def epochs(
     each = _bytes_per_trial(full, objective, shape, max(sizes), placement)
     multiple = placement.size("trials")
     limit = mesh.fitting_chunk(num_trials, *shape, each, devices.chunk, multiple)
-    table = trial_table(settings, **dimensions, num_resamples=num_resamples)
+    table = _trials(settings, resamples, dimensions)
     table = table._replace(shown=("l2",)) if full else table
     if not (full or objective.standardize):
         warn_unstandardised(train)
@@ -180,6 +186,8 @@ def epochs(
         label_names=train.label_names,
         schedule=solver.schedule if isinstance(solver, SGD) else "constant",
         placement=placement,
+        val=held_out,
+        resamples=resamples,
     )
     if pending is None:
         plan = chunks.plan(table, limit, by_fold=pair.differ, multiple=multiple)
@@ -196,7 +204,7 @@ def epochs(
 @named_keywords("sweep.fit")
 def fit(
     train: Dataset,
-    val: Dataset | Counts | None,
+    val: Dataset | Counts | Resamples | None,
     settings: Hyperparameters | None = None,
     *,
     num_epochs: int,
@@ -222,11 +230,29 @@ def fit(
     )
 
 
-def _divide(val: Any) -> tuple[Dataset | None, np.ndarray | None]:
-    """(validation set or None, resamples [N, R] or None)."""
+def _divide(val: Any) -> tuple[Dataset | None, Resamples | None]:
+    """(validation set or None, resamples or None)."""
     if val is None or hasattr(val, "y"):
         return val, None
-    return None, np.asarray(val)
+    return None, val if isinstance(val, Resamples) else Resamples.of(val)
+
+
+def _trials(settings, resamples, dimensions):
+    """The table of all trials; those that serve an outer fold come after all others.
+
+    A trial that is evaluated on its outer fold must not look there for when to stop.
+    """
+    if resamples is None:
+        return trial_table(settings, **dimensions)
+    inner = int((resamples.outer < 0).sum())
+    table = trial_table(settings, **dimensions, num_resamples=inner)
+    if inner == len(resamples.outer):
+        return table
+    nested = trial_table(settings, **dimensions, num_resamples=len(resamples.outer) - inner)
+    nested = nested._replace(fold=nested.fold + inner)
+    patience = np.where(resamples.final[nested.fold], 0, nested.hyperparameters.patience)
+    hyperparameters = nested.hyperparameters._replace(patience=patience.astype(np.float32))
+    return joined(table, nested._replace(hyperparameters=hyperparameters))
 
 
 def _check_alike(train, val):

@@ -3,9 +3,10 @@
 Settings are compared on metrics that are averaged over their trials.
 """
 
+import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -17,114 +18,18 @@ from softmax_jax import metrics as measures
 from softmax_jax.classifier import Classifier
 from softmax_jax.data import Dataset
 from softmax_jax.data.dataset import html_table
-from softmax_jax.hyperparameters import ROWS
 from softmax_jax.sweep.chunks import Epoch, Run
-from softmax_jax.sweep.settings import shortest
+from softmax_jax.sweep.settings import (
+    SELECTION_RULES,
+    Comparison,
+    compare_settings,
+    edge_hints,
+    shortest,
+    winning_setting,
+)
 
-SELECTION_RULES = ("best", "one_se")
 _SHOWN_SETTINGS = 10  # in a notebook, the best ones
-
-
-class Comparison(NamedTuple):
-    """The G settings, in the order of their index; their trials differ in seed and fold only.
-
-    Attributes:
-      mean: of the metric over the trials of each setting.
-      spread: its standard deviation over these.
-      count: the number of these.
-      diverged: whether one of them diverged.
-      first: the number of the first of them.
-    """
-
-    mean: Float[np.ndarray, " G"]
-    spread: Float[np.ndarray, " G"]
-    count: Int[np.ndarray, " G"]  # type: ignore[assignment]  # hides tuple.count
-    diverged: Bool[np.ndarray, " G"]
-    first: Int[np.ndarray, " G"]
-
-
-def compare_settings(
-    setting: Int[np.ndarray, " T"],
-    values: Num[np.ndarray, " T"],
-    diverged: Bool[np.ndarray, " T"],
-) -> Comparison:
-    """Summarises the values of a metric by the setting of each trial."""
-    _, first, inverse, count = np.unique(
-        setting, return_index=True, return_inverse=True, return_counts=True
-    )
-    mean = np.bincount(inverse, values) / count
-    with np.errstate(invalid="ignore"):  # those of diverged trials may be infinite
-        squares = np.bincount(inverse, np.square(values - mean[inverse]))
-    spread = np.sqrt(squares / np.maximum(count - 1, 1))
-    return Comparison(mean, spread, count, np.bincount(inverse, diverged) > 0, first)
-
-
-def winning_setting(
-    comparison: Comparison,
-    l2: Num[np.ndarray, " G"],
-    learning_rate: Num[np.ndarray, " G"],
-    *,
-    larger_wins: bool = False,
-    rule: str = "best",
-) -> int | None:
-    """The index of the winning setting, or None where every one diverged.
-
-    Args:
-      comparison: of the settings.
-      l2, learning_rate: of each setting.
-      larger_wins: whether the metric is one of which more is better.
-      rule: 'best': the best mean; ties go to the larger l2, then to the smaller learning rate.
-        'one_se': the simplest setting (largest l2, then smallest learning rate) whose mean is
-        within one standard error (of the best setting) of the best mean.
-
-    Raises:
-      ValueError: an unknown rule; or 'one_se' without two or more seeds or folds.
-
-    Source of one_se: Breiman et al., *Classification and Regression Trees* (1984), section 3.4.3.
-    """
-    if rule not in SELECTION_RULES:
-        raise ValueError(f"The rule must be one of {SELECTION_RULES}; it is {rule!r}.")
-    cost = np.where(
-        comparison.diverged, np.inf, -comparison.mean if larger_wins else comparison.mean
-    )
-    if not np.isfinite(cost).any():
-        return None
-    best = np.lexsort((learning_rate, -np.asarray(l2), cost))[0]
-    if rule == "best":
-        return int(best)
-    if comparison.count[best] < 2:
-        raise ValueError("The rule 'one_se' needs a spread: two or more seeds or folds.")
-    limit = cost[best] + comparison.spread[best] / np.sqrt(comparison.count[best])
-    within = np.flatnonzero(cost <= limit)
-    simplest = np.lexsort((cost[within], learning_rate[within], -l2[within]))[0]
-    return int(within[simplest])
-
-
-def edge_hints(
-    axes: dict[str, Num[np.ndarray, " G"]], chosen: int, num_examples: int = 2**53
-) -> list[str]:
-    """Hints where the winner is at the end of a swept axis: the optimum may be beyond.
-
-    There is no hint at the end of a hyperparameter's range, nor for an axis of two values, off and
-    on, that is not crossed with the others.
-
-    Args:
-      axes: of the settings, by name.
-      chosen: the index of the winning setting.
-      num_examples: to train on, the largest batch size.
-    """
-    hints, lengths = [], [len(np.unique(values)) for values in axes.values()]
-    crossed = math.prod(lengths) == len(next(iter(axes.values())))
-    for name, values in axes.items():
-        tried, limits = np.unique(values), ROWS[name].range
-        high = num_examples if name == "batch_size" else limits.high
-        if len(tried) < (2 if crossed else 3):
-            continue
-        if values[chosen] == tried[-1] < high:
-            hints.append(f"{name} = {tried[-1]:g} is the largest tried: extend {name} upwards")
-        elif values[chosen] == tried[0] > limits.low:
-            hints.append(f"{name} = {tried[0]:g} is the smallest tried: extend {name} downwards")
-    return hints
+_FEWEST_EPOCHS = 5  # that tell the noise of a curve
 
 
 class Selection(NamedTuple):
@@ -132,7 +37,7 @@ class Selection(NamedTuple):
 
     Attributes:
       metric: the validation metric, such as 'val_loss' or 'val_accuracy'.
-      epoch: 'last', or 'best': each trial at its own best epoch.
+      epoch: 'last' or 'best', see `Result.epochs`.
       rule: 'best' mean, or 'one_se': the simplest within one standard error of it.
     """
 
@@ -173,6 +78,9 @@ class Selected(NamedTuple):
       hints: what may be wrong with the choice: a grid too small, an optimum not reached.
       classifier: its model at that epoch.
       refit: whether the classifier was trained anew on all training examples with this setting.
+      selected_on: whether the validation metrics decided the choice of the setting or of the epoch:
+        then they flatter the model, and the honest ones are those of a test split, or
+        `sweep.outer_estimate`.
     """
 
     trial: int
@@ -183,6 +91,7 @@ class Selected(NamedTuple):
     hints: list[str]
     classifier: Classifier
     refit: bool = False
+    selected_on: bool = False
 
     def __repr__(self) -> str:
         return (
@@ -193,7 +102,7 @@ class Selected(NamedTuple):
         return html_table([{"trial": self.trial, **self.hyperparameters, **self.metrics}])
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Result:
     """The trials of a sweep after training.
 
@@ -207,6 +116,7 @@ class Result:
       best_epoch: of each trial; 0 where none was kept.
       facts: what else is known of each trial, by name.
       refit: the winner, trained anew on all training examples; None: there was no refit.
+      nested: the trials that serve the outer folds of a nested cross-validation.
     """
 
     run: Run
@@ -217,6 +127,7 @@ class Result:
     best_epoch: Int[np.ndarray, " T"]
     facts: dict[str, Shaped[np.ndarray, " T"]]
     refit: Selected | None = None
+    nested: "Result | None" = None
 
     def __repr__(self) -> str:
         trials, settings = len(self.best_epoch), len(np.unique(self.run.trials.setting))
@@ -254,7 +165,7 @@ class Result:
         return self.metrics
 
     def values(self, metric: str = "val_loss", epoch: str = "last") -> Float[np.ndarray, " T"]:
-        """The metric of each trial at its last epoch, or at its best one (see `epochs`)."""
+        """The metric of each trial at the epoch meant by 'last' or 'best' (see `epochs`)."""
         return self.metrics[metric][np.arange(len(self.best_epoch)), self._columns(epoch)]
 
     @property
@@ -268,12 +179,17 @@ class Result:
 
         Args:
           metric: any name in `curves()`.
-          epoch: 'last', or 'best': each trial at its own best epoch, by the `best_by` of the sweep.
-          rule: 'best' or 'one_se', see `winning_setting`.
+          epoch: 'last' or 'best', see `epochs`.
+          rule: 'best' or 'one_se', see `winning_setting`. The standard error is that over the folds
+            or bootstrap draws; without these that of the difference from the best setting, example
+            by example, on the validation set.
 
         Raises:
           ValueError: a metric that was not measured, or by which no best epoch was kept; an unknown
             epoch or rule; or every setting has a diverged trial.
+
+        Source of one_se: Breiman et al., *Classification and Regression Trees* (1984), section
+        3.4.3.
         """
         if metric not in self.metrics:
             raise ValueError(f"No metric {metric!r}; there are: {', '.join(self.metrics)}.")
@@ -282,28 +198,45 @@ class Result:
                 f"The best epochs were kept by {self.run.best_by}: run with best_by={metric!r}."
             )
         trials, values = self.run.trials, self.values(metric, epoch)
-        settings = compare_settings(trials.setting, values, self.diverged > 0)
+        settings = self.compared(values)
         columns = trials.columns()
         axes = {name: column[settings.first] for name, column in columns.items()}
-        chosen = winning_setting(
-            settings,
-            axes["l2"],
-            axes["learning_rate"],
-            larger_wins=not metric.endswith("loss"),
-            rule=rule,
+        how, larger_wins = (
+            (settings, axes["l2"], axes["learning_rate"]),
+            not metric.endswith("loss"),
         )
+        best, errors = winning_setting(*how, larger_wins=larger_wins), None
+        if rule == "one_se" and self.run.resamples is None and best is not None:
+            errors = self._paired_errors(settings, best, metric, epoch)
+        chosen = winning_setting(*how, larger_wins=larger_wins, rule=rule, errors=errors)
         if chosen is None:
             raise ValueError("Every setting has a diverged trial: try a smaller learning rate.")
         early = " (with early stopping the best)" if axes["patience"].any() else ""
         why = _why(metric, f"{epoch} epoch{early}", rule, settings, chosen)
         trial, edges = int(settings.first[chosen]), edge_hints(axes, chosen, self.run.num_examples)
         hints = [f"The winner is at the edge of the grid: {edge}." for edge in edges]
-        return self._select(trial, epoch, why, hints + self._doubts(trial))
+        hints += self._noise(settings, chosen, metric) if rule == "best" and not early else []
+        selected_on = len(settings.mean) > 1 or bool(self.at_best(epoch)[trial])
+        selected = self._select(trial, epoch, why, hints + self._doubts(trial))
+        return selected._replace(selected_on=selected_on)
+
+    def compared(self, values: Num[np.ndarray, " T"], corrected: bool = False) -> Comparison:
+        """The settings, compared by a value of each trial.
+
+        corrected: whether errors are those of intervals, see `Resamples.corrected_factor`.
+        """
+        trials, resamples, diverged = self.run.trials, self.run.resamples, self.diverged > 0
+        if resamples is None:
+            return compare_settings(trials.setting, values, diverged)
+        factor = resamples.corrected_factor if corrected else resamples.error_factor
+        return compare_settings(trials.setting, values, diverged, trials.fold, factor)
 
     def classifier(self, trial: int | np.integer, epoch: str = "last") -> Classifier:
-        """The trial's model at its last or its best epoch; with early stopping, at its best."""
-        kept = self.epochs(epoch)[trial] == self.best_epoch[trial]
-        stacked = self.best_params if kept else self.params
+        """The trial's model at its last or its best epoch; with early stopping, at its best.
+
+        That is the best epoch of this trial by itself, also where `epochs` means a common one.
+        """
+        stacked = self.best_params if self.at_best(epoch)[trial] else self.params
         W, b = self.run.model.weights(jax.tree.map(lambda leaf: leaf[trial], stacked))
         mean, scale = self.run.mean, self.run.scale
         if isinstance(mean, np.ndarray) and isinstance(scale, np.ndarray) and scale.ndim == 2:
@@ -335,16 +268,136 @@ class Result:
     def epochs(self, epoch: str) -> Int[np.ndarray, " T"]:
         """The number of the epoch meant by 'last' or 'best', for each trial.
 
-        A trial with early stopping ends with the parameters of its best epoch: for it both are one.
+        'best' is each trial's own best epoch, by the `best_by` of the sweep. With folds or
+        bootstrap draws it is one epoch for all trials of a setting: the best of their mean curve,
+        as far as all of them were trained. (The best of each curve by itself would flatter the
+        setting by the noise of every fold.) A trial with early stopping ends with the parameters of
+        its best epoch: for it both are one.
         """
+        resampled = self.run.resamples is not None
+        best = self._common_best if resampled else self.best_epoch
+        return np.where(self.at_best(epoch), best, self.reached[:, -1])
+
+    def at_best(self, epoch: str) -> Bool[np.ndarray, " T"]:
+        """Whether that epoch is a best one, for each trial."""
         if epoch not in ("last", "best"):
             raise ValueError(f"The epoch must be 'last' or 'best'; it is {epoch!r}.")
-        best = (epoch == "best") | (self.run.trials.hyperparameters.patience > 0)
-        return np.where(best & (self.best_epoch > 0), self.best_epoch, self.reached[:, -1])
+        early = self.run.trials.hyperparameters.patience > 0
+        return ((epoch == "best") | early) & (self.best_epoch > 0)
+
+    @functools.cached_property
+    def _common_best(self):
+        """The best epoch of the mean curve of each trial's setting."""
+        setting, by = self.run.trials.setting, self.run.best_by
+        cost = self.metrics[by] if by.endswith("loss") else -self.metrics[by]
+        trained = np.diff(self.reached, axis=1, prepend=0) > 0
+        common = np.zeros_like(self.best_epoch)
+        for own in (setting == number for number in np.unique(setting)):
+            with np.errstate(invalid="ignore", over="ignore"):
+                curve = cost[own].astype(np.float64).mean(0)
+            usable = trained[own].all(0) & np.isfinite(curve)
+            common[own] = self.reached[own, np.where(usable, curve, np.inf).argmin()]
+        return common
+
+    def leaders(self, metric: str = "val_loss", epoch: str = "last", most: int = 10) -> list[dict]:
+        """The best settings, a row each, and how far each is behind the best one.
+
+        `difference` is to the best one, on the same examples (or folds): its `interval` is one of
+        95 % for all comparisons with the best at once (Bonferroni), since the best of many is the
+        luckiest, too. None where the metric is not a mean over the examples of a validation set.
+        """
+        settings = self.compared(self.values(metric, epoch))
+        sign = 1 if metric.endswith("loss") else -1
+        order = np.argsort(np.where(settings.diverged, np.inf, sign * settings.mean), kind="stable")
+        order = order[: min(most, int((~settings.diverged).sum()))]
+        confidence = 1 - 0.05 / max(len(settings.mean) - 1, 1)
+        rows, of_best = [], None
+        for number in order:
+            own = self._paired(settings.first[number], metric, epoch)
+            of_best = own if of_best is None else of_best
+            row = self.run.trials.row(settings.first[number])
+            row = {name: value for name, value in row.items() if name not in ("seed", "fold")}
+            row |= {metric: float(settings.mean[number])}
+            row["difference"] = float(settings.mean[number] - settings.mean[order[0]])
+            row["interval"] = None if own is None else self._interval(own - of_best, confidence)
+            rows.append(row)
+        return rows
+
+    def _paired(self, first, metric, epoch):
+        """The metric by fold, or by example of the val set: the mean over the setting's seeds."""
+        trials, val = self.run.trials, self.run.val
+        own = np.flatnonzero(trials.setting == trials.setting[first])
+        if self.run.resamples is not None:
+            values = self.values(metric, epoch)[own].astype(np.float64)
+            return np.array([values[trials.fold[own] == f].mean() for f in np.unique(trials.fold)])
+        if metric not in ("val_loss", "val_accuracy") or val is None:
+            return None
+        measured = (self.classifier(trial, epoch).by_example(val) for trial in own)
+        return np.mean([pair[metric == "val_accuracy"] for pair in measured], 0, np.float64)
+
+    def _interval(self, differences, confidence):
+        resamples = self.run.resamples
+        if resamples is None:
+            return measures.mean_interval(differences, confidence=confidence)
+        error = differences.std(ddof=1) * resamples.corrected_factor
+        return measures.t_interval(differences.mean(), error, len(differences) - 1, confidence)
+
+    def _paired_errors(self, settings, best, metric, epoch):
+        """The standard errors of the settings' differences from the best one on the val set [G]."""
+        of_best = self._paired(settings.first[best], metric, epoch)
+        if of_best is None:
+            raise ValueError(
+                "The rule 'one_se' needs folds or bootstrap draws, or select by val_loss or "
+                f"val_accuracy: {metric} is not a mean over the validation examples."
+            )
+        errors = np.full(len(settings.mean), math.nan)
+        for number in np.flatnonzero(~settings.diverged):
+            difference = self._paired(settings.first[number], metric, epoch) - of_best
+            errors[number] = difference.std() / math.sqrt(len(difference))
+        return errors
+
+    def take(self, rows: Bool[np.ndarray, " T"]) -> "Result":
+        """The result of some of the trials."""
+        params, best_params = jax.tree.map(lambda leaf: leaf[rows], (self.params, self.best_params))
+        return dataclasses.replace(
+            self,
+            run=self.run._replace(trials=self.run.trials.take(rows)),
+            metrics={name: values[rows] for name, values in self.metrics.items()},
+            reached=self.reached[rows],
+            params=params,
+            best_params=best_params,
+            best_epoch=self.best_epoch[rows],
+            facts={name: values[rows] for name, values in self.facts.items()},
+        )
 
     def _columns(self, epoch):
         """The column of that epoch in `metrics` [T, E], for each trial."""
         return (self.reached == self.epochs(epoch)[:, None]).argmax(1)
+
+    def _noise(self, settings, chosen, metric):
+        """A hint where the winner is ahead of others by less than their last epochs vary.
+
+        The noise of a curve is what is left without its trend: the deviation of its second
+        differences, / √6; the curve is that of the difference from the winner, since settings that
+        share their minibatches share most of their noise.
+        """
+        curves = self.metrics[metric].astype(np.float64)
+        tail = curves[:, -max(_FEWEST_EPOCHS, curves.shape[1] // 4) :]
+        if len(settings.mean) < 2 or tail.shape[1] < _FEWEST_EPOCHS or "converged" in self.facts:
+            return []
+        _, setting = np.unique(self.run.trials.setting, return_inverse=True)
+        means = np.array([np.bincount(setting, values) for values in tail.T]) / settings.count
+        with np.errstate(invalid="ignore"):  # of diverged trials
+            ahead = (means - means[:, [chosen]])[:, ~settings.diverged]
+        noise = np.diff(ahead, 2, axis=0).std(0) / math.sqrt(6)
+        close = int((noise > np.abs(ahead[-1])).sum())
+        if not close:
+            return []
+        return [
+            f"By {metric} the winner is ahead of {close} of the other {len(settings.mean) - 1} "
+            "settings by less than the difference varies from epoch to epoch: either may win by "
+            "chance. Use more seeds, averaging, or a schedule that ends with a small rate."
+        ]
 
     def _doubts(self, trial):
         """Hints where the solver did not converge."""
@@ -408,10 +461,7 @@ def setting_rows(result: Result, epoch: str = "last") -> list[dict]:
     `Result.values`.
     """
     trials, diverged = result.run.trials, result.diverged > 0
-    compared = {
-        name: compare_settings(trials.setting, result.values(name, epoch), diverged)
-        for name in result.metrics
-    }
+    compared = {name: result.compared(result.values(name, epoch)) for name in result.metrics}
     settings = next(iter(compared.values()))
     number_diverged = np.bincount(trials.setting, diverged)
     rows = []
@@ -424,23 +474,6 @@ def setting_rows(result: Result, epoch: str = "last") -> list[dict]:
             row[f"{name}_sd"] = round(float(own.spread[number]), 6)
         rows.append(row)
     return rows
-
-
-def spread(
-    result: Result, selected: Selected, metric: str = "val_loss", epoch: str = "last"
-) -> dict:
-    """A metric of the selected setting over its trials: mean, sd, and central 95 % interval.
-
-    For bootstrap draws the interval is the percentile interval of the out-of-bag metric. Source:
-    Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13.
-    """
-    setting = result.run.trials.setting
-    own = result.values(metric, epoch)[setting == setting[selected.trial]].astype(np.float64)
-    return {
-        "mean": float(own.mean()),
-        "sd": float(own.std(ddof=len(own) > 1)),
-        "interval": [float(bound) for bound in np.quantile(own, (0.025, 0.975))],
-    }
 
 
 def collect(epochs: Iterable[Epoch]) -> Result:
@@ -503,7 +536,7 @@ class Collection:
         def filled(values):
             return np.take_along_axis(values, columns, 1)
 
-        return Result(
+        result = Result(
             self.run,
             {name: filled(values) for name, values in self.metrics.items()},
             filled(self.reached),
@@ -512,6 +545,10 @@ class Collection:
             self.best_epoch,
             self.facts,
         )
+        compared = np.arange(len(self.count)) < self.run.num_compared
+        if compared.all():
+            return result
+        return dataclasses.replace(result.take(compared), nested=result.take(~compared))
 
     def arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
         """All of it as arrays by name, for `restored`."""
@@ -538,11 +575,13 @@ class Collection:
         return collection
 
     def lines(self) -> Iterator[dict]:
-        """The metrics, a dictionary per trial and epoch, in the order of the log."""
+        """The metrics, a dictionary per compared trial and epoch, in the order of the log."""
         seen = np.zeros_like(self.count)
         for trial in self._order().astype(int):
             column = seen[trial]
             seen[trial] += 1
+            if trial >= self.run.num_compared:
+                continue
             measured = {name: values[trial, column] for name, values in self.metrics.items()}
             yield {"trial": trial, "epoch": self.reached[trial, column]} | measured
 

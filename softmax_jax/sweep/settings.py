@@ -1,11 +1,12 @@
-"""What a sweep compares: settings of the hyperparameters, and the trials made of them."""
+"""Settings of the hyperparameters: made, listed as trials, and compared: which of them wins."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
+import jax
 import numpy as np
-from jaxtyping import ArrayLike, Float, Int, Integer, Shaped
+from jaxtyping import ArrayLike, Bool, Float, Int, Integer, Num, Shaped
 
 from softmax_jax.hyperparameters import OFF, ROWS, TRACED, Hyperparameters, nearest
 from softmax_jax.sweep import mesh
@@ -179,6 +180,10 @@ class Trials(NamedTuple):
         values |= {name: int(getattr(self, name)[trial]) for name in sizes}
         return {name: value for name, value in values.items() if name in (*self.shown, "fold")}
 
+    def take(self, rows: Int[np.ndarray, " n"] | Bool[np.ndarray, " T"]) -> "Trials":
+        """The table of these trials."""
+        return _by_column(lambda column: column[rows], self)
+
     def axes(self) -> dict[str, Shaped[np.ndarray, " T"]]:
         """The hyperparameters by name."""
         return self.hyperparameters._asdict()
@@ -186,6 +191,17 @@ class Trials(NamedTuple):
     def columns(self) -> dict[str, Shaped[np.ndarray, " T"]]:
         """What a selection chooses among, by name: hyperparameters and sizes."""
         return self.axes() | {"batch_size": self.batch_size, "num_samples": self.num_samples}
+
+
+def joined(one: Trials, other: Trials) -> Trials:
+    """The trials of one table, then those of the other."""
+    return _by_column(lambda *columns: np.concatenate(columns), one, other)
+
+
+def _by_column(function, *tables):
+    """The table whose columns are those of a function of the columns of tables."""
+    columns = jax.tree.map(function, *(table._replace(shown=()) for table in tables))
+    return columns._replace(shown=tables[0].shown)
 
 
 def trial_table(
@@ -220,3 +236,137 @@ def _in_order(values):
 def shortest(value: np.number | Number) -> float:
     """The shortest float that rounds to a NumPy number: 0.1, not 0.10000000149011612."""
     return float(str(value))
+
+
+SELECTION_RULES = ("best", "one_se")
+
+
+class Comparison(NamedTuple):
+    """The G settings, in the order of their index; their trials differ in seed and fold only.
+
+    Attributes:
+      mean: of the metric over the trials of each setting.
+      spread: its standard deviation over these.
+      error: the standard error of the mean, over folds or bootstrap draws; NaN without these.
+      count: the number of trials.
+      diverged: whether one of them diverged.
+      first: the number of the first of them.
+    """
+
+    mean: Float[np.ndarray, " G"]
+    spread: Float[np.ndarray, " G"]
+    error: Float[np.ndarray, " G"]
+    count: Int[np.ndarray, " G"]  # type: ignore[assignment]  # hides tuple.count
+    diverged: Bool[np.ndarray, " G"]
+    first: Int[np.ndarray, " G"]
+
+
+def compare_settings(
+    setting: Int[np.ndarray, " T"],
+    values: Num[np.ndarray, " T"],
+    diverged: Bool[np.ndarray, " T"],
+    fold: Int[np.ndarray, " T"] | None = None,
+    error_factor: float = math.nan,
+) -> Comparison:
+    """Summarises the values of a metric by the setting of each trial.
+
+    Args:
+      setting: of each trial.
+      values: of the metric.
+      diverged: whether the trial diverged.
+      fold: of each trial; None: there are no resamples.
+      error_factor: see `Resamples.error_factor`; it multiplies the deviation of the means of the
+        folds, since the seeds of one fold share their examples.
+    """
+    _, first, inverse, count = np.unique(
+        setting, return_index=True, return_inverse=True, return_counts=True
+    )
+    mean = np.bincount(inverse, values) / count
+    with np.errstate(invalid="ignore"):  # those of diverged trials may be infinite
+        squares = np.bincount(inverse, np.square(values - mean[inverse]))
+    spread = np.sqrt(squares / np.maximum(count - 1, 1))
+    error = np.full(len(mean), math.nan)
+    if fold is not None:
+        error = error_factor * _deviation_of_folds(inverse, values, fold)
+    return Comparison(mean, spread, error, count, np.bincount(inverse, diverged) > 0, first)
+
+
+def _deviation_of_folds(setting, values, fold):
+    """The standard deviation over the folds of the means over seeds, of each setting [G]."""
+    _, column = np.unique(fold, return_inverse=True)
+    shape = setting.max() + 1, column.max() + 1
+    cells = np.ravel_multi_index((setting, column), shape)
+    sums, counts = (np.bincount(cells, w, math.prod(shape)) for w in (values, None))
+    with np.errstate(invalid="ignore"):
+        means = (sums / np.maximum(counts, 1)).reshape(shape)
+        return means.std(1, ddof=min(1, shape[1] - 1))
+
+
+def winning_setting(
+    comparison: Comparison,
+    l2: Num[np.ndarray, " G"],
+    learning_rate: Num[np.ndarray, " G"],
+    *,
+    larger_wins: bool = False,
+    rule: str = "best",
+    errors: Float[np.ndarray, " G"] | None = None,
+) -> int | None:
+    """The index of the winning setting, or None where every one diverged.
+
+    Args:
+      comparison: of the settings.
+      l2, learning_rate: of each setting.
+      larger_wins: whether the metric is one of which more is better.
+      rule: 'best': the best mean; ties go to the larger l2, then to the smaller learning rate.
+        'one_se': the simplest setting (largest l2, then smallest learning rate) whose mean is
+        within one standard error of the best mean.
+      errors: for 'one_se', the standard error of each setting's difference from the best one; None:
+        that of the best one's mean serves for all.
+
+    Raises:
+      ValueError: an unknown rule; or 'one_se' without a standard error.
+
+    """
+    if rule not in SELECTION_RULES:
+        raise ValueError(f"The rule must be one of {SELECTION_RULES}; it is {rule!r}.")
+    cost = np.where(
+        comparison.diverged, np.inf, -comparison.mean if larger_wins else comparison.mean
+    )
+    if not np.isfinite(cost).any():
+        return None
+    best = np.lexsort((learning_rate, -np.asarray(l2), cost))[0]
+    if rule == "best":
+        return int(best)
+    error = comparison.error[best] if errors is None else errors
+    if np.isnan(error).all():
+        raise ValueError("The rule 'one_se' needs a standard error: folds or bootstrap draws.")
+    within = np.flatnonzero(cost <= cost[best] + np.nan_to_num(error))
+    simplest = np.lexsort((cost[within], learning_rate[within], -l2[within]))[0]
+    return int(within[simplest])
+
+
+def edge_hints(
+    axes: dict[str, Num[np.ndarray, " G"]], chosen: int, num_examples: int = 2**53
+) -> list[str]:
+    """Hints where the winner is at the end of a swept axis: the optimum may be beyond.
+
+    There is no hint at the end of a hyperparameter's range, nor for an axis of two values, off and
+    on, that is not crossed with the others.
+
+    Args:
+      axes: of the settings, by name.
+      chosen: the index of the winning setting.
+      num_examples: to train on, the largest batch size.
+    """
+    hints, lengths = [], [len(np.unique(values)) for values in axes.values()]
+    crossed = math.prod(lengths) == len(next(iter(axes.values())))
+    for name, values in axes.items():
+        tried, limits = np.unique(values), ROWS[name].range
+        high = num_examples if name == "batch_size" else limits.high
+        if len(tried) < (2 if crossed else 3):
+            continue
+        if values[chosen] == tried[-1] < high:
+            hints.append(f"{name} = {tried[-1]:g} is the largest tried: extend {name} upwards")
+        elif values[chosen] == tried[0] > limits.low:
+            hints.append(f"{name} = {tried[0]:g} is the smallest tried: extend {name} downwards")
+    return hints
