@@ -326,7 +326,9 @@ WHOLES = ("max_iterations", "segment", "num")
     "name, value",
     [
         *(("tolerance", value) for value in NUMBERS),
-        *((name, value) for name in WHOLES for value in (2.5, *NUMBERS)),
+        *((name, value) for name in WHOLES for value in (2.5, *NUMBERS[1:])),
+        ("segment", 0),
+        ("num", 0),
     ],
 )
 @pytest.mark.usefixtures("untyped")

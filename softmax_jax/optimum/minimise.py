@@ -288,12 +288,12 @@ def minimise(
       l2: [T], of 0 or greater.
       columns: [T], each trial's column of `problem.resamples`; None: the first.
       tolerance: the relative gap.
-      max_iterations: of each trial.
+      max_iterations: of each trial; with 0 it stays where it begins.
       initial: (W [T, D, C], b [T, C]) to start from; None: zero weights.
 
     Raises:
       ValueError: for what `prepare` refuses, for l2, columns or initial values that do not fit, for
-        a tolerance that is not above 0, and for max_iterations that are not a whole number from 1.
+        a tolerance that is not above 0, and for max_iterations that are not a whole number from 0.
 
     >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
     >>> optimum = minimise(Problem(x, np.array([0, 1, 0, 1])), [0.1])
@@ -391,7 +391,7 @@ def _check_limits(tolerance, max_iterations, segment=SEGMENT):
     if np.ndim(tolerance):
         raise ValueError(f"tolerance must be one number; it is {tolerance!r}.")
     checks.check_number("tolerance", tolerance, 0, ends=(False, True))
-    checks.check_whole("max_iterations", max_iterations, 1, 2**31 - 1)
+    checks.check_whole("max_iterations", max_iterations, 0, 2**31 - 1)
     checks.check_whole("segment", segment, 1, 2**31 - 1)
 
 
