@@ -45,6 +45,7 @@ from softmax_jax.sweep.result import Result, Selected
 
 _OPERATIONS_PER_CALL = 4e11  # multiplications and additions before a signal is looked for: seconds
 _GIB = 2**30
+_DECADES = 3  # that an automatic path of l2 reaches further down, one by one, where it must
 _MOST_CLASSES = 1000  # of which each has its own line in a table
 
 
@@ -165,13 +166,16 @@ def _start_or_resume(config, workdir, splits, job, overwrite):
         clear(folder)
         outputs.write_provenance(workdir, config, splits, job)
     progress = checkpoint.Progress(folder / "checkpoints", job, config)
-    return progress, epochs or start_sweep(config, splits, progress.pending)
+    pending = progress.pending, progress.num_trials
+    return progress, epochs or start_sweep(config, splits, *pending)
 
 
 def _run(config, workdir, stop, splits, progress, epochs, seconds):
     """The remaining work of the job, in its own folder."""
     outputs.say_start(splits, workdir.path, progress)
     result = train(config, epochs, progress, workdir, len(splits.train.y), stop)
+    while (epochs := _further(config, splits, result)) is not None:
+        result = train(config, epochs, progress, workdir, len(splits.train.y), stop)
     seconds["training"] = progress.training_seconds()
     outputs.write_tables(workdir, config, result)
     if result.has_winner:
@@ -180,6 +184,40 @@ def _run(config, workdir, stop, splits, progress, epochs, seconds):
     outputs.write_summary(workdir, config, splits, result, None, None, {}, seconds)
     outputs.say_diverged(result)
     return DIVERGED
+
+
+def _further(config, splits, result):
+    """The epochs of smaller penalties, where the smallest of an automatic path is chosen.
+
+    They come after the trials of the sweep so far, a decade at a time.
+    """
+    if not (config.l2_path and config.optimizer == "lbfgs" and result.has_winner):
+        return None
+    trials = result.run.trials
+    tried = trials.hyperparameters.l2
+    if tried[select_winner(config, result).trial] > tried.min():
+        return None
+    num_settings, every = len(set(trials.setting.tolist())), penalties(config, splits, 2**31)
+    longer = every[: num_settings + -(-(len(every) - config.l2_path) // _DECADES)]
+    if len(longer) == num_settings:
+        return None
+    console.say(
+        f"The best l2 so far is the smallest tried, {tried.min():g}: the path goes on to "
+        f"{longer[-1]:g}."
+    )
+    return start_sweep(config, splits, len(tried), len(longer) * len(tried) // num_settings)
+
+
+def penalties(config: ConfigDict, splits: Splits, num: int = 0) -> tuple[float, ...]:
+    """The penalties of `config.l2_path`, the smallest first, then up to `num` in all: ever smaller.
+
+    These are three decades below the path, for where its smallest penalty is chosen.
+    """
+    objective = objective_of(config)
+    how = {name: getattr(objective, name) for name in ("class_weight", "standardize", "dtype")}
+    path = sweep.l2_path(splits.train, config.l2_path, further=_DECADES, **how)
+    own, further = path[-config.l2_path :], path[: -config.l2_path][::-1]
+    return own + further[: max(0, num - len(own))]
 
 
 def _prepare(config):
@@ -243,13 +281,20 @@ def load_data(config: ConfigDict, name: str = "") -> Splits:
         return data.load(config.dataset_fallback, *splits, **options)
 
 
-def start_sweep(config: ConfigDict, splits: Splits, pending: list[Pending] | None = None) -> Epochs:
+def start_sweep(
+    config: ConfigDict,
+    splits: Splits,
+    pending: list[Pending] | int | None = None,
+    num_trials: int = 0,
+) -> Epochs:
     """The epochs of the sweep that the config asks for, checked and ready to run.
 
     Args:
       config: what to train.
       splits: the data.
-      pending: the remaining chunks of an interrupted sweep; None: all of it.
+      pending: the remaining chunks of an interrupted sweep, or the first trial of what is still to
+        be run; None: all of it.
+      num_trials: how many there are, where an automatic path of l2 has been extended.
 
     Raises:
       JobError: the config does not fit the data (exit code 2).
@@ -260,12 +305,11 @@ def start_sweep(config: ConfigDict, splits: Splits, pending: list[Pending] | Non
     combine = {"product": sweep.grid, "zip": sweep.zipped}[config.combine]
     solver, objective, devices = solver_of(config), objective_of(config), devices_of(config)
     try:
-        if config.l2_path:
-            how = {name: getattr(objective, name) for name in ("class_weight", "standardize")}
-            path = sweep.l2_path(splits.train, config.l2_path, dtype=objective.dtype, **how)
-            axes["l2"] = path
-        settings = combine(**axes)
         counts = resamples(config, splits.train)
+        if config.l2_path:
+            in_each = 1 if counts is None else counts.shape[1]
+            axes["l2"] = penalties(config, splits, num_trials // in_each)
+        settings = combine(**axes)
         return sweep.epochs(
             splits.train,
             splits.val if counts is None else counts,
@@ -350,6 +394,7 @@ def train(
             _train_steps(shown, collection, progress, workdir, stop)
     except MisfitError as error:
         raise JobError(f"{workdir.path}: {error}", WORKDIR) from error
+    progress.arrays = collection.arrays()
     return collection.result()
 
 

@@ -349,15 +349,22 @@ def report(prepared: Prepared, state: State) -> Optimum:
     W = np.ascontiguousarray(params[:, :, :-1].swapaxes(1, 2))
     shift = np.asarray(prepared.mean, np.float64) @ W.astype(np.float64)
     metrics = {name: np.asarray(getattr(state, name)) for name in Optimum._fields[2:]}
-    l2, columns, separable = np.asarray(state.l2), np.asarray(state.column), metrics["separable"]
-    parts = {
-        column: certificate.recedes(prepared, column)
-        for column in set(columns[(l2 == 0) & ~separable].tolist())
-    }
-    in_part = np.array([parts.get(column, False) for column in columns.tolist()]) & (l2 == 0)
-    metrics["separable"] = separable | in_part
+    free = (np.asarray(state.l2) == 0) & ~metrics["separable"]
+    in_part = separable_in_part(prepared, free, np.asarray(state.column))
+    metrics["separable"] = metrics["separable"] | in_part
     metrics["converged"] = metrics["converged"] & ~in_part
     return Optimum(W, (params[:, :, -1] - shift).astype(W.dtype), **metrics)
+
+
+def separable_in_part(
+    prepared: Prepared, free: Bool[np.ndarray, " T"], columns: Int[np.ndarray, " T"]
+) -> Bool[np.ndarray, " T"]:
+    """Which of the trials that are `free` of a penalty a part of the examples sends to infinity.
+
+    One linear programme for each column of the resamples: see `certificate.recedes`.
+    """
+    found = {column: certificate.recedes(prepared, column) for column in set(columns[free])}
+    return free & np.array([found.get(column, False) for column in columns], bool)
 
 
 def check_trials(

@@ -5,6 +5,7 @@ A `Chunk` holds the numbers of its trials, an `Epoch` the outcome of one epoch o
 holds it.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -171,6 +172,7 @@ class Run(NamedTuple):
       label_names: of the classes.
       schedule: of the learning rate.
       placement: on the devices.
+      chance: the validation loss of the classes' frequencies in train, without any features.
     """
 
     trials: Trials
@@ -184,6 +186,7 @@ class Run(NamedTuple):
     label_names: tuple[str, ...]
     schedule: str = "constant"
     placement: Placement = ONE
+    chance: float = math.inf
 
 
 class Epoch(NamedTuple):
@@ -258,6 +261,13 @@ class Pending(NamedTuple):
     epoch: int = 0
     segment: int = 0
     saved: dict[str, Shaped[np.ndarray, "S K ..."]] | None = None
+
+
+def pending_from(trials: Trials, first: int) -> list[Pending]:
+    """The trials from that number on, a chunk for each fold."""
+    new = np.arange(first, len(trials.fold))
+    own = [new[trials.fold[new] == fold] for fold in _in_order(trials.fold[new])]
+    return [Pending(Chunk(numbers[None], len(numbers))) for numbers in own]
 
 
 def pending_after(epoch: Epoch) -> list[Pending]:

@@ -159,7 +159,7 @@ def refit(
     )
     again = collect(_until(again, num_epochs))
     if again.diverged[0]:
-        raise ValueError("The refit on all training examples diverged: try a smaller rate.")
+        raise ValueError(f"The refit on all training examples diverged: {again.remedy}.")
     means = {n: spread(result, selected, n, epoch)["mean"] for n in result.metrics}
     return selected._replace(
         classifier=again.classifier(0),

@@ -170,6 +170,16 @@ def example_importance(
     return (weights / weights.mean()).astype(dataset.dtype)
 
 
+def frequency_loss(train: Dataset, val: Dataset | None) -> float:
+    """The mean loss on val (None: on train) of the classes' frequencies in train."""
+    counts, own = (
+        np.bincount(np.asarray(one.y), weights=one.weights, minlength=train.num_classes)
+        for one in (train, train if val is None else val)
+    )
+    fractions = np.maximum(counts / counts.sum(), np.finfo(np.float64).tiny)
+    return float(-(own @ np.log(fractions)) / own.sum())
+
+
 def _class_weights(labels, num_classes, class_weight):
     if class_weight is None:
         return np.ones(num_classes)

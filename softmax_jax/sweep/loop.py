@@ -18,7 +18,12 @@ from softmax_jax.hyperparameters import OFF, Hyperparameters
 from softmax_jax.model import Model, augment, concise
 from softmax_jax.sweep import chunks, full_batch, mesh, sgd
 from softmax_jax.sweep.chunks import Epochs, Pending, Run
-from softmax_jax.sweep.inputs import check_resamples, make_inputs, warn_unstandardised
+from softmax_jax.sweep.inputs import (
+    check_resamples,
+    frequency_loss,
+    make_inputs,
+    warn_unstandardised,
+)
 from softmax_jax.sweep.result import Result, collect, validation_metrics
 from softmax_jax.sweep.settings import as_arrays, in_use, trial_table
 
@@ -106,7 +111,7 @@ def epochs(
     solver: SGD | LBFGS = SGD(),  # noqa: B008 (a tuple of constants)
     objective: Objective = Objective(),  # noqa: B008
     devices: Devices = Devices(),  # noqa: B008
-    pending: list[Pending] | None = None,
+    pending: list[Pending] | int | None = None,
 ) -> Epochs:
     """Trains every trial of settings × seeds × batch sizes, an epoch per step of the iterator.
 
@@ -123,7 +128,7 @@ def epochs(
       objective: what is minimised.
       devices: how the work is divided over the devices.
       pending: the remaining work of a sweep that was interrupted (`chunks.pending_after`), instead
-        of all of it.
+        of all of it; or the number of the first trial that is still to be run.
 
     Raises:
       ValueError: settings, sizes or weights are out of range, or the sweep does not fit into the
@@ -179,7 +184,10 @@ def epochs(
         label_names=train.label_names,
         schedule=solver.schedule if isinstance(solver, SGD) else "constant",
         placement=placement,
+        chance=frequency_loss(train, held_out),
     )
+    if isinstance(pending, int):
+        pending = chunks.pending_from(table, pending)
     if pending is None:
         plan = chunks.plan(table, limit, by_fold=pair.differ, multiple=multiple)
         pending = [Pending(chunk) for chunk in plan]

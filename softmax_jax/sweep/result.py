@@ -22,6 +22,7 @@ from softmax_jax.sweep.chunks import Epoch, Run
 from softmax_jax.sweep.settings import shortest
 
 SELECTION_RULES = ("best", "one_se")
+_AS_GOOD_AS_CHANCE = 0.99  # of the loss without features: what is no better
 _SHOWN_SETTINGS = 10  # in a notebook, the best ones
 
 
@@ -101,7 +102,11 @@ def winning_setting(
 
 
 def edge_hints(
-    axes: dict[str, Num[np.ndarray, " G"]], chosen: int, num_examples: int = 2**53
+    axes: dict[str, Num[np.ndarray, " G"]],
+    chosen: int,
+    num_examples: int = 2**53,
+    *,
+    helpless: str = "",
 ) -> list[str]:
     """Hints where the winner is at the end of a swept axis: the optimum may be beyond.
 
@@ -112,6 +117,7 @@ def edge_hints(
       axes: of the settings, by name.
       chosen: the index of the winning setting.
       num_examples: to train on, the largest batch size.
+      helpless: what to say of the largest l2 instead where the features do not help.
     """
     hints, lengths = [], [len(np.unique(values)) for values in axes.values()]
     crossed = math.prod(lengths) == len(next(iter(axes.values())))
@@ -121,7 +127,8 @@ def edge_hints(
         if len(tried) < (2 if crossed else 3):
             continue
         if values[chosen] == tried[-1] < high:
-            hints.append(f"{name} = {tried[-1]:g} is the largest tried: extend {name} upwards")
+            means = helpless if name == "l2" and helpless else f": extend {name} upwards"
+            hints.append(f"{name} = {tried[-1]:g} is the largest tried{means}")
         elif values[chosen] == tried[0] > limits.low:
             hints.append(f"{name} = {tried[0]:g} is the smallest tried: extend {name} downwards")
     return hints
@@ -241,6 +248,13 @@ class Result:
         first = self.reached[np.arange(len(finite)), finite.argmin(1)]
         return np.where(finite.all(1), 0, first)
 
+    @property
+    def remedy(self) -> str:
+        """What helps where a loss stops being finite."""
+        if "converged" in self.facts:  # L-BFGS has no learning rate
+            return "standardise the features, or try a larger l2"
+        return "try a smaller learning rate"
+
     def table(self) -> list[dict]:
         """A row per trial: its setting, its metrics at the last and at its best epoch."""
         return trial_rows(self)
@@ -293,10 +307,12 @@ class Result:
             rule=rule,
         )
         if chosen is None:
-            raise ValueError("Every setting has a diverged trial: try a smaller learning rate.")
+            raise ValueError(f"Every setting has a diverged trial: {self.remedy}.")
         early = " (with early stopping the best)" if axes["patience"].any() else ""
         why = _why(metric, f"{epoch} epoch{early}", rule, settings, chosen)
-        trial, edges = int(settings.first[chosen]), edge_hints(axes, chosen, self.run.num_examples)
+        trial, num_examples = int(settings.first[chosen]), self.run.num_examples
+        helpless = self._helpless(trials.setting == trials.setting[trial], epoch)
+        edges = edge_hints(axes, chosen, num_examples, helpless=helpless)
         hints = [f"The winner is at the edge of the grid: {edge}." for edge in edges]
         return self._select(trial, epoch, why, hints + self._doubts(trial))
 
@@ -346,21 +362,37 @@ class Result:
         """The column of that epoch in `metrics` [T, E], for each trial."""
         return (self.reached == self.epochs(epoch)[:, None]).argmax(1)
 
+    def _helpless(self, chosen, epoch):
+        """What follows where the validation loss is that of the classes' frequencies, else ''."""
+        if "val_loss" not in self.metrics:
+            return ""
+        loss, chance = self.values("val_loss", epoch)[chosen].mean(), self.run.chance
+        if not loss >= _AS_GOOD_AS_CHANCE * chance:
+            return ""
+        return (
+            f", and the validation loss there is {loss:.4g}, where the frequencies of the classes "
+            f"alone have {chance:.4g}: the features hardly help"
+        )
+
     def _doubts(self, trial):
         """Hints where the solver did not converge."""
         facts = {name: values[trial] for name, values in self.facts.items()}
         if facts.get("separable", False):
             return [
-                "The classes are separable and l2 is 0: the optimum is at infinity, and the "
-                "weights are the first found that classify all training examples correctly. Try "
-                "an l2 above 0."
+                "The classes are separable, wholly or in part, and l2 is 0: the optimum is at "
+                "infinity, and the weights are some on the way there. Try an l2 above 0."
             ]
-        if not facts.get("converged", True):
-            return [
-                f"The winner had not converged after {facts['iterations']} iterations: raise "
-                "num_epochs or tolerance, standardize the features, or use float64."
-            ]
-        return []
+        if facts.get("converged", True):
+            return []
+        iterations = facts["iterations"]
+        if iterations < self.run.num_epochs:
+            end, remedy = f"float precision was exhausted after {iterations} iterations", "use"
+        else:
+            end, remedy = f"{iterations} iterations did not suffice", "raise num_epochs, or use"
+        return [
+            f"The winner has not converged, as {end}: {remedy} a larger tolerance, standardised "
+            "features, or float64."
+        ]
 
     def _select(self, trial, epoch, why, hints):
         number = int(self.epochs(epoch)[trial])
@@ -436,11 +468,12 @@ def spread(
     """
     setting = result.run.trials.setting
     own = result.values(metric, epoch)[setting == setting[selected.trial]].astype(np.float64)
-    return {
-        "mean": float(own.mean()),
-        "sd": float(own.std(ddof=len(own) > 1)),
-        "interval": [float(bound) for bound in np.quantile(own, (0.025, 0.975))],
-    }
+    with np.errstate(invalid="ignore"):  # without a penalty the bound of the gap is infinite
+        return {
+            "mean": float(own.mean()),
+            "sd": float(own.std(ddof=len(own) > 1)),
+            "interval": [float(bound) for bound in np.quantile(own, (0.025, 0.975))],
+        }
 
 
 def collect(epochs: Iterable[Epoch]) -> Result:
@@ -525,9 +558,16 @@ class Collection:
 
     @classmethod
     def restored(cls, run: Run, arrays: dict[str, Shaped[np.ndarray, "..."]]) -> "Collection":
-        """The collection of this run with these `arrays`."""
-        kept = traverse_util.unflatten_dict(arrays, sep="/")
+        """The collection of this run with these `arrays`, or those of its first trials."""
         collection = cls(run)
+        more = len(collection.count) - len(arrays["count"])
+        longer = {
+            name: array
+            if name == "log"
+            else np.pad(array, [(0, more)] + [(0, 0)] * (array.ndim - 1))
+            for name, array in arrays.items()
+        }
+        kept = traverse_util.unflatten_dict(longer, sep="/")
         length = kept["reached"].shape[1]
         collection.count, collection.facts = kept["count"], kept.get("facts", {})
         collection.reached[:, :length] = kept["reached"]
