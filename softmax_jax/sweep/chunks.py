@@ -5,8 +5,8 @@ A `Chunk` holds the numbers of its trials, an `Epoch` the outcome of one epoch o
 holds it.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -172,7 +172,8 @@ class Run(NamedTuple):
       label_names: of the classes.
       schedule: of the learning rate.
       placement: on the devices.
-      chance: the validation loss of the classes' frequencies in train, without any features.
+      chance: the losses of the classes' frequencies in train, without any features, by the names of
+        the metrics.
     """
 
     trials: Trials
@@ -186,7 +187,7 @@ class Run(NamedTuple):
     label_names: tuple[str, ...]
     schedule: str = "constant"
     placement: Placement = ONE
-    chance: float = math.inf
+    chance: Mapping[str, float] = MappingProxyType({})
 
 
 class Epoch(NamedTuple):

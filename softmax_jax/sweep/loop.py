@@ -20,7 +20,7 @@ from softmax_jax.sweep import chunks, full_batch, mesh, sgd
 from softmax_jax.sweep.chunks import Epochs, Pending, Run
 from softmax_jax.sweep.inputs import (
     check_resamples,
-    frequency_loss,
+    frequency_losses,
     make_inputs,
     warn_unstandardised,
 )
@@ -184,7 +184,7 @@ def epochs(
         label_names=train.label_names,
         schedule=solver.schedule if isinstance(solver, SGD) else "constant",
         placement=placement,
-        chance=frequency_loss(train, held_out),
+        chance=frequency_losses(train, held_out),
     )
     if isinstance(pending, int):
         pending = chunks.pending_from(table, pending)

@@ -22,7 +22,9 @@ from softmax_jax.sweep.chunks import Epoch, Run
 from softmax_jax.sweep.settings import shortest
 
 SELECTION_RULES = ("best", "one_se")
-_AS_GOOD_AS_CHANCE = 0.99  # of the loss without features: what is no better
+# Losses as fractions of those without features. A model whose weights are almost zero has at least
+# this train loss; one whose features do not help has at least this validation loss.
+_CHANCE = {"train_loss": 0.85, "val_loss": 0.99}
 _SHOWN_SETTINGS = 10  # in a notebook, the best ones
 
 
@@ -363,15 +365,16 @@ class Result:
         return (self.reached == self.epochs(epoch)[:, None]).argmax(1)
 
     def _helpless(self, chosen, epoch):
-        """What follows where the validation loss is that of the classes' frequencies, else ''."""
-        if "val_loss" not in self.metrics:
+        """What the largest l2 means where its model is hardly one of the features, else ''."""
+        chance = self.run.chance
+        if not all(name in self.metrics and name in chance for name in _CHANCE):
             return ""
-        loss, chance = self.values("val_loss", epoch)[chosen].mean(), self.run.chance
-        if not loss >= _AS_GOOD_AS_CHANCE * chance:
+        found = {name: self.values(name, epoch)[chosen].mean() for name in _CHANCE}
+        if any(found[name] < least * chance[name] for name, least in _CHANCE.items()):
             return ""
         return (
-            f", and the validation loss there is {loss:.4g}, where the frequencies of the classes "
-            f"alone have {chance:.4g}: the features hardly help"
+            f", and the validation loss there is {found['val_loss']:.4g}, where the frequencies of "
+            f"the classes alone have {chance['val_loss']:.4g}: the features hardly help"
         )
 
     def _doubts(self, trial):
