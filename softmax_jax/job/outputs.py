@@ -450,8 +450,10 @@ def write_tables(workdir: Workdir, config: ConfigDict, result: Result) -> None:
 def write_params(workdir: Workdir, classifier: Classifier) -> None:
     """Writes params.npz, of which NumPy computes logits = ((x - mean) / scale) @ W + b.
 
-    Mean and scale are float64: a mean of 1.7e9 beside a scale of 30 needs its digits.
+    Mean and scale are float64: a mean of 1.7e9 beside a scale of 30 needs its digits. `labels` is
+    in it where the data may call the classes otherwise than 0..C-1.
     """
+    labels = {} if classifier.labels is None else {"labels": classifier.labels}
     workdir.write_npz(
         "params.npz",
         W=classifier.W,
@@ -459,6 +461,7 @@ def write_params(workdir: Workdir, classifier: Classifier) -> None:
         mean=np.asarray(classifier.mean, np.float64),
         scale=np.asarray(classifier.scale, np.float64),
         label_names=np.array(classifier.label_names),
+        **labels,
     )
 
 

@@ -172,6 +172,7 @@ class Run(NamedTuple):
       label_names: of the classes.
       schedule: of the learning rate.
       placement: on the devices.
+      labels: what the data call the classes, see `data.Dataset`.
       chance: the losses of the classes' frequencies in train, without any features, by the names of
         the metrics.
     """
@@ -187,6 +188,7 @@ class Run(NamedTuple):
     label_names: tuple[str, ...]
     schedule: str = "constant"
     placement: Placement = ONE
+    labels: Shaped[np.ndarray, " C"] | None = None
     chance: Mapping[str, float] = MappingProxyType({})
 
 

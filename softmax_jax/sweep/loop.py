@@ -184,6 +184,7 @@ def epochs(
         label_names=train.label_names,
         schedule=solver.schedule if isinstance(solver, SGD) else "constant",
         placement=placement,
+        labels=train.labels,
         chance=frequency_losses(train, held_out),
     )
     if isinstance(pending, int):

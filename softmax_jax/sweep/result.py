@@ -327,10 +327,11 @@ class Result:
         if isinstance(mean, np.ndarray) and isinstance(scale, np.ndarray) and scale.ndim == 2:
             fold = self.run.trials.fold[trial]
             mean, scale = mean[fold], scale[fold]
-        return Classifier(np.asarray(W), np.asarray(b), mean, scale, self.run.label_names)
+        names = self.run.label_names, self.run.labels
+        return Classifier(np.asarray(W), np.asarray(b), mean, scale, *names)
 
-    def predict(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Int[np.ndarray, " N"]:
-        """Classes by the refitted model if there is one, else by `best()` with its defaults.
+    def predict(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Shaped[np.ndarray, " N"]:
+        """Labels, as the data have them: by the refitted model if there is one, else by `best()`.
 
         For another choice: `best('val_accuracy').classifier.predict(x)`.
         """
