@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int32, Integer, Real
 
+from softmax_jax import checks
+
 _Array = Array | np.ndarray
 _ArrayLike = Array | np.ndarray | Sequence
 
@@ -151,16 +153,30 @@ def confusion_matrix(
       included: booleans [..., N]: which examples count, such as those that each of R resamples
         held out; None: all.
 
+    Raises:
+      ValueError: labels or predictions that are no whole numbers, or out of range: they would count
+        in another cell.
+
     >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
     [[1, 1], [0, 1]]
     """
-    predicted = np.asarray(predicted)
     num_actions = num_classes if num_actions is None else num_actions
+    labels = _numbers("labels", labels, num_classes)
+    predicted = _numbers("predicted", predicted, num_actions)
     shape = (*predicted.shape[:-1], num_classes, num_actions)
     tables = np.arange(np.prod(shape[:-2], dtype=int)).reshape(*shape[:-2], 1)
-    cells = (tables * num_classes + np.asarray(labels)) * num_actions + predicted
+    cells = (tables * num_classes + labels) * num_actions + predicted
     kept = cells.ravel() if included is None else cells[np.broadcast_to(included, cells.shape)]
     return np.bincount(kept, minlength=np.prod(shape, dtype=int)).reshape(shape)
+
+
+def _numbers(name, values, count):
+    """Whole numbers in 0..count-1, as an array; booleans are 0 and 1."""
+    values = np.asarray(values)
+    values = values.astype(np.int64) if values.dtype == bool else values
+    checks.check_integers(values, name)
+    checks.check_range(values, count, name=name)
+    return checks.widened(values)
 
 
 def per_class(confusion: _ArrayLike) -> dict[str, Real[np.ndarray, "*tables C"]]:

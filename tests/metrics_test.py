@@ -252,3 +252,29 @@ def test_more_confidence_is_a_wider_interval(successes, confidence, more):
     ):
         (narrow_low, narrow_high), (low, high) = interval(confidence), interval(confidence + more)
         assert low <= narrow_low <= narrow_high <= high and high - low > narrow_high - narrow_low
+
+
+@pytest.mark.parametrize(
+    "labels, predicted, words",
+    [
+        ([0, 2], [0, 1], r"labels must lie in 0..1; 1 does not, the first at \[1\]: 2"),
+        ([0, -1], [0, 1], "labels must lie in"),
+        ([0, 1], [2, 0], "predicted must lie in 0..1"),
+        ([0, 1], [[0, 1], [0, -1]], "predicted must lie in"),
+        ([0, np.nan], [0, 1], "labels must be integers"),
+        ([0, 1], [0.5, 1.0], "predicted must be integers"),
+    ],
+)
+def test_counts_in_no_cell_are_refused(labels, predicted, words):
+    """In one table they would land in another row; in many, in another table."""
+    with pytest.raises(ValueError, match=words):
+        metrics.confusion_matrix(labels, predicted, 2)
+
+
+def test_confusion_takes_booleans_and_labels_of_narrow_types():
+    assert (
+        metrics.confusion_matrix([True, False], np.array([True, True]), 2).tolist() == [[0, 1]] * 2
+    )
+    narrow = np.array([0, 199], np.uint8)
+    found = metrics.confusion_matrix(narrow, narrow[::-1], 200)
+    assert found.sum() == 2 and found[0, 199] == found[199, 0] == 1
