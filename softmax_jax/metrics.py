@@ -27,6 +27,22 @@ class Metric(NamedTuple):
     value: Callable
 
 
+_PLAIN, _BLOCK = 2**16, 2**8  # values that are added up as they come; in a block of more
+
+
+def total(values: Float[_Array, "N ..."]) -> Float[Array, "..."]:
+    """Σ over the first axis: of many values in blocks, and so are their sums.
+
+    Under `jax.vmap` the compiler adds up one value after the other: of 20 million, float32 loses
+    the fifth digit.
+    """
+    if len(values) > _PLAIN:
+        while len(values) > _BLOCK:
+            padding = [(0, -len(values) % _BLOCK)] + [(0, 0)] * (values.ndim - 1)
+            values = jnp.pad(values, padding).reshape(-1, _BLOCK, *values.shape[1:]).sum(1)
+    return values.sum(0)
+
+
 def mean_of(per_example: Callable | None) -> Metric:
     """The weighted mean Σ w·f / Σ w of a function f(scores, labels, axis) -> [B].
 
@@ -37,7 +53,7 @@ def mean_of(per_example: Callable | None) -> Metric:
         if per_example is None:
             raise ValueError("The sums of this metric are computed elsewhere; it has only a value.")
         values = per_example(_without_absent(scores, weights, axis), labels, axis)
-        return {"sum": (weights * values).sum(), "weight": weights.sum()}
+        return {"sum": total(weights * values), "weight": total(weights)}
 
     def value(sums):
         return _ratio(sums["sum"], sums["weight"])
@@ -88,7 +104,7 @@ def top(k: int) -> Callable:
 def _by_class_sums(scores, labels, weights, axis=-1):
     members = jax.nn.one_hot(labels, scores.shape[axis], axis=0) * weights
     correct = top(1)(_without_absent(scores, weights, axis), labels, axis)
-    return {"correct": members @ correct, "weight": members.sum(1)}
+    return {"correct": members @ correct, "weight": total(members.T)}
 
 
 def _balanced_value(sums):

@@ -17,7 +17,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from softmax_jax import checks
+from softmax_jax import checks, metrics
 from softmax_jax.optimum import certificate, lbfgs
 from softmax_jax.optimum.certificate import State
 from softmax_jax.optimum.problem import Prepared, Problem, prepare, product
@@ -68,7 +68,7 @@ def weight_fractions(prepared: Prepared, column: Int[Array, ""]) -> Float[Array,
     weights = prepared.weights
     if prepared.resamples is not None:
         weights = weights * prepared.resamples[:, column]
-    return weights / jnp.maximum(weights.sum(), jnp.finfo(weights.dtype).tiny)
+    return weights / jnp.maximum(metrics.total(weights), jnp.finfo(weights.dtype).tiny)
 
 
 def _start(prepared, l2, column, params):
