@@ -276,7 +276,7 @@ def minimise(
     at zero weights (AVX2 and AVX-512 round alike there; without fused multiply-add, by
     `--xla_cpu_max_isa=AVX`, one of the latter rises from 7e-7 to 2e-6). Ask for ten times these
     values: other machines round differently. A smaller tolerance may cost all max_iterations, and
-    `objective` itself has a relative rounding error of 5e-7. float64 (features of float64 under
+    `objective` itself has a relative rounding error of 1e-6. float64 (features of float64 under
     `jax_enable_x64`) reaches 1e-10. Memory: about 8 arrays [T, C, N] and 40 [T, C, D] beside one
     copy of x.
 
