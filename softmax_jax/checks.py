@@ -166,25 +166,29 @@ def as_labels(labels: Any, num_rows: int, num_classes: int, classes: Any = None)
     return widened(labels)
 
 
-def check_integers(labels: _Array) -> None:
+def check_integers(labels: _Array, name: str = "labels") -> None:
     """Raises ValueError unless the type of the labels is an integer type; NaN is named first."""
     if jnp.issubdtype(labels.dtype, jnp.integer):
         return
-    remedy = "Convert them: labels.astype(int)."
+    remedy = f"Convert them: {name}.astype(int)."
     if jnp.issubdtype(labels.dtype, jnp.floating) and known(labels):
         values = np.asarray(labels)
         if not np.isfinite(values).all():
             found = _first(~np.isfinite(values), values)
-            raise ValueError(f"labels must be integers; {found}. Leave these examples out.")
+            raise ValueError(f"{name} must be integers; {found}. Leave these examples out.")
         if (values % 1 != 0).any():
             remedy = f"{_first(values % 1 != 0, values)}."
     elif labels.dtype.kind in "USO":
         remedy = "Pass classes=, the names of the columns, where the function takes it."
-    raise ValueError(f"labels must be integers; they are {labels.dtype}. {remedy}")
+    raise ValueError(f"{name} must be integers; they are {labels.dtype}. {remedy}")
 
 
 def check_range(
-    labels: _Array, num_classes: int, ignored: _Array | None = None, remedy: str | None = None
+    labels: _Array,
+    num_classes: int,
+    ignored: _Array | None = None,
+    remedy: str | None = None,
+    name: str = "labels",
 ) -> None:
     """Raises ValueError unless all labels are known to be in 0..C-1, or traced.
 
@@ -199,7 +203,7 @@ def check_range(
     if wrong.any():
         remedy = remedy or "Number them by column, or pass classes=, what the columns are called."
         raise ValueError(
-            f"labels must lie in 0..{num_classes - 1}; {_first(wrong, values)}. {remedy}"
+            f"{name} must lie in 0..{num_classes - 1}; {_first(wrong, values)}. {remedy}"
         )
 
 

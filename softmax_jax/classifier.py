@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int32, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
 from softmax_jax import host, losses, metrics, model
 from softmax_jax.data import DataError, Dataset, npz, validation
@@ -30,6 +30,7 @@ class Classifier(NamedTuple):
       mean: what is subtracted from the inputs: a scalar, or one number per feature.
       scale: what they are divided by: a scalar, or one number per feature.
       label_names: the names of the C classes.
+      labels: what the data call them, in their type: text, 1..10, booleans; None: int32 0..C−1.
     """
 
     W: Float[np.ndarray, "D C"]
@@ -37,6 +38,7 @@ class Classifier(NamedTuple):
     mean: float | int | Float[np.ndarray, "*D"]
     scale: float | int | Float[np.ndarray, "*D"]
     label_names: tuple[str, ...]
+    labels: Shaped[np.ndarray, " C"] | None = None
 
     def logits(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
         """Logits [N, C] of raw inputs x [N, ...]: pixels or features, as the dataset has them."""
@@ -49,9 +51,10 @@ class Classifier(NamedTuple):
         """Probabilities [N, C] of raw inputs x [N, ...]."""
         return np.asarray(losses.softmax(self.logits(x)))
 
-    def predict(self, x: Shaped[_Array, "N ..."]) -> Int32[np.ndarray, " N"]:
-        """The most probable class, int32 [N]; `label_names[class]` is its name."""
-        return self.logits(x).argmax(-1).astype(np.int32)
+    def predict(self, x: Shaped[_Array, "N ..."]) -> Shaped[np.ndarray, " N"]:
+        """The label of the most probable class [N], as the data have it: see `labels`."""
+        classes = self.logits(x).argmax(-1).astype(np.int32)
+        return classes if self.labels is None else self.labels[classes]
 
     def test(self, dataset: Dataset) -> dict[str, float | list[float]]:
         """Loss and accuracy on a dataset, each with a 95 % interval.
@@ -117,7 +120,7 @@ class Classifier(NamedTuple):
         """(a classifier, x): the arrays of this one; or x is normalised, and they say so."""
         self._check(x)
         dtype = self.W.dtype
-        one, arrays = np.ones((), dtype), self._replace(label_names=())
+        one, arrays = np.ones((), dtype), self._replace(label_names=(), labels=None)
         rounds = validation.is_wide(x.dtype) or np.any(self.mean != np.asarray(self.mean, dtype))
         if dtype != np.float32 or not rounds:
             return arrays, x
@@ -185,9 +188,9 @@ _PARAMETERS = (*_NUMBERS, "label_names")
 def load(folder: str | os.PathLike) -> Classifier:
     """The selected model of a finished run, also as `softmax_jax.load(folder)`.
 
-    `load(folder).predict(x)` gives class numbers, int32 [N]; `.predict_proba(x)` probabilities
-    [N, C]; `.label_names` the names of the classes. x [N, ...] is raw, as the dataset has it: its
-    normalisation is part of the model.
+    `load(folder).predict(x)` gives labels [N] as the dataset had them: its text, its numbers;
+    `.predict_proba(x)` probabilities [N, C]; `.label_names` the names of the classes. x [N, ...]
+    is raw, as the dataset has it: its normalisation is part of the model.
 
     Args:
       folder: the work folder, which holds params.npz.
@@ -198,10 +201,12 @@ def load(folder: str | os.PathLike) -> Classifier:
     path = host.as_path(folder, "The folder") / "params.npz"
     with reading(path):
         host.open_regular(path, follow=False).close()
-        missing = [name for name in _PARAMETERS if name not in npz.array_names(path)]
+        there = npz.array_names(path)
+        missing = [name for name in _PARAMETERS if name not in there]
         if missing:
             raise DataError(f"{path} is not the model of a run: it has no {', '.join(missing)}.")
-        stored = {name: npz.find_array(path, name) for name in _PARAMETERS}
+        kept = (*_PARAMETERS, *({"labels"} & set(there)))
+        stored = {name: npz.find_array(path, name) for name in kept}
         _check_headers(path, {name: array.header for name, array in stored.items()})
         found = {name: array.read() for name, array in stored.items()}
     # In the order of bytes of this machine, which JAX takes alone.
@@ -211,7 +216,8 @@ def load(folder: str | os.PathLike) -> Classifier:
             raise DataError(f"{path} is damaged: {name} has values that are not finite.")
     if not numbers["scale"].all():
         raise DataError(f"{path} is damaged: scale has a zero.")
-    return Classifier(**numbers, label_names=tuple(found["label_names"].tolist()))
+    names, labels = tuple(found["label_names"].tolist()), found.get("labels")
+    return Classifier(**numbers, label_names=names, labels=labels)
 
 
 def _check_headers(path, headers):
@@ -221,11 +227,13 @@ def _check_headers(path, headers):
         raise DataError(f"{path} is damaged: W has shape {W.shape}, and [D, C] is needed.")
     D, C = W.shape
     moment: list[tuple[int, ...]] = [(), (D,)]
-    fitting = {"W": [W.shape], "b": [(C,)], "mean": moment, "scale": moment, "label_names": [(C,)]}
+    shapes = {"W": [W.shape], "mean": moment, "scale": moment}
+    kinds = {"label_names": "U", "labels": "iubUS"}
     for name, header in headers.items():
-        kinds = ("U",) if name == "label_names" else ("f2", "f4", "f8")
-        kind = header.dtype.str[1:] if name != "label_names" else header.dtype.kind
-        if header.shape not in fitting[name] or kind not in kinds:
+        fits = header.shape in shapes.get(name, [(C,)])
+        known = kinds.get(name)
+        right = header.dtype.kind in known if known else header.dtype.str[1:] in ("f2", "f4", "f8")
+        if not (fits and right):
             raise DataError(
                 f"{path} is damaged: W has shape {W.shape}, and {name} is {header.dtype} of "
                 f"shape {header.shape}."

@@ -11,17 +11,22 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import sklearn
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from scipy import sparse, special
+from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
-from sklearn.utils import compute_class_weight
+from sklearn.utils import compute_class_weight, metadata_routing
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_method_params,
+    _check_sample_weight,
+    check_is_fitted,
+    validate_data,
+)
 
 from softmax_jax import host
 from softmax_jax.data import validation
@@ -41,46 +46,87 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
 
     coef_ is [C, D] and intercept_ [C]; with two classes they are [1, D] and [1], the second class
     minus the first. Arguments of `__init__` and arrays of the user have no annotations: both may be
-    anything that scikit-learn takes, and are validated in `fit`.
+    anything that scikit-learn takes, and are validated in `fit`. With its `array_api_dispatch`,
+    arrays of other libraries are computed with in NumPy, and the answers are arrays of theirs.
     """
 
-    def decision_function(self, X) -> Float[np.ndarray, "N ..."]:
+    def decision_function(self, X) -> Any:
         """The logits [N, C]; with two classes the log odds [N] of the second one."""
-        check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", reset=False)
-        scores = safe_sparse_dot(X, self.coef_.T, dense_output=True) + self.intercept_
-        return scores[:, 0] if len(self.classes_) == 2 else scores
+        return _like(X, self._decide(X, "decision_function"))
 
-    def predict(self, X) -> Shaped[np.ndarray, " N"]:
+    def predict(self, X) -> Any:
         """The most probable class of each example."""
-        scores = self.decision_function(X)
+        scores = self._decide(X, "predict")
         best = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)
-        return self.classes_[best]
+        return _like(X, _numpy(self.classes_)[best])
 
-    def predict_proba(self, X) -> Float[np.ndarray, "N C"]:
-        """Probabilities, the classes in the order of `classes_`."""
-        return special.softmax(self._logits(X), axis=1)
+    def predict_proba(self, X) -> Any:
+        """Probabilities [N, C], the classes in the order of `classes_`."""
+        return _like(X, special.softmax(self._logits(X, "predict_proba"), axis=1))
 
-    def predict_log_proba(self, X) -> Float[np.ndarray, "N C"]:
-        """Log-probabilities, finite even where the probability rounds to zero."""
-        return special.log_softmax(self._logits(X), axis=1)
+    def predict_log_proba(self, X) -> Any:
+        """Log-probabilities [N, C], finite even where the probability rounds to zero."""
+        return _like(X, special.log_softmax(self._logits(X, "predict_log_proba"), axis=1))
 
-    def _logits(self, X):
-        scores = self.decision_function(X)
+    def _decide(self, X, method):
+        check_is_fitted(self)
+        if get_config()["array_api_dispatch"]:
+            from sklearn.utils._array_api import check_same_namespace
+
+            check_same_namespace(X, self, attribute="coef_", method=method)
+        X = validate_data(self, _numpy(X), accept_sparse="csr", reset=False)
+        coef, intercept = _numpy(self.coef_), _numpy(self.intercept_)
+        scores = safe_sparse_dot(X, coef.T, dense_output=True) + intercept
+        return scores[:, 0] if len(coef) == 1 else scores
+
+    def _logits(self, X, method):
+        scores = self._decide(X, method)
         return np.stack([0 * scores, scores], 1) if scores.ndim == 1 else scores
 
-    def _adopt(self, classes, found, trial, l2):
-        """Sets the fitted attributes from one trial; returns the estimator."""
+    def _adopt(self, classes, W, b, l2, objective=np.nan, gap_bound=np.nan):
+        """Sets the fitted attributes of weights W [D, C] and b [C]; returns the estimator."""
         self.classes_, self.l2_ = classes, float(l2)
-        self.coef_, self.intercept_ = to_scikit_learn(found.W[trial], found.b[trial])
-        self.objective_ = float(found.objective[trial])
-        self.gap_bound_ = float(found.gap_bound[trial])
+        self.coef_, self.intercept_ = to_scikit_learn(W, b)
+        self.objective_, self.gap_bound_ = float(objective), float(gap_bound)
+        return self
+
+    def _as_given(self, X, y):
+        """Makes the fitted arrays those of the library of X, and classes_ that of y."""
+        for name, value in vars(self).items():
+            if name.endswith("_") and hasattr(value, "__dlpack__"):
+                setattr(self, name, _like(y if name == "classes_" else X, value))
         return self
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = tags.array_api_support = True
         return tags
+
+
+def _is_foreign(array):
+    """Whether it is an array of another library, and scikit-learn is told to take it as such."""
+    own = isinstance(array, np.ndarray) or not hasattr(array, "__dlpack__")
+    return get_config()["array_api_dispatch"] and not own
+
+
+def _numpy(array):
+    """A foreign array as NumPy's; anything else as it is."""
+    if not _is_foreign(array):
+        return array
+    from sklearn.utils._array_api import move_to
+
+    return move_to(array, xp=np, device="cpu")
+
+
+def _like(array, values):
+    """The values as an array of the library and on the device of `array`; text is NumPy's."""
+    values = _numpy(values)
+    if not _is_foreign(array) or values.dtype.kind not in "biuf":
+        return values
+    from sklearn.utils._array_api import get_namespace_and_device, move_to
+
+    xp, _, device = get_namespace_and_device(array)
+    return move_to(values, xp=xp, device=device)
 
 
 class SoftmaxRegression(_LinearClassifier):
@@ -98,6 +144,7 @@ class SoftmaxRegression(_LinearClassifier):
       tol: the relative gap to the optimum that the certificate must prove; None: 1e-6 in float64,
         1e-4 in float32, which then takes up to 50 more iterations for the smallest it can prove.
       max_iter: the most iterations of L-BFGS; if they do not suffice there is a ConvergenceWarning.
+        With 0 the weights stay where they begin: at zero, with the classes' log frequencies.
       solver: 'lbfgs', the only one; here because `LogisticRegression` has it.
       warm_start: start from the weights of the last `fit`.
       random_state: no effect; here because `LogisticRegression` has it.
@@ -129,16 +176,9 @@ class SoftmaxRegression(_LinearClassifier):
         random_state=None,
         dtype="float64",
     ) -> None:
-        self.C = C
-        self.l2 = l2
-        self.fit_intercept = fit_intercept
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
-        self.solver = solver
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.dtype = dtype
+        self.C, self.l2, self.fit_intercept, self.class_weight = C, l2, fit_intercept, class_weight
+        self.tol, self.max_iter, self.solver, self.dtype = tol, max_iter, solver, dtype
+        self.warm_start, self.random_state = warm_start, random_state
 
     def fit(self, X, y, sample_weight=None) -> "SoftmaxRegression":
         """Fits to X [N, D], dense or sparse, y [N] and sample_weight [N]; returns the estimator.
@@ -155,13 +195,14 @@ class SoftmaxRegression(_LinearClassifier):
         problem = _prepare_problem(self, examples)
         found = _solve_trials(self, problem, [l2], initial=self._initial(num_classes))
         self.n_iter_ = found.iterations
-        return self._adopt(examples.classes, found, 0, l2)
+        numbers = found.W[0], found.b[0], l2, found.objective[0], found.gap_bound[0]
+        return self._adopt(examples.classes, *numbers)._as_given(X, y)
 
     def _initial(self, num_classes):
         """(W [1, D, C], b [1, C]) of the last fit, for a warm start; else None."""
         if not self.warm_start or not hasattr(self, "coef_"):
             return None
-        W, b = from_scikit_learn(self.coef_, self.intercept_)
+        W, b = from_scikit_learn(_numpy(self.coef_), _numpy(self.intercept_))
         if W.shape != (self.n_features_in_, num_classes):
             raise ValueError(
                 f"warm_start=True would start from the weights of {W.shape[0]} features and "
@@ -185,11 +226,16 @@ class SoftmaxRegressionCV(_LinearClassifier):
         scikit-learn, or an iterable of (train, test).
       scoring: a name or a callable (estimator, X, y), as in scikit-learn; None means accuracy.
         `score` uses it, too.
+      refit: False for the mean of the folds' models, each with the penalty that is best there,
+        instead of a fit on all examples. C_ is then the mean of these C.
       fit_intercept, class_weight, tol, max_iter, solver, random_state, dtype: as in
         `SoftmaxRegression`; tol and max_iter apply to every fit.
 
-    After `fit`, beside the attributes of `SoftmaxRegression`: scores_ [folds, n] · Cs_, l2s_ [n]:
-    the penalties for all examples · C_, l2_: the chosen one · n_iter_ [folds, n].
+    After `fit`, beside the attributes of `SoftmaxRegression` (of a mean of models, objective_ and
+    gap_bound_ are NaN): scores_ [folds, n] · coefs_paths_ [folds, n, C, D + 1]: coef_ and, in the
+    last column, intercept_ of every fit; [folds, n, C, D] without one, and 1 instead of C with two
+    classes · Cs_, l2s_ [n]: the penalties for all examples · C_, l2_: the chosen one · n_iter_
+    [folds, n].
 
     >>> import numpy as np
     >>> x = np.random.default_rng(0).normal(size=(60, 3))
@@ -198,6 +244,9 @@ class SoftmaxRegressionCV(_LinearClassifier):
     (1.0, (3, 3))
     """
 
+    # `score` passes its weights on to the scorer, and needs none itself.
+    __metadata_request__score = {"sample_weight": metadata_routing.UNUSED}
+
     def __init__(
         self,
         Cs=10,
@@ -205,6 +254,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
         l2s=None,
         cv=None,
         scoring="neg_log_loss",
+        refit=True,
         fit_intercept=True,
         class_weight=None,
         tol=None,
@@ -213,32 +263,31 @@ class SoftmaxRegressionCV(_LinearClassifier):
         random_state=None,
         dtype="float64",
     ) -> None:
-        self.Cs = Cs
-        self.l2s = l2s
-        self.cv = cv
-        self.scoring = scoring
-        self.fit_intercept = fit_intercept
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
-        self.solver = solver
+        self.Cs, self.l2s, self.cv, self.scoring, self.refit = Cs, l2s, cv, scoring, refit
+        self.fit_intercept, self.class_weight = fit_intercept, class_weight
+        self.tol, self.max_iter, self.solver, self.dtype = tol, max_iter, solver, dtype
         self.random_state = random_state
-        self.dtype = dtype
 
-    def fit(self, X, y, sample_weight=None, *, groups=None) -> "SoftmaxRegressionCV":
-        """Fits to X [N, D], y [N] and sample_weight [N]; groups [N] are for the splitter.
+    def fit(self, X, y, sample_weight=None, **params) -> "SoftmaxRegressionCV":
+        """Fits to X [N, D], y [N] and sample_weight [N].
 
-        sample_weight counts in the fits and in the scores, class_weight in the fits only.
+        sample_weight counts in the fits and in the scores, class_weight in the fits only. Of
+        params, `groups` [N] are for the splitter. With scikit-learn's metadata routing, splitter
+        and scorer get what they request.
 
         Raises:
           ValueError: as `SoftmaxRegression.fit` does, for folds that the splitter cannot make or
             that train on a single class, and if no score can be computed.
         """
         _check_parameters(self)
+        _require("refit", self.refit, "True or False", isinstance(self.refit, bool | np.bool_))
         Cs, l2s = _check_penalties(self.Cs, self.l2s)
         examples = _read_examples(self, X, y, sample_weight)
         labels = examples.classes[examples.labels]
-        folds = list(check_cv(self.cv, labels, classifier=True).split(examples.x, labels, groups))
+        weights = {} if sample_weight is None else {"sample_weight": examples.sample_weight}
+        for_splitter, for_scorer = self._routed(weights, params)
+        splitter = check_cv(self.cv, labels, classifier=True)
+        folds = list(splitter.split(examples.x, labels, **for_splitter))
         counts = _counts(folds, len(labels))
         _check_folds(examples, counts)
         totals, num_classes = _total(examples, counts), len(examples.classes)
@@ -246,38 +295,71 @@ class SoftmaxRegressionCV(_LinearClassifier):
         problem = _prepare_problem(self, examples, counts)
         columns = np.repeat(np.arange(len(folds)), l2.shape[1])
         path = _solve_trials(self, problem, l2[:-1].ravel(), columns)
-        self.n_iter_ = path.iterations.reshape(len(folds), -1)
-        self.scores_ = self._scores(path, examples, folds, sample_weight is not None)
-        best = self._best(l2[-1])
-        initial = [leaf[best :: l2.shape[1]].mean(0, keepdims=True) for leaf in (path.W, path.b)]
-        found = _solve_trials(self, problem, l2[-1:, best], [len(folds)], initial)
-        self.l2s_ = l2[-1]
-        Cs = swap_C_and_l2(l2s, totals[-1], num_classes) if Cs is None else Cs
-        self.Cs_ = np.asarray(Cs)
-        self.C_ = float(self.Cs_[best])
-        return self._adopt(examples.classes, found, 0, self.l2s_[best])
+        shape = len(folds), l2.shape[1]
+        self.n_iter_, self.l2s_ = path.iterations.reshape(shape), l2[-1]
+        self.Cs_ = np.asarray(swap_C_and_l2(l2s, totals[-1], num_classes) if Cs is None else Cs)
+        coef, intercept = to_scikit_learn(path.W, path.b)
+        columns = [coef, intercept[..., None]] if self.fit_intercept else [coef]
+        self.coefs_paths_ = np.concatenate(columns, -1).reshape(*shape, len(coef[0]), -1)
+        self.scores_ = self._scores(path, examples, folds, for_scorer)
+        says = ~np.isnan(self.scores_).all(1)  # of all-NaN folds nothing is known
+        if self.refit:
+            best = _best(self.scores_[says].sum(0), self.l2s_)
+            means = [leaf[best :: shape[1]].mean(0, keepdims=True) for leaf in (path.W, path.b)]
+            found = _solve_trials(self, problem, l2[-1:, best], [len(folds)], means)
+            model = found.W[0], found.b[0]
+            self.C_, proof = float(self.Cs_[best]), (found.objective[0], found.gap_bound[0])
+            chosen = self.l2s_[best]
+        else:
+            best = [_best(scores, self.l2s_) for scores in self.scores_[says]]
+            trials = np.flatnonzero(says) * shape[1] + best
+            model, proof = (path.W[trials].mean(0), path.b[trials].mean(0)), ()
+            self.C_ = float(self.Cs_[best].mean())
+            chosen = swap_C_and_l2(self.C_, totals[-1], num_classes)
+        return self._adopt(examples.classes, *model, chosen, *proof)._as_given(X, y)
 
-    def score(self, X, y, sample_weight=None) -> float:
+    def score(self, X, y, sample_weight=None, **params) -> float:
         """The score by `scoring` on X [N, D] and y [N]; it is the accuracy only if that says so."""
-        given = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return _scorer(self.scoring, self.classes_)(self, X, y, **given)
+        metadata_routing._raise_for_params(params, self, "score")
+        given = params | ({} if sample_weight is None else {"sample_weight": sample_weight})
+        if metadata_routing._routing_enabled():
+            given = metadata_routing.process_routing(self, "score", **given).scorer.score
+        own = copy.copy(self)._as_given(None, None)  # few scorers take arrays of other libraries
+        given = {name: _numpy(values) for name, values in given.items()}
+        return _scorer(self.scoring, own.classes_)(own, _numpy(X), _numpy(y), **given)
 
-    def _scores(self, path, examples, folds, weighted):
+    def get_metadata_routing(self) -> metadata_routing.MetadataRouter:
+        """What is passed on: by `fit` to the splitter and the scorer, by `score` to the scorer."""
+        scored = metadata_routing.MethodMapping().add(caller="score", callee="score")
+        scored.add(caller="fit", callee="score")
+        split = metadata_routing.MethodMapping().add(caller="fit", callee="split")
+        router = metadata_routing.MetadataRouter(owner=self).add_self_request(self)
+        router.add(splitter=self.cv, method_mapping=split)
+        return router.add(scorer=_scorer(self.scoring), method_mapping=scored)
+
+    def _routed(self, weights, params):
+        """The keywords of `fit` for the splitter, and for the scorer."""
+        metadata_routing._raise_for_params(params, self, "fit", allow={"groups"})
+        if not metadata_routing._routing_enabled():
+            return params, weights
+        routed = metadata_routing.process_routing(self, "fit", **weights, **params)
+        return routed.splitter.split, routed.scorer.score
+
+    def _scores(self, path, examples, folds, given):
         """The score of every trial on the examples that its fold leaves out: [folds, n].
 
         It is NaN where the scorer fails, with one warning for all of them.
         """
         scorer, failures = _scorer(self.scoring, examples.classes), []
-        weighted = weighted and _wants_weights(scorer)
         scores = np.full((len(folds), len(path.b) // len(folds)), np.nan)
         for trial, (fold, _) in enumerate(np.ndindex(scores.shape)):
             test = folds[fold][1]
-            model = SoftmaxRegression()._adopt(examples.classes, path, trial, np.nan)
-            model.n_features_in_ = self.n_features_in_
-            given = {"sample_weight": examples.sample_weight[test]} if weighted else {}
+            model, weights = SoftmaxRegression(), (path.W[trial], path.b[trial])
+            model._adopt(examples.classes, *weights, np.nan).n_features_in_ = self.n_features_in_
+            own = _check_method_params(examples.x, given, indices=test)
             labels = examples.classes[examples.labels[test]]
             try:
-                scores.flat[trial] = scorer(model, examples.x[test], labels, **given)
+                scores.flat[trial] = scorer(model, examples.x[test], labels, **own)
             except Exception as error:  # scorers are anyone's code
                 failures.append((fold, error))
         if failures:
@@ -288,14 +370,11 @@ class SoftmaxRegressionCV(_LinearClassifier):
             warnings.warn(f"The score is NaN where the scorer failed, {found}", stacklevel=4)
         return scores
 
-    def _best(self, l2):
-        """The index of the best mean score, of equals the strongest penalty; NaN is the worst.
 
-        A fold whose scores are all NaN says nothing, and is left out.
-        """
-        says = ~np.isnan(self.scores_).all(1)
-        means = np.nan_to_num(self.scores_[says].sum(0), nan=-np.inf)
-        return max(range(len(l2)), key=lambda j: (means[j], l2[j]))
+def _best(scores, l2):
+    """The index of the best score, of equals the strongest penalty; NaN is the worst."""
+    scores = np.nan_to_num(scores, nan=-np.inf)
+    return max(range(len(l2)), key=lambda j: (scores[j], l2[j]))
 
 
 def swap_C_and_l2(
@@ -316,16 +395,17 @@ def swap_C_and_l2(
 
 
 def to_scikit_learn(
-    W: Float[np.ndarray, "D C"], b: Float[np.ndarray, " C"]
-) -> tuple[Float[np.ndarray, "rows D"], Float[np.ndarray, " rows"]]:
+    W: Float[np.ndarray, "*T D C"], b: Float[np.ndarray, "*T C"]
+) -> tuple[Float[np.ndarray, "*T rows D"], Float[np.ndarray, "*T rows"]]:
     """W [D, C], b [C] -> coef_ [C, D], intercept_ [C]; with two classes [1, D], [1]: W₁ - W₀.
 
     Adding a constant to all logits of an example changes no probability. Of all equivalent W and b,
-    these have a mean of zero over the classes.
+    these have a mean of zero over the classes. Further axes may come first.
     """
-    if len(b) == 2:
-        return W.T[1:] - W.T[:1], b[1:] - b[:1]
-    return W.T - W.T.mean(0), b - b.mean()
+    coef = W.swapaxes(-1, -2)
+    if b.shape[-1] == 2:
+        return coef[..., 1:, :] - coef[..., :1, :], b[..., 1:] - b[..., :1]
+    return coef - coef.mean(-2, keepdims=True), b - b.mean(-1, keepdims=True)
 
 
 def from_scikit_learn(
@@ -361,11 +441,13 @@ def _total(examples, counts=None):
 
 def _read_examples(estimator, X, y, sample_weight) -> _Examples:
     """Validates the arguments of `fit`; sets n_features_in_ and the like on the estimator."""
+    X, y, sample_weight = _numpy(X), _numpy(y), _numpy(sample_weight)
     X, y = validate_data(estimator, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
     check_classification_targets(y)
     classes, labels = np.unique(y, return_inverse=True)
     own = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     weights, unit = relative(own)
+    own = own if float(weights.sum()) * unit < np.inf else weights.copy()  # scorers add them up
     weights *= _class_weights(estimator.class_weight, classes, labels, weights)[labels]
     present = np.unique(labels[weights > 0])
     if len(present) < 2:
@@ -450,14 +532,8 @@ def _solve_trials(estimator, problem: _Shifted, l2, columns=None, initial=None) 
     # Weights of any size give any l2 = 1 / (C · Σ weights); from here on the coefficients are zero.
     l2 = np.minimum(l2, 2.0**100)
     with jax.enable_x64(estimator.dtype == "float64"):
-        found = minimise(
-            prepared,
-            l2,
-            columns=columns,
-            tolerance=tol,
-            max_iterations=estimator.max_iter,
-            initial=initial,
-        )
+        limits = {"tolerance": tol, "max_iterations": estimator.max_iter}
+        found = minimise(prepared, l2, columns=columns, initial=initial, **limits)
         if estimator.tol is None and estimator.dtype == "float32":
             found = _refine(prepared, l2, columns, found, estimator.max_iter)
     _report(estimator, found, tol)
@@ -553,12 +629,12 @@ def _check_folds(examples, counts):
             )
 
 
-def _scorer(scoring, classes):
+def _scorer(scoring, classes=None):
     """The scorer; one that takes `labels` is told all classes, as the data may lack some."""
     scorer = get_scorer("accuracy" if scoring is None else scoring)
     function, own = getattr(scorer, "_score_func", None), getattr(scorer, "_kwargs", {})
     known = inspect.signature(function).parameters if callable(function) else ()
-    if "labels" not in known:
+    if classes is None or "labels" not in known:
         return scorer
     more = {"labels": classes}
     if len(classes) == 2 and "pos_label" in known and own.get("average", "binary") == "binary":
@@ -566,15 +642,6 @@ def _scorer(scoring, classes):
     scorer = copy.copy(scorer)
     scorer._kwargs = more | own
     return scorer
-
-
-def _wants_weights(scorer):
-    """Whether sample weights are for the scorer: not if it declines them by metadata routing."""
-    if not sklearn.get_config()["enable_metadata_routing"]:
-        return True
-    if not hasattr(scorer, "get_metadata_routing"):
-        return True
-    return scorer.get_metadata_routing().score.requests.get("sample_weight") is not False
 
 
 def _check_parameters(estimator):
@@ -586,8 +653,8 @@ def _check_parameters(estimator):
     _require("solver", estimator.solver, "'lbfgs'", estimator.solver == "lbfgs")
     _require("dtype", estimator.dtype, dtypes, estimator.dtype in _TOLERANCES)
     _require("tol", tol, "None or a number above 0", tol is None or (_is_number(tol) and tol > 0))
-    whole = isinstance(max_iter, int | np.integer) and max_iter > 0
-    _require("max_iter", max_iter, "a whole number above 0", whole)
+    whole = isinstance(max_iter, int | np.integer) and max_iter >= 0
+    _require("max_iter", max_iter, "a whole number of 0 or greater", whole)
 
 
 def _check_penalty(C, l2):

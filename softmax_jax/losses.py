@@ -316,6 +316,8 @@ def _check_form(scores, labels, axis, soft):
     remedy = ""
     if labels.shape == scores.shape:
         remedy = " If they are one-hot vectors, convert them to floats."
+    elif labels.shape == rows:
+        remedy = " Convert them: labels.astype(int)."
     elif labels.size == np.prod(rows):
         remedy = f" Remove the axis of size 1: labels.reshape({rows})."
     raise ValueError(

@@ -286,13 +286,20 @@ def train_epoch(
         return train_step(state, gather_batch(data, rows, state.resample), criterion, schedule)
 
     state, sums = lax.scan(step, state, order)
-    return state, jax.tree.map(lambda leaf: leaf.sum(0), sums)
+    return state, jax.tree.map(metrics.total, sums)
 
 
 def evaluate(state: State, data: Data, criterion: Criterion, *, batch_size: int = 1000) -> Sums:
-    """Sums of every metric over the data, scanned in batches: memory does not grow with N."""
+    """Sums of every metric over the data, scanned in batches: memory does not grow with N.
+
+    Many batches are scanned in groups, whose sums are added up with what rounding takes from them:
+    float32 alone counts to 16,777,216.
+    """
     num_examples = data.y.shape[0]
-    size = -(-num_examples // -(-num_examples // batch_size))  # batches as even as possible
+    num_batches = -(-num_examples // batch_size)
+    size = -(-num_examples // num_batches)  # batches as even as possible
+    num_groups = -(-num_batches // _GROUP)
+    length = -(-num_batches // num_groups)  # what begins behind the last example weighs nothing
 
     def one_batch(start):
         batch = slice_batch(data, start, size, state.resample)
@@ -304,7 +311,26 @@ def evaluate(state: State, data: Data, criterion: Criterion, *, batch_size: int 
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one_batch, 0)
     )
-    return lax.scan(add, zeros, jnp.arange(0, num_examples, size))[0]
+    if num_groups == 1:
+        return lax.scan(add, zeros, size * jnp.arange(length))[0]
+
+    def add_group(sums, starts):
+        (total, lost), own = sums, lax.scan(add, zeros, starts)[0]
+        new = jax.tree.map(jnp.add, total, own)
+        return (new, jax.tree.map(_add_rounding, lost, total, own, new)), None
+
+    starts = size * jnp.arange(num_groups * length).reshape(num_groups, length)
+    sums, lost = lax.scan(add_group, (zeros, zeros), starts)[0]
+    return jax.tree.map(jnp.add, sums, lost)
+
+
+_GROUP = 16  # batches whose sums are added up as they come
+
+
+def _add_rounding(lost, total, more, new):
+    """lost, and what rounding took from new = total + more, by Knuth's two-sum."""
+    added = new - total
+    return lost + ((total - (new - added)) + (more - added))
 
 
 def predict(state: State, x: Float[_Array, "B ..."]) -> Float[Array, "B C"]:

@@ -13,6 +13,7 @@ import softmax_jax
 from softmax_jax import data, metrics, sweep
 from softmax_jax.classifier import Classifier, load
 from softmax_jax.data import DataError
+from softmax_jax.job import run
 
 C = 4
 NAMES = ("ant", "bee", "cat", "dog")
@@ -168,6 +169,57 @@ def test_loaded_model_computes_what_its_parameters_say(run_folder):
     assert model.label_names == load(str(run_folder)).label_names == LOADED_NAMES
 
 
+LABELS = {
+    "text": np.array(["ant", "bee", "cat"]),
+    "text of digits": np.array(["1", "10", "2"]),
+    "integers": np.array([3, 7, 250], np.uint8),
+    "from -5 to 2**40": np.array([-5, 0, 2**40]),
+    "0..C-1": np.arange(3, dtype=np.int16),
+    "booleans": np.array([False, True]),
+    "bytes that are no text": np.array([b"a", b"\xfe", b"\xff"]),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_come_back_as_they_were_given(name, tmp_path, config):
+    """From arrays, where these take them, and from a run on a file of them."""
+    labels = LABELS[name]
+    rng = np.random.default_rng(0)
+    codes = rng.permutation(np.arange(120) % len(labels))
+    x, y = rng.normal(size=(120, 4)).astype(np.float32), labels[codes]
+    x[np.arange(120), codes] += 20  # no doubt is left
+    np.savez(tmp_path / "x.npz", x_train=x[:80], y_train=y[:80], x_val=x[80:], y_val=y[80:])
+    config.update({"dataset": str(tmp_path / "x.npz"), "val_split": "val", "batch_size": 8})
+    config.update({"num_epochs": 10, "test_split": ""})
+    assert run.main(config, tmp_path / "run") == 0
+    found = {"run": load(tmp_path / "run").predict(x)}
+    if name not in ("booleans", "from -5 to 2**40"):
+        if name != "integers":  # of a gap in them, classes without examples are made
+            splits = data.from_arrays((x[:80], y[:80]), (x[80:], y[80:]))
+            result = sweep.fit(splits.train, splits.val, num_epochs=10, batch_size=8)
+            found["arrays"] = result.predict(x)
+    for predicted in found.values():
+        assert predicted.dtype == labels.dtype
+        assert_array_equal(predicted, y)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, jnp.int32])
+def test_whole_numbers_come_back_in_their_type_where_classes_have_names(kind):
+    x, y = features(12), np.arange(12) % C
+    own = kind(0).dtype
+    pairs = [(x, jnp.asarray(y, own) if kind is jnp.int32 else y.astype(own)), (x + 1, y)]
+    splits = data.from_arrays(*pairs, label_names=NAMES)
+    predicted = sweep.fit(splits.train, splits.val, num_epochs=1, batch_size=4).predict(x)
+    assert predicted.dtype == own and set(predicted.tolist()) <= set(range(C))
+
+
+def test_text_has_its_names_where_all_names_are_given():
+    x, y = features(12), np.array(["bee", "ant"])[np.arange(12) % 2]
+    splits = data.from_arrays((x, y), (x + 1, y), label_names=NAMES)
+    predicted = sweep.fit(splits.train, splits.val, num_epochs=1, batch_size=4).predict(x)
+    assert set(predicted.tolist()) <= set(NAMES) and splits.train.labels.tolist() == list(NAMES)
+
+
 def test_an_unknown_name_of_the_package_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'softmax_jax' has no attribute 'lode'"):
         softmax_jax.lode  # noqa: B018
@@ -198,6 +250,8 @@ def test_a_folder_without_a_model_is_refused(tmp_path, arrays, message):
         ({"scale": np.float32(0)}, "scale has a zero"),
         ({"label_names": np.array(["ant", "bee"])}, r"label_names is <U3 of shape \(2,\)"),
         ({"label_names": np.arange(3)}, "label_names is int64"),
+        ({"labels": np.arange(4)}, r"labels is int64 of shape \(4,\)"),
+        ({"labels": np.ones(3)}, "labels is float64"),
         ({"label_names": np.array(LOADED_NAMES, object)}, "never loaded|pickle"),
     ],
 )

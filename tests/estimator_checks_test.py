@@ -1,5 +1,6 @@
 """scikit-learn's own checks of both estimators, and the parameters that they refuse."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.utils import estimator_checks
@@ -38,10 +39,12 @@ def run(estimator):
 def test_scikit_learn_checks_pass(kind):
     statuses = run(kind())
     assert len(statuses) > 50
-    # Only what needs pandas, or an environment variable, may be left out.
+    # Only what needs pandas, or an environment variable (below), may be left out.
     skipped = {name for name, status in statuses.items() if status != "passed"}
     assert skipped <= {
         "check_array_api_input",
+        "check_array_api_mixed_inputs",
+        "check_array_api_same_namespace",
         "check_classifier_data_not_an_array",
         "check_sample_weights_pandas_series",
     }
@@ -67,6 +70,48 @@ def test_scikit_learn_check_of_linear_classifiers_passes(kind):
 
 
 @KINDS
+def test_arrays_of_other_libraries_are_answered_in_kind(kind, monkeypatch):
+    pytest.importorskip("array_api_strict")
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+    passed = 0
+    for check in estimator_checks._yield_array_api_checks(kind()):
+        try:
+            check(kind.__name__, kind())
+        except estimator_checks.SkipTest:  # libraries that are not installed
+            continue
+        passed += 1
+    assert passed >= 4
+
+
+class Wrapped:
+    """An array that is none of NumPy's, and says how to become one."""
+
+    def __init__(self, values):
+        self.values, self.shape = values, values.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype, copy=copy)
+
+    def __len__(self):
+        return len(self.values)
+
+
+@KINDS
+@pytest.mark.parametrize("wrap", [Wrapped, jnp.asarray])
+def test_other_arrays_are_taken_for_numpy_arrays_unless_told_otherwise(kind, wrap, three):
+    x, y = three
+    x, y = x.astype(np.float32), np.unique(y, return_inverse=True)[1]
+    weights, expected = np.linspace(1, 2, 60, dtype=np.float32), kind(tol=1e-4)
+    expected.fit(x, y, weights)
+    model = kind(tol=1e-4).fit(wrap(x), wrap(y), wrap(weights))
+    for method in ("predict", "predict_proba", "predict_log_proba", "decision_function"):
+        found = getattr(model, method)(wrap(x))
+        assert type(found) is np.ndarray
+        np.testing.assert_allclose(found, getattr(expected, method)(x), rtol=1e-6)
+    assert model.score(wrap(x), wrap(y)) == pytest.approx(expected.score(x, y))
+
+
+@KINDS
 @pytest.mark.parametrize(
     "name, value",
     [
@@ -78,7 +123,7 @@ def test_scikit_learn_check_of_linear_classifiers_passes(kind):
         ("tol", 0.0),
         ("tol", "1e-4"),
         ("tol", np.nan),
-        ("max_iter", 0),
+        ("max_iter", -1),
         ("max_iter", 10.0),
         ("class_weight", "even"),
     ],
@@ -92,6 +137,11 @@ PENALTIES = {
     SoftmaxRegression: {"C": (0.0, -1, np.nan, "1"), "l2": (-1e-3, np.inf)},
     SoftmaxRegressionCV: {"Cs": (0, [], [1, 0], [[1]]), "l2s": ([-1], 1)},
 }
+
+
+def test_refit_is_true_or_false(three):
+    with pytest.raises(ValueError, match="refit must be True or False; got 'no'"):
+        SoftmaxRegressionCV(refit="no").fit(*three)
 
 
 @KINDS

@@ -5,14 +5,21 @@ import pytest
 import sklearn
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-from sklearn.metrics import balanced_accuracy_score, get_scorer, make_scorer
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, make_scorer
 from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, cross_val_score
 
 from softmax_jax.estimator import SoftmaxRegression, SoftmaxRegressionCV
-from tests.estimator_data import three_classes
+from tests.estimator_data import three_classes, two_classes
 
 CS = [1e-3, 1.0, 1e3]
 three = pytest.fixture(three_classes, scope="module")
+two = pytest.fixture(two_classes, scope="module")
+
+
+def theirs(**options):
+    """scikit-learn's estimator, with the attributes that it has from 1.10 on."""
+    more = {"tol": 1e-10, "max_iter": 1000} | options
+    return LogisticRegressionCV(**more, l1_ratios=(0,), use_legacy_attributes=False)
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +123,7 @@ def test_groups_stay_together_and_folds_may_lack_a_class(three):
 def test_scores_are_those_of_scikit_learn_where_a_fold_lacks_a_class(scoring, labels):
     x, y = np.array([[0.0], [1], [2], [2.5], [3], [5]]), np.array(list(labels))
     options = {"Cs": [1.0], "cv": KFold(3), "scoring": scoring}
-    theirs = LogisticRegressionCV(
-        **options, tol=1e-9, l1_ratios=(0,), use_legacy_attributes=False, max_iter=1000
-    )
-    expected = theirs.fit(x, y).scores_[:, 0]
+    expected = theirs(**options).fit(x, y).scores_[:, 0]
     model = SoftmaxRegressionCV(**options, tol=1e-9).fit(x, y)
     np.testing.assert_allclose(model.scores_, expected, rtol=1e-3)
 
@@ -154,14 +158,99 @@ def test_training_fold_of_one_class_is_named(three):
         SoftmaxRegressionCV(CS, cv=splits).fit(x[order], two)
 
 
-def test_scorer_may_decline_weights_by_metadata_routing(three):
+@pytest.mark.parametrize("refit", [True, False])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("data", ["two", "three"])
+def test_attributes_are_those_of_scikit_learn(data, intercept, refit, request):
+    x, y = request.getfixturevalue(data)
+    options = {"cv": 3, "scoring": "neg_log_loss", "refit": refit, "fit_intercept": intercept}
+    expected = theirs(Cs=CS, **options).fit(x, y)
+    model = SoftmaxRegressionCV(CS, **options, tol=1e-12).fit(x, y)
+    for name in ("coefs_paths_", "scores_"):  # theirs have an axis for L1 ratios
+        np.testing.assert_allclose(getattr(model, name), getattr(expected, name)[:, 0], atol=1e-5)
+    for name in ("coef_", "intercept_", "C_", "Cs_"):
+        np.testing.assert_allclose(getattr(model, name), getattr(expected, name), atol=1e-5)
+    assert np.isfinite(model.objective_) == refit
+    factor = 2 if data == "two" else 1
+    assert model.l2_ == pytest.approx(factor / (model.C_ * 60))
+
+
+def test_mean_of_the_folds_models_leaves_out_a_fold_without_scores(three):
     x, y = three
-    weights, scores = np.linspace(0.1, 3, 60), {}
+
+    def fails_in_one_fold(estimator, features, _):
+        if (features == x[0]).all(1).any():
+            raise RuntimeError("no score")
+        return -np.abs(estimator.coef_).max()
+
+    with pytest.warns(UserWarning, match="no score"):
+        model = SoftmaxRegressionCV(CS, cv=KFold(3), scoring=fails_in_one_fold, refit=False)
+        model.fit(x, y)
+    np.testing.assert_allclose(model.coef_, model.coefs_paths_[1:, 0, :, :-1].mean(0), atol=1e-12)
+    assert model.C_ == CS[0]
+
+
+def test_scores_hold_where_the_sum_of_the_weights_overflows(three):
+    weights = np.random.default_rng(0).uniform(1, 1.7, 60)
+    plain = SoftmaxRegressionCV(l2s=[0.5, 0.01], cv=3).fit(*three, weights)
+    heavy = SoftmaxRegressionCV(l2s=[0.5, 0.01], cv=3).fit(*three, 1e308 * weights)
+    np.testing.assert_allclose(heavy.scores_, plain.scores_, rtol=1e-6)
+    assert heavy.l2_ == plain.l2_
+
+
+def outcome(kind, scoring, cv, **fit):
+    """The scores of the folds, or the error, of scikit-learn's estimator or this one."""
+    x, y = three_classes()
+    model = kind(Cs=[1.0], scoring=scoring, cv=cv)
+    try:
+        return np.ravel(model.fit(x, y, **fit).scores_).round(6).tolist()
+    except (TypeError, ValueError) as error:
+        return type(error).__name__, str(error).replace(type(model).__name__, "")
+
+
+WEIGHTS, GROUPS = np.linspace(0.1, 3, 60), np.arange(60) % 6
+
+
+@pytest.mark.parametrize(
+    "request_, cv, fit",
+    [
+        (None, 3, {"sample_weight": WEIGHTS}),
+        (True, 3, {"sample_weight": WEIGHTS}),
+        (False, 3, {"sample_weight": WEIGHTS}),
+        ("own", 3, {"sample_weight": WEIGHTS, "own": WEIGHTS**2}),
+        (None, GroupKFold(3), {"groups": GROUPS}),
+        (None, 3, {"groups": GROUPS}),
+        (None, 3, {"unknown": GROUPS}),
+        (None, 3, {}),
+    ],
+    ids=["unset", "wanted", "declined", "alias", "groups", "groups for none", "unknown", "nothing"],
+)
+def test_metadata_are_routed_as_by_scikit_learn(request_, cv, fit):
+    with sklearn.config_context(enable_metadata_routing=True):
+        scorer = make_scorer(accuracy_score)
+        if request_ is not None:
+            scorer = scorer.set_score_request(sample_weight=request_)
+        expected = outcome(theirs, scorer, cv, **fit)
+        assert outcome(SoftmaxRegressionCV, scorer, cv, **fit) == expected
+        routes = [
+            kind(scoring=scorer, cv=cv).get_metadata_routing()._serialize()
+            for kind in (theirs, SoftmaxRegressionCV)
+        ]
+        assert routes[0] == routes[1]
+
+
+def test_score_passes_on_what_its_scorer_requests(three):
+    x, y = three
     with sklearn.config_context(enable_metadata_routing=True):
         for wanted in (True, False):
-            scorer = get_scorer("accuracy").set_score_request(sample_weight=wanted)
-            model = SoftmaxRegressionCV([1.0], cv=3, scoring=scorer).fit(x, y, weights)
-            scores[wanted] = model.scores_
-    plain = scores[False] * 20
-    np.testing.assert_allclose(plain, plain.round())
-    assert abs(scores[True] - scores[False]).max() > 0.01
+            scorer = make_scorer(accuracy_score).set_score_request(sample_weight=wanted)
+            model = SoftmaxRegressionCV([1.0], cv=3, scoring=scorer).fit(x, y)
+            if wanted:
+                right = model.predict(x) == y
+                expected = np.average(right, weights=WEIGHTS)
+                assert model.score(x, y, sample_weight=WEIGHTS) == pytest.approx(expected)
+            else:
+                with pytest.raises(TypeError, match="not routed"):
+                    model.score(x, y, sample_weight=WEIGHTS)
+    with pytest.raises(ValueError, match="enable_metadata_routing"):
+        SoftmaxRegressionCV([1.0], cv=3).fit(x, y, unknown=WEIGHTS)

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from softmax_jax import estimator, optimum
-from softmax_jax.estimator import SoftmaxRegression
+from softmax_jax.estimator import SoftmaxRegression, SoftmaxRegressionCV
 from tests.estimator_data import three_classes, two_classes
 
 three = pytest.fixture(three_classes, scope="module")
@@ -209,6 +209,22 @@ def test_warning_of_too_few_iterations_names_the_gap_reached(three):
     assert seen[0].filename in (__file__, jaxtyping._decorator.__file__)  # not this package's
     assert f"{model.gap_bound_ / model.objective_:.1e}" in str(seen[0].message)
     assert model.n_iter_.tolist() == [2]
+
+
+@pytest.mark.parametrize("data", ["two", "three"])
+def test_without_iterations_the_weights_stay_where_they_begin(data, request):
+    x, y = request.getfixturevalue(data)
+    for kind, options in ((SoftmaxRegression, {}), (SoftmaxRegressionCV, {"Cs": 2, "cv": 3})):
+        with pytest.warns(ConvergenceWarning, match="max_iter=0 iterations"):
+            model = kind(**options, max_iter=0).fit(x, y)
+        assert not model.coef_.any() and not model.n_iter_.any()
+        shares = [(y == name).mean() for name in model.classes_]
+        np.testing.assert_allclose(model.predict_proba(x), np.tile(shares, (60, 1)), rtol=1e-6)
+    model = SoftmaxRegression(warm_start=True).fit(x, y)
+    coef = model.coef_
+    with pytest.warns(ConvergenceWarning, match="max_iter=0"):
+        model.set_params(max_iter=0).fit(x, y)
+    np.testing.assert_allclose(model.coef_, coef, atol=1e-12)
 
 
 def test_warning_of_exhausted_float32_names_float64(three):

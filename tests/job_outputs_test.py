@@ -61,8 +61,19 @@ def test_hints_and_a_loss_above_guessing_are_warnings(config, result, splits, ca
     assert [line for line in warnings.splitlines() if line.startswith("WARNING: ")] == [
         f"WARNING: {hints[0]}",
         f"WARNING: {hints[1]}",
-        "WARNING: The validation loss is above that of guessing: try a smaller learning rate.",
+        "WARNING: The validation loss is above that of guessing, as the model overfits: "
+        "try a larger l2.",
     ]
+    worse = worse._replace(metrics=worse.metrics | {"train_loss": 2.4}, hints=[])
+    outputs.say_result(config, splits, result, worse, None)
+    assert "above that of guessing: try a smaller learning rate." in capsys.readouterr().err
+    config.optimizer = "lbfgs"
+    strongest = int(result.run.trials.hyperparameters.l2.argmax())
+    for trial, has_remedy in ((strongest, False), (1 - strongest % 2, True)):
+        outputs.say_result(config, splits, result, worse._replace(trial=trial), None)
+        warning = capsys.readouterr().err
+        assert "above that of guessing" in warning and "learning rate" not in warning
+        assert ("try a larger l2" in warning) == has_remedy
     outputs.say_result(config, splits, result, selected._replace(hints=[]), None)
     assert capsys.readouterr().err == ""
 
@@ -72,7 +83,11 @@ def test_divergence_warning_names_the_epoch_and_a_remedy(result, capsys):
     metrics["train_loss"][:, 0] = metrics["val_loss"][:, 0] = 1.0
     outputs.say_diverged(dataclasses.replace(result, metrics=metrics))
     said = capsys.readouterr().err
-    assert "epoch 2" in said and "learning_rate" in said
+    assert "epoch 2" in said and "try a smaller learning rate (0.1" in said
+    facts = {"converged": np.zeros(8, bool)}  # as after L-BFGS
+    outputs.say_diverged(dataclasses.replace(result, metrics=metrics, facts=facts))
+    said = capsys.readouterr().err
+    assert "a larger l2" in said and "learning rate" not in said
 
 
 # Classes and costs.

@@ -381,6 +381,71 @@ def test_metrics_that_cannot_be_written_leave_the_checkpoints_intact(job, tmp_pa
     assert error.value.exit_code == WORKDIR and saved(tmp_path) == [1, 2]
 
 
+# An automatic path of penalties.
+
+
+@pytest.fixture
+def probe(config, tmp_path):
+    """Three classes that differ in directions in which the features hardly vary."""
+    rng = np.random.default_rng(0)
+    z, turn = rng.normal(size=(300, 8)), np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    y = (2 * z @ rng.normal(size=(8, 3)) + rng.gumbel(size=(300, 3))).argmax(1)
+    np.savez(tmp_path / "x.npz", x=z * np.logspace(0, -2.3, 8) @ turn, y=y)
+    fields = {"optimizer": "lbfgs", "l2_path": 3, "standardize": True, "num_epochs": 400}
+    config.update(fields | {"dataset": str(tmp_path / "x.npz"), "checkpoint_seconds": 0})
+    config.update({"train_split": "auto", "val_split": "auto", "test_split": "auto"})
+    return config
+
+
+class StopsInFirstStep(Workdir):
+    """A folder in which a job gets one step further, and is stopped."""
+
+    def __init__(self, path, stop):
+        super().__init__(path)
+        self.stop = stop
+
+    def append_metrics(self, epoch):
+        super().append_metrics(epoch)
+        self.stop.handle(signal.SIGTERM, None)
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_path_goes_on_until_the_choice_lies_inside_and_resumes_there(
+    probe, tmp_path, capsys, folds
+):
+    probe.folds = folds
+    assert run.run(probe, Workdir(tmp_path / "whole"), Stop()) == DONE
+    assert "the path goes on to" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
+    chosen = summary["selected"]["hyperparameters"]["l2"]
+    tried = run.penalties(probe, run.load_checked(probe), 99)
+    own, further = tried[:3], tried[3:]
+    assert min(further) < chosen < min(own)  # inside the path as it is, below the path as it was
+    stops = [Stop()]
+    while len(stops) < 99:
+        with contextlib.suppress(Stopped):
+            run.run(probe, StopsInFirstStep(tmp_path / "parts", stops[-1]), stops[-1])
+            break
+        stops.append(Stop())
+    assert 3 < len(stops) < 99
+    for name in ("metrics.jsonl", "trials.csv", "settings.csv", "params.npz"):
+        whole, resumed = (tmp_path / folder / name for folder in ("whole", "parts"))
+        assert whole.read_bytes() == resumed.read_bytes()
+
+
+def test_path_stays_as_it_is_where_the_choice_lies_inside(probe, tmp_path, capsys):
+    splits = run.load_checked(probe)
+    own = run.penalties(probe, splits)
+    assert own == sweep.l2_path(splits.train, 3, standardize=True)
+    assert run.penalties(probe, splits, 5)[:3] == own
+    probe.train_split, probe.val_split = "train[:100]", "train[100:200]"
+    rng = np.random.default_rng(1)
+    y = rng.integers(2, size=300)
+    np.savez(tmp_path / "x.npz", x=rng.normal(size=(300, 8)) + 0.3 * y[:, None], y=y)
+    assert run.run(probe, Workdir(tmp_path / "whole"), Stop()) == DONE
+    assert "goes on" not in capsys.readouterr().out
+
+
 def test_copies_of_training_examples_are_said_with_their_number(config, tmp_path, capsys):
     x = np.random.default_rng(0).normal(size=(80, 3))
     arrays = {"x_train": x, "x_val": x[::4] + [0, 0, 1e-3], "x_test": x[::10]}

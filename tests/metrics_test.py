@@ -312,3 +312,48 @@ def test_more_confidence_is_a_wider_interval(successes, confidence, more):
     ):
         (narrow_low, narrow_high), (low, high) = interval(confidence), interval(confidence + more)
         assert low <= narrow_low <= narrow_high <= high and high - low > narrow_high - narrow_low
+
+
+@pytest.mark.parametrize(
+    "labels, predicted, words",
+    [
+        ([0, 2], [0, 1], r"labels must lie in 0..1; 1 does not, the first at \[1\]: 2"),
+        ([0, -1], [0, 1], "labels must lie in"),
+        ([0, 1], [2, 0], "predicted must lie in 0..1"),
+        ([0, 1], [[0, 1], [0, -1]], "predicted must lie in"),
+        ([0, np.nan], [0, 1], "labels must be integers"),
+        ([0, 1], [0.5, 1.0], "predicted must be integers"),
+    ],
+)
+def test_counts_in_no_cell_are_refused(labels, predicted, words):
+    """In one table they would land in another row; in many, in another table."""
+    with pytest.raises(ValueError, match=words):
+        metrics.confusion_matrix(labels, predicted, 2)
+
+
+def test_confusion_takes_booleans_and_labels_of_narrow_types():
+    assert (
+        metrics.confusion_matrix([True, False], np.array([True, True]), 2).tolist() == [[0, 1]] * 2
+    )
+    narrow = np.array([0, 199], np.uint8)
+    found = metrics.confusion_matrix(narrow, narrow[::-1], 200)
+    assert found.sum() == 2 and found[0, 199] == found[199, 0] == 1
+
+
+@pytest.mark.parametrize("value", [1.0, 0.01005033, 4.6051702])
+def test_total_of_millions_of_equal_values_keeps_its_digits(value):
+    """Under vmap, too, where a plain sum loses the fifth digit."""
+    for N in (1, 2**16, 2**16 + 1, 3_000_001):
+        values = jnp.full(N, value, jnp.float32)
+        expected = N * float(np.float32(value))
+        of_all = jax.jit(jax.vmap(lambda factor, values=values: metrics.total(factor * values)))
+        for found in (metrics.total(values), *of_all(jnp.ones(2))):
+            assert_allclose(float(found), expected, rtol=2e-6 if N <= 2**16 else 3e-7)
+
+
+@settings(deadline=None, max_examples=20)
+@given(N=st.integers(1, 3 * 2**16), width=st.integers(0, 2))
+def test_total_is_the_sum_over_the_first_axis(N, width):
+    values = np.random.default_rng(N).integers(-9, 9, size=(N, 3, 2)[: 1 + width])
+    found = metrics.total(jnp.asarray(values, jnp.float32))
+    assert_array_equal(found, values.sum(0))

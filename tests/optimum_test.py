@@ -326,7 +326,9 @@ WHOLES = ("max_iterations", "segment", "num")
     "name, value",
     [
         *(("tolerance", value) for value in NUMBERS),
-        *((name, value) for name in WHOLES for value in (2.5, *NUMBERS)),
+        *((name, value) for name in WHOLES for value in (2.5, *NUMBERS[1:])),
+        ("segment", 0),
+        ("num", 0),
     ],
 )
 @pytest.mark.usefixtures("untyped")
@@ -422,3 +424,16 @@ def test_separation_in_part_counts_examples_and_classes_that_have_weight():
     counts = np.stack([np.ones(80), y != 3, y == 3], 1)
     prepared = optimum.prepare(Problem(x, y, resamples=counts))
     assert [certificate.recedes(prepared, column) for column in range(3)] == [True, False, False]
+
+
+@pytest.mark.numerical
+def test_objective_of_many_examples_keeps_its_digits():
+    """Labels that the feature does not tell: the optimum is known, and each class has one loss."""
+    N = 400_000
+    y = (np.arange(N) % 100 == 0).astype(int)
+    x = (np.arange(N) % 2)[:, None].astype(np.float32)  # 100 is even: x = 0 for the rare class
+    x[y == 1] = np.arange(N // 100)[:, None] % 2
+    expected = -(0.99 * np.log(0.99) + 0.01 * np.log(0.01))
+    problem = Problem(x, y)
+    found = minimise(problem, [10.0])
+    np.testing.assert_allclose(found.objective, expected, rtol=1e-6)

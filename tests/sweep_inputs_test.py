@@ -302,3 +302,13 @@ def test_scale_has_a_reciprocal_in_float32():
     x = np.array([[0.0, 1.0], [1e-42, 1.0], [3e-42, 2.0]])
     _, scale = moments([(0, x)], constant=5.0)
     assert scale[0, 0] == 5 and np.isfinite(1 / np.float32(scale)).all()
+
+
+def test_losses_without_features_are_those_of_the_class_frequencies():
+    x, y = np.zeros((6, 1), np.float32), np.array([0, 0, 0, 1, 1, 2])
+    split = data.from_arrays(train=(x, y), val=(x[:3].copy(), np.array([0, 1, 1])))
+    own = -(np.log(3 / 6) * 3 + np.log(2 / 6) * 2 + np.log(1 / 6)) / 6
+    other = -(np.log(3 / 6) + 2 * np.log(2 / 6)) / 3
+    found = inputs.frequency_losses(split.train, split.val)
+    assert found == pytest.approx({"train_loss": own, "val_loss": other})
+    assert inputs.frequency_losses(split.train, None)["val_loss"] == pytest.approx(own)

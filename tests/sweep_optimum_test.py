@@ -153,7 +153,13 @@ def test_chunks_reach_the_same_optimum(splits, result):
 
 def test_winner_that_has_not_converged_has_a_hint(splits):
     selected = fit(splits, l2=(1e-4, 2e-4, 3e-4), num_epochs=2).best()
-    assert "had not converged after 2 iterations" in selected.hints[-1]
+    assert "2 iterations did not suffice: raise num_epochs" in selected.hints[-1]
+
+
+def test_winner_beyond_float_precision_is_not_told_to_iterate_longer(splits):
+    solver = sweep.LBFGS(tolerance=1e-30)
+    hint = fit(splits, l2=(1e-3,), solver=solver, num_epochs=1000).best().hints[-1]
+    assert "float precision was exhausted" in hint and "num_epochs" not in hint
 
 
 def test_separable_winner_has_a_hint():
@@ -161,6 +167,57 @@ def test_separable_winner_has_a_hint():
     split = (x, np.array([0, 0, 1, 1]))
     separable = data.from_arrays(train=split, val=(x.copy(), split[1]))
     assert "optimum is at infinity" in fit(separable, l2=(0.0,)).best().hints[0]
+
+
+def one_class_far():
+    """Three classes that overlap, and one far away."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(4, size=80)
+    return rng.normal(size=(80, 2)) + 50.0 * (y == 3)[:, None], y
+
+
+PARTS = {
+    "one point in common": lambda: (np.array([[0.0], [1], [2], [2], [3], [4]]), np.arange(6) // 3),
+    "one class far": one_class_far,
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("standardize", [False, True])
+def test_separation_in_part_has_a_hint_and_no_claim_to_have_converged(name, standardize):
+    x, y = PARTS[name]()
+    splits = data.from_arrays(train=(x, y), val=(x.copy(), y))
+    objective = sweep.Objective(standardize=standardize)
+    found = fit(splits, l2=(0.0, 1e-3), num_epochs=500, objective=objective)
+    assert found.facts["separable"].tolist() == [True, False]
+    assert found.facts["converged"].tolist() == [False, True]
+    assert "separable, wholly or in part" in found.best().hints[0]
+    assert "in part" not in " ".join(fit(splits, l2=(1e-4, 1e-3), num_epochs=500).best().hints)
+
+
+def test_separation_in_part_is_looked_for_in_every_fold():
+    x, y = PARTS["one point in common"]()
+    x, y = x.repeat(3, 0), y.repeat(3)
+    splits = data.from_arrays(train=(x, y), val=(x.copy(), y))
+    counts = np.ones((18, 2), np.uint8)
+    counts[0, 0] = 0  # of three equal rows
+    counts[6:9, 1] = 0  # the common point of one class: what remains is separable as a whole
+    overlap = np.array([15, 16, 17, 0, 1, 2])  # and with the outermost rows exchanged, in no way
+    mixed = y.copy()
+    mixed[overlap] = 1 - mixed[overlap]
+    for labels, expected in ((y, [True, True]), (mixed, [False, False])):
+        splits = data.from_arrays(train=(x, labels), val=(x.copy(), labels))
+        found = fit(splits, l2=(0.0,), val=counts, num_epochs=500)
+        assert found.facts["separable"].tolist() == expected
+
+
+def test_refit_without_penalty_has_a_spread_without_warnings():
+    x, y = one_class_far()
+    splits = data.from_arrays(train=(x, y), val=(x.copy(), y))
+    options = {"num_epochs": 500, "solver": EXACT}
+    result = sweep.cross_validate(splits.train, sweep.grid(l2=0.0), folds=2, **options)
+    assert np.isinf(result.refit.metrics["gap_bound"])
+    assert "in part" in result.refit.hints[0]
 
 
 @pytest.mark.parametrize(
@@ -181,3 +238,43 @@ def test_l2_path_ends_at_almost_zero_weights(splits):
     assert len(path) == 3 and all(np.diff(np.log(path)) > 0)
     largest = fit(splits, l2=path, objective=STANDARDIZED).classifier(2)
     assert np.abs(largest.W).max() < 0.1
+
+
+@pytest.mark.parametrize("num, decades", [(1, 2), (3, 1), (8, 3), (40, 3)])
+def test_l2_path_reaches_further_in_its_own_steps(splits, num, decades):
+    own = np.array(sweep.l2_path(splits.train, num))
+    longer = np.array(sweep.l2_path(splits.train, num, further=decades))
+    np.testing.assert_array_equal(longer[-num:], own)
+    steps = np.diff(np.log10(longer))
+    assert longer[0] <= own[0] / 10**decades * 1.02
+    assert own[0] / 10**decades / longer[0] < 10 ** steps.max()
+    further = steps[: len(longer) - num]
+    np.testing.assert_allclose(further, min(steps[-1], 1), atol=0.01)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("further", [-1, 0.5, None, "3"])
+def test_l2_path_reaches_a_whole_number_of_decades_further(splits, further):
+    with pytest.raises(ValueError, match="further must be a whole number"):
+        sweep.l2_path(splits.train, 3, further=further)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_largest_l2_is_never_to_be_extended_where_the_features_say_nothing(seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(300, 20)), (rng.random(300) < 0.1).astype(int)
+    splits = data.from_arrays(train=(x[:200], y[:200]), val=(x[200:], y[200:]))
+    path = sweep.l2_path(splits.train, 5, standardize=True)
+    selected = fit(splits, l2=path, objective=STANDARDIZED).best()
+    hints = " ".join(selected.hints)
+    assert "upwards" not in hints
+    assert ("the features hardly help" in hints) == (selected.hyperparameters["l2"] == path[-1])
+
+
+def test_largest_l2_of_a_grid_too_low_is_to_be_extended(splits):
+    x = np.tile(splits.train.x, (1, 20))[:150] + np.random.default_rng(0).normal(size=(150, 100))
+    few = data.from_arrays(
+        train=(x[:75], splits.train.y[:75]), val=(x[75:], splits.train.y[75:150])
+    )
+    hints = fit(few, l2=(1e-5, 1e-4)).best().hints
+    assert any("extend l2 upwards" in hint for hint in hints)

@@ -175,6 +175,10 @@ def test_winner_at_the_edge_says_which_way_to_extend():
     ]  # and no hint for l2, which cannot be less than 0
     assert len(settings.edge_hints(axes, 5)) == 2
     assert settings.edge_hints(axes, 1) == []
+    assert settings.edge_hints(axes, 4, helpless=": no use") == [
+        "l2 = 0.001 is the largest tried: no use"
+    ]
+    assert "upwards" in settings.edge_hints(axes, 5, helpless=": no use")[0]  # the learning rate
 
 
 @given(

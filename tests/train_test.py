@@ -316,6 +316,26 @@ def test_evaluation_counts_every_example_once_with_its_weight(batch_size):
     assert_allclose(found["top5"], 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_evaluation_counts_beyond_what_float32_holds(vmapped):
+    """Each of 5,003 batches weighs 9,999: in float32 alone, the sum is off by a thousandth."""
+    x, y = (np.tile(array, (504,) + (1,) * (array.ndim - 1))[:5003] for array in examples())
+    state, data = fresh(init_scale=1.0), data_of(x, y, weights=np.full(5003, 9999, np.float32))
+    if vmapped:
+        states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), state)
+        sums = jax.vmap(lambda state: evaluate(state, data, batch_size=1))(states)
+        sums = jax.tree.map(lambda leaf: leaf[1], sums)
+    else:
+        sums = evaluate(state, data, batch_size=1)
+    W, b = weights_of(state)
+    correct = (x @ W + b).argmax(-1) == y
+    assert_allclose(sums["accuracy"]["weight"], 9999 * 5003, rtol=1e-7)
+    assert_allclose(sums["accuracy"]["sum"], 9999 * correct.sum(), rtol=1e-7)
+    members = [9999 * correct[y == label].sum() for label in range(C)]
+    assert_allclose(sums["balanced_accuracy"]["correct"], members, rtol=1e-7)
+    assert_allclose(values(sums)["loss"], losses_of(state, x, y).mean(), rtol=1e-6)
+
+
 def test_pixels_train_and_evaluate_as_normalised_features():
     """uint8 images in the data, and a mean and a scale of each pixel."""
     rng, (_, y) = np.random.default_rng(1), examples()

@@ -43,6 +43,8 @@ class Dataset:
       shard_size: None if all examples are in memory, else how many of them are read at a time.
       shift: [D] float64, where x stays float64 in memory because float32 would round away too much
         of it: subtracted in float64 before x becomes `dtype` on the device. None: it is not needed.
+      labels: [C] what the data call the classes, in their own type: text, 1..10, booleans; None:
+        0..C−1.
     """
 
     # Shapes are checked by `validation.check_dataset`, which names the split and the remedy.
@@ -56,6 +58,7 @@ class Dataset:
     dtype: str = "float32"
     shard_size: int | None = None
     shift: Float[np.ndarray, " D"] | None = None
+    labels: Shaped[np.ndarray, " C"] | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float64"):

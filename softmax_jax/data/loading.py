@@ -145,9 +145,11 @@ def _take_examples(arrays: Mapping, slices: Sequence[Slice], role: str) -> tuple
 
 
 def _datasets(taken: Mapping[str, tuple], source: Source, dtype: str) -> dict[str, Dataset]:
-    codes, names = {role: y for role, (_, y, *_) in taken.items()}, source.label_names
+    given, labels = {role: y for role, (_, y, *_) in taken.items()}, None
+    codes, names = given, source.label_names
     if names is None:
-        codes, names = validation.encode_labels(codes)
+        codes, names = validation.encode_labels(given)
+        labels = _as_given(codes["train"], given["train"], names)
     return {
         role: Dataset(
             x,
@@ -157,9 +159,22 @@ def _datasets(taken: Mapping[str, tuple], source: Source, dtype: str) -> dict[st
             source.name,
             weights=weights[0] if weights else None,
             dtype=dtype,
+            labels=labels,
         )
         for role, (x, _, *weights) in taken.items()
     }
+
+
+def _as_given(codes, given, names):
+    """[C]: what the labels that were given call each class, in their type."""
+    if given.dtype.kind == "U":
+        return np.array(names)
+    if codes is given:
+        fits = np.iinfo(given.dtype).max >= len(names) - 1
+        return np.arange(len(names), dtype=given.dtype if fits else np.int32)
+    labels = np.zeros(len(names), given.dtype)
+    labels[codes] = given
+    return labels
 
 
 _LARGEST_LABEL = 1 << 20  # without label_names, a larger one is taken for a mistake
@@ -201,10 +216,14 @@ def from_arrays(
     roles = {"train": train, "val": val, "test": test}
     arrays = {role: _as_arrays(given, role) for role, given in roles.items() if given is not None}
     names = None if label_names is None else tuple(map(str, label_names))
+    given = arrays["train"][1]
     arrays, names = _encode_text(arrays, names)
     names = _numbered_names(arrays) if names is None else names
+    labels = _as_given(arrays["train"][1], given, names)
     datasets = {
-        role: Dataset(x, y, _pixel_scale(x), names, name, weights=weights, dtype=dtype)
+        role: Dataset(
+            x, y, _pixel_scale(x), names, name, weights=weights, dtype=dtype, labels=labels
+        )
         for role, (x, y, weights) in arrays.items()
     }
     datasets = load_or_stream(datasets, stream)

@@ -316,6 +316,11 @@ class Progress:
         """What the job has measured so far."""
         return Collection(run) if self.arrays is None else Collection.restored(run, self.arrays)
 
+    @property
+    def num_trials(self) -> int:
+        """How many trials the sweep has had when it was saved; 0: nothing was saved."""
+        return 0 if self.arrays is None else len(self.arrays["count"])
+
     def training_seconds(self) -> float:
         """Seconds of training in this run and those before it."""
         return self.seconds + time.monotonic() - self._started

@@ -293,10 +293,11 @@ def say_files(folder: Path) -> None:
 def say_diverged(result: Result) -> None:
     """Warns that every setting diverged, and says what to do."""
     first = result.diverged[result.diverged > 0].min()
+    by_rate = "learning rate" in result.remedy
+    rate = " (0.1 is safe for pixels; with momentum m, 1 - m times as much)" if by_rate else ""
     console.warn(
         f"Every setting has a diverged trial, the first in epoch {first}: a loss stopped being "
-        "finite. Try a smaller learning_rate (0.1 is safe for pixels), or with momentum m one "
-        "smaller by the factor 1 - m."
+        f"finite: {result.remedy}{rate}."
     )
 
 
@@ -372,8 +373,20 @@ def say_result(
     for hint in selected.hints:
         console.warn(hint)
     if selected.metrics.get("val_loss", 0) > math.log(len(splits.label_names)):
-        remedy = "a larger l2" if config.optimizer == "lbfgs" else "a smaller learning rate"
-        console.warn(f"The validation loss is above that of guessing: try {remedy}.")
+        console.warn(
+            f"The validation loss is above that of guessing{_mend(config, result, selected)}."
+        )
+
+
+def _mend(config, result, selected):
+    """What to try against a validation loss above that of guessing; '': no hint would be true."""
+    guessing = math.log(len(result.run.label_names))
+    if config.optimizer != "lbfgs" and not selected.metrics.get("train_loss", 0) <= guessing:
+        return ": try a smaller learning rate"
+    l2 = result.run.trials.hyperparameters.l2
+    if len(set(l2.tolist())) > 1 and l2[selected.trial] == l2.max():
+        return ""
+    return ", as the model overfits: try a larger l2"
 
 
 def say_more(config: ConfigDict, more: dict[str, Any]) -> None:
@@ -551,8 +564,10 @@ def write_tables(workdir: Workdir, config: ConfigDict, result: Result) -> None:
 def write_params(workdir: Workdir, classifier: Classifier) -> None:
     """Writes params.npz, of which NumPy computes logits = ((x - mean) / scale) @ W + b.
 
-    Mean and scale are float64: a mean of 1.7e9 beside a scale of 30 needs its digits.
+    Mean and scale are float64: a mean of 1.7e9 beside a scale of 30 needs its digits. `labels` is
+    in it where the data may call the classes otherwise than 0..C-1.
     """
+    labels = {} if classifier.labels is None else {"labels": classifier.labels}
     workdir.write_npz(
         "params.npz",
         W=classifier.W,
@@ -560,6 +575,7 @@ def write_params(workdir: Workdir, classifier: Classifier) -> None:
         mean=np.asarray(classifier.mean, np.float64),
         scale=np.asarray(classifier.scale, np.float64),
         label_names=np.array(classifier.label_names),
+        **labels,
     )
 
 

@@ -48,6 +48,7 @@ from softmax_jax.sweep.result import Result, Selected
 _OPERATIONS_PER_CALL = 4e11  # multiplications and additions before a signal is looked for: seconds
 _GIB = 2**30
 _BYTES_MEASURED = 64  # of a trial in an epoch: eight metrics
+_DECADES = 3  # that an automatic path of l2 reaches further down, one by one, where it must
 _MOST_CLASSES = 1000  # of which each has its own line in a table
 
 
@@ -175,7 +176,9 @@ def _start_or_resume(config, workdir, splits, job, overwrite):
         outputs.write_provenance(workdir, config, splits, job)
     progress = checkpoint.Progress(folder / "checkpoints", job, config)
     with _resuming(folder, progress):
-        return progress, epochs or start_sweep(config, splits, progress.pending)
+        return progress, epochs or start_sweep(
+            config, splits, progress.pending, progress.num_trials
+        )
 
 
 @contextlib.contextmanager
@@ -204,6 +207,8 @@ def _run(config, workdir, stop, splits, progress, epochs, seconds):
     """The remaining work of the job, in its own folder."""
     outputs.say_start(splits, workdir.path, progress)
     result = train(config, epochs, progress, workdir, len(splits.train.y), stop)
+    while (epochs := _further(config, splits, result)) is not None:
+        result = train(config, epochs, progress, workdir, len(splits.train.y), stop)
     seconds["training"] = progress.training_seconds()
     outputs.write_tables(workdir, config, result)
     if result.has_winner:
@@ -212,6 +217,40 @@ def _run(config, workdir, stop, splits, progress, epochs, seconds):
     outputs.write_summary(workdir, config, splits, result, None, None, {}, seconds)
     outputs.say_diverged(result)
     return DIVERGED
+
+
+def _further(config, splits, result):
+    """The epochs of smaller penalties, where the smallest of an automatic path is chosen.
+
+    They come after the trials of the sweep so far, a decade at a time.
+    """
+    if not (config.l2_path and config.optimizer == "lbfgs" and result.has_winner):
+        return None
+    trials = result.run.trials
+    tried = trials.hyperparameters.l2
+    if tried[select_winner(config, result).trial] > tried.min():
+        return None
+    num_settings, every = len(set(trials.setting.tolist())), penalties(config, splits, 2**31)
+    longer = every[: num_settings + -(-(len(every) - config.l2_path) // _DECADES)]
+    if len(longer) == num_settings:
+        return None
+    console.say(
+        f"The best l2 so far is the smallest tried, {tried.min():g}: the path goes on to "
+        f"{longer[-1]:g}."
+    )
+    return start_sweep(config, splits, len(tried), len(longer) * len(tried) // num_settings)
+
+
+def penalties(config: ConfigDict, splits: Splits, num: int = 0) -> tuple[float, ...]:
+    """The penalties of `config.l2_path`, the smallest first, then up to `num` in all: ever smaller.
+
+    These are three decades below the path, for where its smallest penalty is chosen.
+    """
+    objective = objective_of(config)
+    how = {name: getattr(objective, name) for name in ("class_weight", "standardize", "dtype")}
+    path = sweep.l2_path(splits.train, config.l2_path, further=_DECADES, **how)
+    own, further = path[-config.l2_path :], path[: -config.l2_path][::-1]
+    return own + further[: max(0, num - len(own))]
 
 
 def _prepare(config):
@@ -290,13 +329,20 @@ def load_data(config: ConfigDict, name: str = "") -> Splits:
         return data.load(config.dataset_fallback, *splits, **options)
 
 
-def start_sweep(config: ConfigDict, splits: Splits, pending: list[Pending] | None = None) -> Epochs:
+def start_sweep(
+    config: ConfigDict,
+    splits: Splits,
+    pending: list[Pending] | int | None = None,
+    num_trials: int = 0,
+) -> Epochs:
     """The epochs of the sweep that the config asks for, checked and ready to run.
 
     Args:
       config: what to train.
       splits: the data.
-      pending: the remaining chunks of an interrupted sweep; None: all of it.
+      pending: the remaining chunks of an interrupted sweep, or the first trial of what is still to
+        be run; None: all of it.
+      num_trials: how many there are, where an automatic path of l2 has been extended.
 
     Raises:
       JobError: the config does not fit the data (exit code 2).
@@ -307,16 +353,17 @@ def start_sweep(config: ConfigDict, splits: Splits, pending: list[Pending] | Non
     combine = {"product": sweep.grid, "zip": sweep.zipped}[config.combine]
     solver, objective, devices = solver_of(config), objective_of(config), devices_of(config)
     try:
+        drawn = resamples(config, splits.train)
         if config.l2_path:
-            how = {name: getattr(objective, name) for name in ("class_weight", "standardize")}
-            path = sweep.l2_path(splits.train, config.l2_path, dtype=objective.dtype, **how)
-            axes["l2"] = path
+            in_each = 1 if drawn is None else drawn.counts.shape[1]
+            # Trials of outer folds come last, and none can be added: the whole path at once.
+            num = 2**31 if config.outer_folds else num_trials // in_each
+            axes["l2"] = penalties(config, splits, num)
         settings = combine(**axes)
         samples = max(axis_values(config, "num_samples"))
         columns = max(axis_values(config, "batch_size")) + splits.train.num_features
         remedy = "Draw fewer."
         host.require_memory(8 * samples * columns, f"{samples:,} samples in a step", remedy)
-        drawn = resamples(config, splits.train)
         epochs = sweep.epochs(
             splits.train,
             splits.val if drawn is None else drawn,
@@ -420,6 +467,7 @@ def train(
             _train_steps(shown, collection, progress, workdir, stop)
     except MisfitError as error:
         raise JobError(f"{workdir.path}: {error}", WORKDIR) from error
+    progress.arrays = collection.arrays()
     return collection.result()
 
 

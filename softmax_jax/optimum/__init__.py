@@ -12,6 +12,7 @@ from softmax_jax.optimum.minimise import (
     iterate,
     minimise,
     report,
+    separable_in_part,
     start,
     unfinished_rows,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "prepare",
     "product",
     "report",
+    "separable_in_part",
     "start",
     "unfinished_rows",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from softmax_jax import losses
+from softmax_jax import losses, metrics
 from softmax_jax.optimum import lbfgs, problem
 from softmax_jax.optimum.problem import Prepared, product, residual
 
@@ -177,7 +177,7 @@ def measure(
         gradient = _gradient(p, *examples)
     penalised = params.at[:, -1].set(0)
     gradient = gradient + trial.l2 * penalised
-    mean_loss = jnp.sum(fractions * loss)
+    mean_loss = metrics.total(fractions * loss)
     norm = jnp.linalg.norm(gradient[:, :-1])
     return trial._replace(
         params=params,

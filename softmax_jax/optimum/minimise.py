@@ -17,7 +17,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from softmax_jax import checks
+from softmax_jax import checks, metrics
 from softmax_jax.optimum import certificate, lbfgs
 from softmax_jax.optimum.certificate import State
 from softmax_jax.optimum.problem import Prepared, Problem, prepare, product
@@ -68,7 +68,7 @@ def weight_fractions(prepared: Prepared, column: Int[Array, ""]) -> Float[Array,
     weights = prepared.weights
     if prepared.resamples is not None:
         weights = weights * prepared.resamples[:, column]
-    return weights / jnp.maximum(weights.sum(), jnp.finfo(weights.dtype).tiny)
+    return weights / jnp.maximum(metrics.total(weights), jnp.finfo(weights.dtype).tiny)
 
 
 def _start(prepared, l2, column, params):
@@ -276,7 +276,7 @@ def minimise(
     at zero weights (AVX2 and AVX-512 round alike there; without fused multiply-add, by
     `--xla_cpu_max_isa=AVX`, one of the latter rises from 7e-7 to 2e-6). Ask for ten times these
     values: other machines round differently. A smaller tolerance may cost all max_iterations, and
-    `objective` itself has a relative rounding error of 5e-7. float64 (features of float64 under
+    `objective` itself has a relative rounding error of 1e-6. float64 (features of float64 under
     `jax_enable_x64`) reaches 1e-10. Memory: about 8 arrays [T, C, N] and 40 [T, C, D] beside one
     copy of x.
 
@@ -288,12 +288,12 @@ def minimise(
       l2: [T], of 0 or greater.
       columns: [T], each trial's column of `problem.resamples`; None: the first.
       tolerance: the relative gap.
-      max_iterations: of each trial.
+      max_iterations: of each trial; with 0 it stays where it begins.
       initial: (W [T, D, C], b [T, C]) to start from; None: zero weights.
 
     Raises:
       ValueError: for what `prepare` refuses, for l2, columns or initial values that do not fit, for
-        a tolerance that is not above 0, and for max_iterations that are not a whole number from 1.
+        a tolerance that is not above 0, and for max_iterations that are not a whole number from 0.
 
     >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
     >>> optimum = minimise(Problem(x, np.array([0, 1, 0, 1])), [0.1])
@@ -349,15 +349,22 @@ def report(prepared: Prepared, state: State) -> Optimum:
     W = np.ascontiguousarray(params[:, :, :-1].swapaxes(1, 2))
     shift = np.asarray(prepared.mean, np.float64) @ W.astype(np.float64)
     metrics = {name: np.asarray(getattr(state, name)) for name in Optimum._fields[2:]}
-    l2, columns, separable = np.asarray(state.l2), np.asarray(state.column), metrics["separable"]
-    parts = {
-        column: certificate.recedes(prepared, column)
-        for column in set(columns[(l2 == 0) & ~separable].tolist())
-    }
-    in_part = np.array([parts.get(column, False) for column in columns.tolist()]) & (l2 == 0)
-    metrics["separable"] = separable | in_part
+    free = (np.asarray(state.l2) == 0) & ~metrics["separable"]
+    in_part = separable_in_part(prepared, free, np.asarray(state.column))
+    metrics["separable"] = metrics["separable"] | in_part
     metrics["converged"] = metrics["converged"] & ~in_part
     return Optimum(W, (params[:, :, -1] - shift).astype(W.dtype), **metrics)
+
+
+def separable_in_part(
+    prepared: Prepared, free: Bool[np.ndarray, " T"], columns: Int[np.ndarray, " T"]
+) -> Bool[np.ndarray, " T"]:
+    """Which of the trials that are `free` of a penalty a part of the examples sends to infinity.
+
+    One linear programme for each column of the resamples: see `certificate.recedes`.
+    """
+    found = {column: certificate.recedes(prepared, column) for column in set(columns[free])}
+    return free & np.array([found.get(column, False) for column in columns], bool)
 
 
 def check_trials(
@@ -391,7 +398,7 @@ def _check_limits(tolerance, max_iterations, segment=SEGMENT):
     if np.ndim(tolerance):
         raise ValueError(f"tolerance must be one number; it is {tolerance!r}.")
     checks.check_number("tolerance", tolerance, 0, ends=(False, True))
-    checks.check_whole("max_iterations", max_iterations, 1, 2**31 - 1)
+    checks.check_whole("max_iterations", max_iterations, 0, 2**31 - 1)
     checks.check_whole("segment", segment, 1, 2**31 - 1)
 
 

@@ -5,7 +5,8 @@ A `Chunk` holds the numbers of its trials, an `Epoch` the outcome of one epoch o
 holds it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -175,6 +176,9 @@ class Run(NamedTuple):
       placement: on the devices.
       val: the validation examples; None: there are none, or there are resamples.
       resamples: of the training examples.
+      labels: what the data call the classes, see `data.Dataset`.
+      chance: the losses of the classes' frequencies in train, without any features, by the names of
+        the metrics.
     """
 
     trials: Trials
@@ -190,6 +194,8 @@ class Run(NamedTuple):
     placement: Placement = ONE
     val: Dataset | None = None
     resamples: Resamples | None = None
+    labels: Shaped[np.ndarray, " C"] | None = None
+    chance: Mapping[str, float] = MappingProxyType({})
 
     @property
     def num_compared(self) -> int:
@@ -271,6 +277,13 @@ class Pending(NamedTuple):
     epoch: int = 0
     segment: int = 0
     saved: dict[str, Shaped[np.ndarray, "S K ..."]] | None = None
+
+
+def pending_from(trials: Trials, first: int) -> list[Pending]:
+    """The trials from that number on, a chunk for each fold."""
+    new = np.arange(first, len(trials.fold))
+    own = [new[trials.fold[new] == fold] for fold in _in_order(trials.fold[new])]
+    return [Pending(Chunk(numbers[None], len(numbers))) for numbers in own]
 
 
 def pending_after(epoch: Epoch) -> list[Pending]:

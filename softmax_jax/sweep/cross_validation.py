@@ -176,7 +176,7 @@ def refit(
     )
     again = collect(_until(again, num_epochs))
     if again.diverged[0]:
-        raise ValueError("The refit on all training examples diverged: try a smaller rate.")
+        raise ValueError(f"The refit on all training examples diverged: {again.remedy}.")
     means = {n: spread(result, selected, n, epoch)["mean"] for n in result.metrics}
     return selected._replace(
         classifier=again.classifier(0),
@@ -201,11 +201,12 @@ def spread(
     """
     setting, values = result.run.trials.setting, result.values(metric, epoch).astype(np.float64)
     own = values[setting == setting[selected.trial]]
-    found = {
-        "mean": float(own.mean()),
-        "sd": float(own.std(ddof=len(own) > 1)),
-        "spread": [float(bound) for bound in np.quantile(own, (0.025, 0.975))],
-    }
+    with np.errstate(invalid="ignore"):  # without a penalty the bound of the gap is infinite
+        found = {
+            "mean": float(own.mean()),
+            "sd": float(own.std(ddof=len(own) > 1)),
+            "spread": [float(bound) for bound in np.quantile(own, (0.025, 0.975))],
+        }
     resamples = result.run.resamples
     if resamples is not None:
         settings = result.compared(values, corrected=True)

@@ -9,6 +9,7 @@ trials is `rows` [P, n], counted within the share. So each gather and scatter st
 """
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
-from softmax_jax import model, optimum, train
+from softmax_jax import checks, model, optimum, train
 from softmax_jax.data import Dataset
 from softmax_jax.sweep import chunks, program
 from softmax_jax.sweep.chunks import Epoch, Pending, Run
@@ -45,23 +46,32 @@ def l2_path(
     class_weight: str | ArrayLike | Sequence | None = None,
     standardize: bool = False,
     dtype: Any = np.float32,
+    further: int = 0,
 ) -> tuple[float, ...]:
     """`num` penalties worth trying on this training set, the smallest first.
 
-    They range from one too small to matter to one with almost zero weights: see `optimum.l2_path`.
+    They range from one that is usually too small to matter to one with almost zero weights: see
+    `optimum.l2_path`. Where classes differ in directions in which the features hardly vary, as in
+    many embeddings, smaller ones do matter: where the smallest is the best, look further.
 
     Args:
       train: the examples to train on.
       num: how many penalties.
       class_weight, standardize, dtype: see `sweep.Objective`.
+      further: decades below the smallest of these, in their steps (of a decade at most), which come
+        on top of `num`.
 
     Raises:
-      ValueError: num is below 1, all features are constant, or the examples are read by shards.
+      ValueError: num is below 1, further is no whole number from 0, all features are constant, or
+        the examples are read by shards.
     """
+    checks.check_whole("further", further, 0, 30)
     options = {"class_weight": class_weight, "standardize": standardize, "dtype": dtype}
     data, _, _ = make_inputs(train, None, centred=True, **options)
     path = optimum.l2_path(prepare(data.train), num)
-    return tuple(float(f"{l2:.3g}") for l2 in path[::-1])
+    step = min(path[0] / path[1], 10.0) if num > 1 else 10.0
+    more = path[-1] / step ** np.arange(1, math.ceil(further / math.log10(step) - 1e-9) + 1)
+    return tuple(float(f"{l2:.3g}") for l2 in (*more[::-1], *path[::-1]))
 
 
 def prepare(inputs: Inputs) -> optimum.Prepared:
@@ -112,6 +122,7 @@ def _chunk_epochs(run, item, later, prepared, own, states) -> Iterator[Epoch]:
     for state, unfinished in states:
         names = (*_CERTIFICATE, *_FACTS)
         known = fetch_metrics({name: getattr(state, name) for name in names}, run.placement)
+        known |= _separated(run, item, prepared, known, unfinished)
         iterations = known["iterations"][: chunk.num_real]
         moved = np.flatnonzero(iterations > before)
         before = iterations
@@ -132,6 +143,18 @@ def _chunk_epochs(run, item, later, prepared, own, states) -> Iterator[Epoch]:
             progress=jax.tree.map(lambda leaf: leaf[None], state._asdict()),
             pending=tuple(later),
         )
+
+
+def _separated(run, item, prepared, known, unfinished):
+    """The facts of the trials, with those that are done and separable only in part found out."""
+    trials = item.chunk.trials[0]
+    free = (run.trials.hyperparameters.l2[trials] == 0) & ~known["separable"] & ~unfinished
+    if not (free.any() and prepared.features.is_fully_addressable):
+        return {}
+    columns = np.maximum(run.trials.fold[trials], 0)
+    in_part = optimum.separable_in_part(prepared, free, columns)
+    separable, converged = known["separable"] | in_part, known["converged"] & ~in_part
+    return {"separable": separable, "converged": converged}
 
 
 def _segments(run, item, prepared, tolerance):

@@ -282,6 +282,21 @@ def example_importance(
     return (weights / weights.mean()).astype(dataset.dtype)
 
 
+def frequency_losses(train: Dataset, val: Dataset | None) -> dict[str, float]:
+    """The losses, by name, of a model without features: the classes' frequencies in train.
+
+    Without val, val_loss is that on train, too.
+    """
+    shares = []
+    for one in (train, val or train):
+        counts = np.bincount(np.asarray(one.y), weights=one.weights, minlength=train.num_classes)
+        shares.append(counts / counts.sum())
+    each = -np.log(np.maximum(shares[0], np.finfo(np.float64).tiny))
+    return {
+        f"{role}_loss": float(s @ each) for role, s in zip(("train", "val"), shares, strict=True)
+    }
+
+
 def _class_weights(labels, num_classes, class_weight):
     if class_weight is None:
         return np.ones(num_classes)

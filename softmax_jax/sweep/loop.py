@@ -21,6 +21,7 @@ from softmax_jax.sweep.chunks import Epochs, Pending, Run
 from softmax_jax.sweep.inputs import (
     Resamples,
     check_resamples,
+    frequency_losses,
     make_inputs,
     warn_unstandardised,
 )
@@ -111,7 +112,7 @@ def epochs(
     solver: SGD | LBFGS = SGD(),  # noqa: B008 (a tuple of constants)
     objective: Objective = Objective(),  # noqa: B008
     devices: Devices = Devices(),  # noqa: B008
-    pending: list[Pending] | None = None,
+    pending: list[Pending] | int | None = None,
 ) -> Epochs:
     """Trains every trial of settings × seeds × batch sizes, an epoch per step of the iterator.
 
@@ -129,7 +130,7 @@ def epochs(
       objective: what is minimised.
       devices: how the work is divided over the devices.
       pending: the remaining work of a sweep that was interrupted (`chunks.pending_after`), instead
-        of all of it.
+        of all of it; or the number of the first trial that is still to be run.
 
     Raises:
       ValueError: settings, sizes or weights are out of range, or the sweep does not fit into the
@@ -188,7 +189,11 @@ def epochs(
         placement=placement,
         val=held_out,
         resamples=resamples,
+        labels=train.labels,
+        chance=frequency_losses(train, held_out),
     )
+    if isinstance(pending, int):
+        pending = chunks.pending_from(table, pending)
     if pending is None:
         plan = chunks.plan(table, limit, by_fold=pair.differ, multiple=multiple)
         pending = [Pending(chunk) for chunk in plan]

@@ -28,6 +28,9 @@ from softmax_jax.sweep.settings import (
     winning_setting,
 )
 
+# Losses as fractions of those without features. A model whose weights are almost zero has at least
+# this train loss; one whose features do not help has at least this validation loss.
+_CHANCE = {"train_loss": 0.85, "val_loss": 0.99}
 _SHOWN_SETTINGS = 10  # in a notebook, the best ones
 _FEWEST_EPOCHS = 5  # that tell the noise of a curve
 
@@ -152,6 +155,13 @@ class Result:
         first = self.reached[np.arange(len(finite)), finite.argmin(1)]
         return np.where(finite.all(1), 0, first)
 
+    @property
+    def remedy(self) -> str:
+        """What helps where a loss stops being finite."""
+        if "converged" in self.facts:  # L-BFGS has no learning rate
+            return "standardise the features, or try a larger l2"
+        return "try a smaller learning rate"
+
     def table(self) -> list[dict]:
         """A row per trial: its setting, its metrics at the last and at its best epoch."""
         return trial_rows(self)
@@ -210,10 +220,12 @@ class Result:
             errors = self._paired_errors(settings, best, metric, epoch)
         chosen = winning_setting(*how, larger_wins=larger_wins, rule=rule, errors=errors)
         if chosen is None:
-            raise ValueError("Every setting has a diverged trial: try a smaller learning rate.")
+            raise ValueError(f"Every setting has a diverged trial: {self.remedy}.")
         early = " (with early stopping the best)" if axes["patience"].any() else ""
         why = _why(metric, f"{epoch} epoch{early}", rule, settings, chosen)
-        trial, edges = int(settings.first[chosen]), edge_hints(axes, chosen, self.run.num_examples)
+        trial, num_examples = int(settings.first[chosen]), self.run.num_examples
+        helpless = self._helpless(trials.setting == trials.setting[trial], epoch)
+        edges = edge_hints(axes, chosen, num_examples, helpless=helpless)
         hints = [f"The winner is at the edge of the grid: {edge}." for edge in edges]
         hints += self._noise(settings, chosen, metric) if rule == "best" and not early else []
         selected_on = len(settings.mean) > 1 or bool(self.at_best(epoch)[trial])
@@ -242,10 +254,11 @@ class Result:
         if isinstance(mean, np.ndarray) and isinstance(scale, np.ndarray) and scale.ndim == 2:
             fold = self.run.trials.fold[trial]
             mean, scale = mean[fold], scale[fold]
-        return Classifier(np.asarray(W), np.asarray(b), mean, scale, self.run.label_names)
+        names = self.run.label_names, self.run.labels
+        return Classifier(np.asarray(W), np.asarray(b), mean, scale, *names)
 
-    def predict(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Int[np.ndarray, " N"]:
-        """Classes by the refitted model if there is one, else by `best()` with its defaults.
+    def predict(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Shaped[np.ndarray, " N"]:
+        """Labels, as the data have them: by the refitted model if there is one, else by `best()`.
 
         For another choice: `best('val_accuracy').classifier.predict(x)`.
         """
@@ -399,21 +412,38 @@ class Result:
             "chance. Use more seeds, averaging, or a schedule that ends with a small rate."
         ]
 
+    def _helpless(self, chosen, epoch):
+        """What the largest l2 means where its model is hardly one of the features, else ''."""
+        chance = self.run.chance
+        if not all(name in self.metrics and name in chance for name in _CHANCE):
+            return ""
+        found = {name: self.values(name, epoch)[chosen].mean() for name in _CHANCE}
+        if any(found[name] < least * chance[name] for name, least in _CHANCE.items()):
+            return ""
+        return (
+            f", and the validation loss there is {found['val_loss']:.4g}, where the frequencies of "
+            f"the classes alone have {chance['val_loss']:.4g}: the features hardly help"
+        )
+
     def _doubts(self, trial):
         """Hints where the solver did not converge."""
         facts = {name: values[trial] for name, values in self.facts.items()}
         if facts.get("separable", False):
             return [
-                "The classes are separable and l2 is 0: the optimum is at infinity, and the "
-                "weights are the first found that classify all training examples correctly. Try "
-                "an l2 above 0."
+                "The classes are separable, wholly or in part, and l2 is 0: the optimum is at "
+                "infinity, and the weights are some on the way there. Try an l2 above 0."
             ]
-        if not facts.get("converged", True):
-            return [
-                f"The winner had not converged after {facts['iterations']} iterations: raise "
-                "num_epochs or tolerance, standardize the features, or use float64."
-            ]
-        return []
+        if facts.get("converged", True):
+            return []
+        iterations = facts["iterations"]
+        if iterations < self.run.num_epochs:
+            end, remedy = f"float precision was exhausted after {iterations} iterations", "use"
+        else:
+            end, remedy = f"{iterations} iterations did not suffice", "raise num_epochs, or use"
+        return [
+            f"The winner has not converged, as {end}: {remedy} a larger tolerance, standardised "
+            "features, or float64."
+        ]
 
     def _select(self, trial, epoch, why, hints):
         number = int(self.epochs(epoch)[trial])
@@ -562,9 +592,16 @@ class Collection:
 
     @classmethod
     def restored(cls, run: Run, arrays: dict[str, Shaped[np.ndarray, "..."]]) -> "Collection":
-        """The collection of this run with these `arrays`."""
-        kept = traverse_util.unflatten_dict(arrays, sep="/")
+        """The collection of this run with these `arrays`, or those of its first trials."""
         collection = cls(run)
+        more = len(collection.count) - len(arrays["count"])
+        longer = {
+            name: array
+            if name == "log"
+            else np.pad(array, [(0, more)] + [(0, 0)] * (array.ndim - 1))
+            for name, array in arrays.items()
+        }
+        kept = traverse_util.unflatten_dict(longer, sep="/")
         length = kept["reached"].shape[1]
         collection.count, collection.facts = kept["count"], kept.get("facts", {})
         collection.reached[:, :length] = kept["reached"]

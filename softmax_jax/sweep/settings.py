@@ -346,7 +346,11 @@ def winning_setting(
 
 
 def edge_hints(
-    axes: dict[str, Num[np.ndarray, " G"]], chosen: int, num_examples: int = 2**53
+    axes: dict[str, Num[np.ndarray, " G"]],
+    chosen: int,
+    num_examples: int = 2**53,
+    *,
+    helpless: str = "",
 ) -> list[str]:
     """Hints where the winner is at the end of a swept axis: the optimum may be beyond.
 
@@ -357,6 +361,7 @@ def edge_hints(
       axes: of the settings, by name.
       chosen: the index of the winning setting.
       num_examples: to train on, the largest batch size.
+      helpless: what to say of the largest l2 instead where the features do not help.
     """
     hints, lengths = [], [len(np.unique(values)) for values in axes.values()]
     crossed = math.prod(lengths) == len(next(iter(axes.values())))
@@ -366,7 +371,8 @@ def edge_hints(
         if len(tried) < (2 if crossed else 3):
             continue
         if values[chosen] == tried[-1] < high:
-            hints.append(f"{name} = {tried[-1]:g} is the largest tried: extend {name} upwards")
+            means = helpless if name == "l2" and helpless else f": extend {name} upwards"
+            hints.append(f"{name} = {tried[-1]:g} is the largest tried{means}")
         elif values[chosen] == tried[0] > limits.low:
             hints.append(f"{name} = {tried[0]:g} is the smallest tried: extend {name} downwards")
     return hints
