@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int32, Shaped
 
 from softmax_jax import host, losses, metrics, model
 from softmax_jax.data import DataError, Dataset, npz, validation
-from softmax_jax.data.dataset import normalised
+from softmax_jax.data.dataset import example_weights, normalised
 from softmax_jax.host import reading
 
 _AT_ONCE = 1000  # examples at a time: memory does not grow with N
@@ -24,12 +24,18 @@ class Classifier(NamedTuple):
     Inputs of a type wider than that of W are normalised on the host, in float64, before they become
     of that type: a mean of 1.7e9 beside a scale of 30 costs no precision.
 
+    Class weights v of the fit are corrected for: a model that learned p' ∝ v · p has the biases of
+    p, so that its probabilities are those of data as they are (`losses.weight_offsets` is what was
+    subtracted). Its predictions are the classes that it was trained to find, the largest p', as
+    whoever weighs the classes wants them. Without class weights both are one.
+
     Attributes:
       W: the weights.
       b: the biases.
       mean: what is subtracted from the inputs: a scalar, or one number per feature.
       scale: what they are divided by: a scalar, or one number per feature.
       label_names: the names of the C classes.
+      class_weight: the weights that the biases are corrected for; None: there were none.
     """
 
     W: Float[np.ndarray, "D C"]
@@ -37,6 +43,14 @@ class Classifier(NamedTuple):
     mean: float | int | Float[np.ndarray, "*D"]
     scale: float | int | Float[np.ndarray, "*D"]
     label_names: tuple[str, ...]
+    class_weight: Float[np.ndarray, " C"] | None = None
+
+    def corrected(self, class_weight: Float[np.ndarray, " C"] | None) -> "Classifier":
+        """The same model, if the biases are those of a fit with these class weights."""
+        if class_weight is None:
+            return self
+        b = (self.b - losses.weight_offsets(class_weight)).astype(self.b.dtype)
+        return self._replace(b=b, class_weight=np.asarray(class_weight, np.float64))
 
     def logits(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
         """Logits [N, C] of raw inputs x [N, ...]: pixels or features, as the dataset has them."""
@@ -49,11 +63,30 @@ class Classifier(NamedTuple):
         return np.asarray(losses.softmax(self.logits(x)))
 
     def predict(self, x: Shaped[_Array, "N ..."]) -> Int32[np.ndarray, " N"]:
-        """The most probable class, int32 [N]; `label_names[class]` is its name."""
-        return self.logits(x).argmax(-1).astype(np.int32)
+        """The most probable class, int32 [N]; `label_names[class]` is its name.
+
+        With class weights, of the `weighted_proba`.
+        """
+        return self.decide(self.logits(x))
+
+    def weighted_proba(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
+        """Probabilities [N, C] as trained: of data in which each class counts as it was weighed."""
+        return np.asarray(losses.softmax(self._as_trained(self.logits(x))))
+
+    def decide(self, logits: Float[np.ndarray, "N C"]) -> Int32[np.ndarray, " N"]:
+        """What `predict` says where the logits are these: int32 [N]."""
+        return self._as_trained(logits).argmax(-1).astype(np.int32)
+
+    def _as_trained(self, logits):
+        if self.class_weight is None:
+            return logits
+        return logits + losses.weight_offsets(self.class_weight).astype(logits.dtype)
 
     def test(self, dataset: Dataset) -> dict[str, float | list[float]]:
         """Loss and accuracy on a dataset, each with a 95 % interval (normal; Wilson).
+
+        Every example counts as often as its weight says. The intervals are those of as many equal
+        weights as say as much: `metrics.effective_size`.
 
         Raises:
           DataError: the dataset has more classes than the model, or other features.
@@ -63,18 +96,20 @@ class Classifier(NamedTuple):
                 f"The model knows {len(self.b)} classes, and the dataset {dataset.num_classes}. "
                 "Test it on examples of the classes that it was trained on."
             )
+        dataset = dataset.without_absent()
         shards = [
             jax.device_get(_measured(*self._for_device(shard.dataset.x), shard.dataset.y))
             for shard in dataset.in_order()
         ]
         loss, hit = (np.concatenate(values) for values in zip(*shards, strict=True))
-        loss, correct, n = loss.astype(np.float64), int(hit.sum()), len(hit)
-        spread = loss.std(ddof=1) if n > 1 else 0.0
+        weights = example_weights(dataset)
+        mean, spread, n = metrics.mean_and_spread(loss, weights)
+        accuracy = float(np.average(hit, weights=weights))
         return {
-            "loss": float(loss.mean()),
-            "accuracy": correct / n,
-            "loss_interval": metrics.normal_interval(loss.mean(), spread, n),
-            "accuracy_interval": metrics.wilson_interval(correct, n),
+            "loss": mean,
+            "accuracy": accuracy,
+            "loss_interval": metrics.normal_interval(mean, spread, n),
+            "accuracy_interval": metrics.wilson_interval(accuracy * n, n),
         }
 
     def _for_device(self, x):
@@ -130,7 +165,8 @@ def _measured(classifier, x, y):
 
     def one(example):
         logits = _of_one(classifier, example[0])
-        return losses.cross_entropy(logits, example[1]), logits.argmax() == example[1]
+        loss = losses.cross_entropy(logits, example[1])
+        return loss, classifier._as_trained(logits).argmax() == example[1]
 
     return jax.lax.map(one, (x, y), batch_size=min(_AT_ONCE, len(x)))
 
@@ -150,7 +186,8 @@ def load(folder: str | os.PathLike) -> Classifier:
 
     `load(folder).predict(x)` gives class numbers, int32 [N]; `.predict_proba(x)` probabilities
     [N, C]; `.label_names` the names of the classes. x [N, ...] is raw, as the dataset has it: its
-    normalisation is part of the model.
+    normalisation is part of the model. The probabilities are corrected for class weights, the
+    predictions are not (see `Classifier`); `.weighted_proba(x)` has those as trained.
 
     Args:
       folder: the work folder, which holds params.npz.
@@ -163,13 +200,19 @@ def load(folder: str | os.PathLike) -> Classifier:
         missing = [name for name in _PARAMETERS if name not in npz.array_names(path)]
         if missing:
             raise DataError(f"{path} is not the model of a run: it has no {', '.join(missing)}.")
-        stored = {name: npz.find_array(path, name) for name in _PARAMETERS}
+        there = _PARAMETERS
+        if "class_weight" in npz.array_names(path):
+            there = (*there, "class_weight")
+        stored = {name: npz.find_array(path, name) for name in there}
         _check_headers(path, {name: array.header for name, array in stored.items()})
         found = {name: array.read() for name, array in stored.items()}
-    numbers = {name: found[name] for name in _PARAMETERS[:-1]}
+    numbers = {name: found[name] for name in there if name != "label_names"}
     for name, values in numbers.items():
         if not np.isfinite(values).all():
             raise DataError(f"{path} is damaged: {name} has values that are not finite.")
+    weights = numbers.get("class_weight", np.ones(1))
+    if not ((weights >= 0).all() and weights.any()):
+        raise DataError(f"{path} is damaged: class_weight has negative numbers, or only zeros.")
     if not numbers["scale"].all():
         raise DataError(f"{path} is damaged: scale has a zero.")
     return Classifier(**numbers, label_names=tuple(found["label_names"].tolist()))
@@ -183,6 +226,7 @@ def _check_headers(path, headers):
     D, C = W.shape
     moment: list[tuple[int, ...]] = [(), (D,)]
     fitting = {"W": [W.shape], "b": [(C,)], "mean": moment, "scale": moment, "label_names": [(C,)]}
+    fitting["class_weight"] = [(C,)]
     for name, header in headers.items():
         kind = "U" if name == "label_names" else "f"
         if header.shape not in fitting[name] or header.dtype.kind != kind:

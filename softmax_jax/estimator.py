@@ -23,6 +23,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from softmax_jax import losses
 from softmax_jax.data import validation
 from softmax_jax.optimum import Optimum, Prepared, Problem, minimise, prepare
 from softmax_jax.optimum.problem import relative
@@ -39,8 +40,14 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
     """A classifier with classes_, coef_ and intercept_, in scikit-learn's shapes.
 
     coef_ is [C, D] and intercept_ [C]; with two classes they are [1, D] and [1], the second class
-    minus the first. Arguments of `__init__` and arrays of the user have no annotations: both may be
-    anything that scikit-learn takes, and are validated in `fit`.
+    minus the first.
+
+    With `class_weight` these, `decision_function` and `predict` are of the weighted fit, as in
+    scikit-learn: it is there to move the decisions. The probabilities are corrected for it, p ∝ p'
+    / class_weight_, so that they are those of data as they are; `predict_weighted_proba` has p'.
+
+    Arguments of `__init__` and arrays of the user have no annotations: both may be anything that
+    scikit-learn takes, and are validated in `fit`.
     """
 
     def decision_function(self, X) -> Float[np.ndarray, "N ..."]:
@@ -57,21 +64,29 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[best]
 
     def predict_proba(self, X) -> Float[np.ndarray, "N C"]:
-        """Probabilities, the classes in the order of `classes_`."""
-        return special.softmax(self._logits(X), axis=1)
+        """Probabilities, the classes in the order of `classes_`, corrected for class weights."""
+        return special.softmax(self._true_logits(X), axis=1)
 
     def predict_log_proba(self, X) -> Float[np.ndarray, "N C"]:
         """Log-probabilities, finite even where the probability rounds to zero."""
-        return special.log_softmax(self._logits(X), axis=1)
+        return special.log_softmax(self._true_logits(X), axis=1)
+
+    def predict_weighted_proba(self, X) -> Float[np.ndarray, "N C"]:
+        """Probabilities as fitted: of data in which each class counts as it was weighed."""
+        return special.softmax(self._logits(X), axis=1)
+
+    def _true_logits(self, X):
+        return self._logits(X) - losses.weight_offsets(self.class_weight_)
 
     def _logits(self, X):
         scores = self.decision_function(X)
         return np.stack([0 * scores, scores], 1) if scores.ndim == 1 else scores
 
-    def _adopt(self, classes, found, trial, l2):
+    def _adopt(self, examples, found, trial, l2):
         """Sets the fitted attributes from one trial; returns the estimator."""
-        self.classes_, self.l2_ = classes, float(l2)
-        self.coef_, self.intercept_ = to_scikit_learn(found.W[trial], found.b[trial])
+        self.classes_, self.l2_ = examples.classes, float(l2)
+        self.class_weight_ = examples.class_weight
+        self.coef_, self.intercept_ = _with_absent(found.W[trial], found.b[trial], examples.known)
         self.objective_ = float(found.objective[trial])
         self.gap_bound_ = float(found.gap_bound[trial])
         return self
@@ -103,9 +118,9 @@ class SoftmaxRegression(_LinearClassifier):
       dtype: 'float64', or 'float32', which takes half the memory and reaches gaps of about 1e-5.
 
     After `fit`: classes_ [C] · coef_ [C, D], intercept_ [C], with two classes [1, D] and [1] ·
-    n_iter_ [1] · n_features_in_, feature_names_in_ · l2_: the penalty of the mean loss ·
-    objective_: mean loss + l2_/2 · ‖W‖² · gap_bound_: the objective is at most this far above its
-    minimum (inf without a penalty: there is no bound).
+    class_weight_ [C] · n_iter_ [1] · n_features_in_, feature_names_in_ · l2_: the penalty of the
+    mean loss · objective_: mean loss + l2_/2 · ‖W‖² · gap_bound_: the objective is at most this far
+    above its minimum (inf without a penalty: there is no bound).
 
     >>> import numpy as np
     >>> x, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array(["low", "low", "high", "high"])
@@ -149,25 +164,26 @@ class SoftmaxRegression(_LinearClassifier):
         _check_parameters(self)
         _check_penalty(self.C, self.l2)
         examples = _read_examples(self, X, y, sample_weight)
-        total, num_classes = _total(examples), len(examples.classes)
+        total, num_classes = _total(examples), int(examples.known.sum())
         l2 = swap_C_and_l2(self.C, total, num_classes) if self.l2 is None else self.l2
         problem = _prepare_problem(self, examples)
-        found = _solve_trials(self, problem, [l2], initial=self._initial(num_classes))
+        found = _solve_trials(self, problem, [l2], initial=self._initial(examples))
         self.n_iter_ = found.iterations
-        return self._adopt(examples.classes, found, 0, l2)
+        return self._adopt(examples, found, 0, l2)
 
-    def _initial(self, num_classes):
+    def _initial(self, examples):
         """(W [1, D, C], b [1, C]) of the last fit, for a warm start; else None."""
         if not self.warm_start or not hasattr(self, "coef_"):
             return None
         W, b = from_scikit_learn(self.coef_, self.intercept_)
+        num_classes = len(examples.classes)
         if W.shape != (self.n_features_in_, num_classes):
             raise ValueError(
                 f"warm_start=True would start from the weights of {W.shape[0]} features and "
                 f"{W.shape[1]} classes, but the data have {self.n_features_in_} and "
                 f"{num_classes}: use a new estimator, or warm_start=False."
             )
-        return W[None], b[None] * self.fit_intercept
+        return W[None, :, examples.known], b[None, examples.known] * self.fit_intercept
 
 
 class SoftmaxRegressionCV(_LinearClassifier):
@@ -236,11 +252,10 @@ class SoftmaxRegressionCV(_LinearClassifier):
         _check_parameters(self)
         Cs, l2s = _check_penalties(self.Cs, self.l2s)
         examples = _read_examples(self, X, y, sample_weight)
-        labels = examples.classes[examples.labels]
-        folds = list(check_cv(self.cv, labels, classifier=True).split(examples.x, labels, groups))
-        counts = _counts(folds, len(labels))
+        folds = _split(self.cv, X, y, groups, examples)
+        counts = _counts(folds, len(examples.labels))
         _check_folds(examples, counts)
-        totals, num_classes = _total(examples, counts), len(examples.classes)
+        totals, num_classes = _total(examples, counts), int(examples.known.sum())
         l2 = _penalties(Cs, l2s, totals, num_classes)
         problem = _prepare_problem(self, examples, counts)
         columns = np.repeat(np.arange(len(folds)), l2.shape[1])
@@ -254,7 +269,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
         Cs = swap_C_and_l2(l2s, totals[-1], num_classes) if Cs is None else Cs
         self.Cs_ = np.asarray(Cs)
         self.C_ = float(self.Cs_[best])
-        return self._adopt(examples.classes, found, 0, self.l2s_[best])
+        return self._adopt(examples, found, 0, self.l2s_[best])
 
     def score(self, X, y, sample_weight=None) -> float:
         """The score by `scoring` on X [N, D] and y [N]; it is the accuracy only if that says so."""
@@ -271,10 +286,10 @@ class SoftmaxRegressionCV(_LinearClassifier):
         scores = np.full((len(folds), len(path.b) // len(folds)), np.nan)
         for trial, (fold, _) in enumerate(np.ndindex(scores.shape)):
             test = folds[fold][1]
-            model = SoftmaxRegression()._adopt(examples.classes, path, trial, np.nan)
+            model = SoftmaxRegression()._adopt(examples, path, trial, np.nan)
             model.n_features_in_ = self.n_features_in_
             given = {"sample_weight": examples.sample_weight[test]} if weighted else {}
-            labels = examples.classes[examples.labels[test]]
+            labels = examples.names[test]
             try:
                 scores.flat[trial] = scorer(model, examples.x[test], labels, **given)
             except Exception as error:  # scorers are anyone's code
@@ -336,11 +351,26 @@ def from_scikit_learn(
     return coef.T, intercept
 
 
-class _Examples(NamedTuple):
-    """Training data: x [N, D] dense or CSR, labels [N] in 0..C-1, classes [C], sample_weight [N].
+_ABSENT = -1000.0  # an intercept; the largest logit is never below 0: a probability of 0
 
-    weights [N] · unit: the sample weights times those of the classes, divided by a power of two, so
-    that no sum of them overflows.
+
+def _with_absent(W, b, known):
+    """coef_ and intercept_ of all classes from W and b of the `known` [C]; else _ABSENT."""
+    own = to_scikit_learn(W, b)
+    if known.all():
+        return own
+    W, b = from_scikit_learn(*own)
+    coef, intercept = np.zeros((len(known), len(W)), W.dtype), np.full(len(known), _ABSENT, b.dtype)
+    coef[known], intercept[known] = W.T, b
+    return coef, intercept
+
+
+class _Examples(NamedTuple):
+    """Training data: x [N, D] dense or CSR, labels [N], classes [C], sample_weight [N].
+
+    The N examples have weights above 0: `there` [M] says which of all they are, `known` [C] of which
+    classes; labels are numbers of these alone. weights [N] · unit: the sample weights times those of
+    the classes, divided by a power of two, so that no sum of them overflows.
     """
 
     x: Any
@@ -349,6 +379,14 @@ class _Examples(NamedTuple):
     sample_weight: np.ndarray
     weights: np.ndarray
     unit: float
+    class_weight: np.ndarray
+    there: np.ndarray
+    known: np.ndarray
+
+    @property
+    def names(self):
+        """The labels as they were given, [N]."""
+        return self.classes[self.known][self.labels]
 
 
 def _total(examples, counts=None):
@@ -364,15 +402,24 @@ def _read_examples(estimator, X, y, sample_weight) -> _Examples:
     check_classification_targets(y)
     classes, labels = np.unique(y, return_inverse=True)
     own = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    there = own > 0
+    if not there.any():
+        raise ValueError("sample_weight is zero for every example: no example counts.")
+    if not there.all():
+        validation.warn_absent_classes(labels, there, classes.tolist())
+        X, labels, own = X[there], labels[there], own[there]
     weights, unit = relative(own)
-    weights *= _class_weights(estimator.class_weight, classes, labels, weights)[labels]
+    by_class = _class_weights(estimator.class_weight, classes, labels, weights)
+    weights *= by_class[labels]
+    known = np.bincount(labels, minlength=len(classes)) > 0
     present = np.unique(labels[weights > 0])
     if len(present) < 2:
         raise ValueError(
             "A classifier needs 2 classes or more with examples whose weight is not zero; "
             f"got {len(present)} class{'es' * (len(present) != 1)}."
         )
-    return _Examples(X, labels, classes, own, weights, unit)
+    labels = (np.cumsum(known) - 1)[labels]
+    return _Examples(X, labels, classes, own, weights, unit, by_class, there, known)
 
 
 class _Shifted(NamedTuple):
@@ -403,7 +450,7 @@ def _prepare_problem(estimator, examples: _Examples, resamples=None) -> _Shifted
         y=np.pad(examples.labels, (0, more)),
         weights=np.pad(examples.weights, (0, more)),
         resamples=None if resamples is None else np.pad(resamples, ((0, more), (0, 0))),
-        num_classes=len(examples.classes),
+        num_classes=int(examples.known.sum()),
         fit_bias=bool(estimator.fit_intercept),
     )
     with jax.enable_x64(estimator.dtype == "float64"):
@@ -514,16 +561,39 @@ def _warn(message):
 
 
 def _class_weights(class_weight, classes, labels, weights):
-    """One weight for each class; 'balanced': Σ weights / (C · Σ weights of the class)."""
+    """One for each class; 'balanced': Σ weights / (C · Σ weights of it), C as far as it has any."""
     if isinstance(class_weight, str) and class_weight == "balanced":
-        sums = np.bincount(labels, weights)
-        return weights.sum() / (len(classes) * np.where(sums > 0, sums, 1))
-    return compute_class_weight(class_weight, classes=classes, y=classes[labels])
+        sums = np.bincount(labels, weights, len(classes))
+        return sums.sum() / ((sums > 0).sum() * np.where(sums > 0, sums, sums.max()))
+    return compute_class_weight(class_weight, classes=classes, y=classes)
 
 
 def _rounded_up(size, least):
     step = 1 << max(0, int(size).bit_length() - 5)
     return max(least, -(-size // step) * step)
+
+
+_OF_ALL_ROWS = "_CVIterableWrapper", "PredefinedSplit"  # they hold row numbers
+
+
+def _split(cv, X, y, groups, examples):
+    """The folds, pairs (train, test) of row numbers among the examples that count.
+
+    A number of folds, and splitters of scikit-learn, divide these. Row numbers that are given, or
+    come from other splitters, are of all M rows: the absent ones are left out.
+    """
+    there, names = examples.there, examples.names
+    splitter = check_cv(cv, names, classifier=True)
+    kind = type(splitter)
+    if kind.__module__.startswith("sklearn.") and kind.__name__ not in _OF_ALL_ROWS:
+        groups = None if groups is None else np.asarray(groups)[there]
+        return list(splitter.split(examples.x, names, groups))
+    place, everything = np.cumsum(there) - 1, np.arange(len(there))
+
+    def kept(rows):
+        return place[everything[rows][there[rows]]]
+
+    return [(kept(train), kept(test)) for train, test in splitter.split(X, y, groups)]
 
 
 def _counts(folds, num_examples):
@@ -544,7 +614,7 @@ def _check_folds(examples, counts):
     for fold, count in enumerate(counts.T):
         present = np.unique(examples.labels[examples.weights * count > 0])
         if len(present) < 2:
-            names = ", ".join(repr(name) for name in examples.classes[present].tolist())
+            names = ", ".join(map(repr, examples.classes[examples.known][present].tolist()))
             raise ValueError(
                 f"Fold {fold} trains on examples of {len(present)} class ({names}); a classifier "
                 "needs 2 with weight. Shuffle the examples, or use StratifiedKFold or other folds."

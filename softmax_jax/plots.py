@@ -100,14 +100,15 @@ def of_classifier(classifier: "Classifier", dataset: "Dataset", title: str) -> d
     """{file name: figure} of the classifier's predictions, as the kind of the dataset allows."""
     if dataset.num_classes > _MAX_CONFUSION_CLASSES and not dataset.is_image:
         return {}
-    probabilities, labels = classifier.predict_proba(dataset.x), np.asarray(dataset.y)
-    figures = {}
+    probabilities, labels = classifier.weighted_proba(dataset.x), np.asarray(dataset.y)
+    predicted, figures = probabilities.argmax(-1), {}
     if dataset.num_classes <= _MAX_CONFUSION_CLASSES:
-        predicted = probabilities.argmax(-1)
-        figures["confusion.png"] = confusion(labels, predicted, dataset.label_names, title)
+        names = dataset.label_names
+        shown = confusion(labels, predicted, names, title, dataset.weights)
+        figures["confusion.png"] = shown
     if dataset.is_image:
         figures["weights.png"] = weights(classifier, dataset.x.shape[1:], title)
-        if (probabilities.argmax(-1) != labels).any():
+        if (predicted != labels).any():
             figures["mistakes.png"] = mistakes(dataset, probabilities, title)
     return figures
 
@@ -117,11 +118,16 @@ def confusion(
     predictions: Int[np.ndarray, " N"],
     label_names: Sequence[str],
     title: str,
+    example_weights: Float[np.ndarray, " N"] | None = None,
 ) -> "Figure":
-    """True labels by row, predictions by column; the cells hold counts, shaded by row."""
+    """True labels by row, predictions by column; the cells hold counts, shaded by row.
+
+    An example counts as often as its weight says, once without weights.
+    """
     num_classes = len(label_names)
-    counts = confusion_matrix(labels, predictions, num_classes)
-    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    counts = confusion_matrix(labels, predictions, num_classes, weights=example_weights)
+    sums = counts.sum(1, keepdims=True)
+    fractions = counts / np.where(sums > 0, sums, 1)
     side = min(3 + 0.42 * num_classes, 14)
     figure = _figure((side, side))
     axes = figure.subplots()
@@ -133,7 +139,7 @@ def confusion(
     if num_classes <= _MAX_NUMBERED_CLASSES:
         for row, column in np.argwhere(counts):
             shade = "white" if fractions[row, column] > 0.5 else "black"
-            text = f"{counts[row, column]}"
+            text = f"{counts[row, column]:.10g}"
             axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=8)
     return figure
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from ml_collections import ConfigDict
 
 from softmax_jax import decisions, metrics, plots, studies, sweep
 from softmax_jax.classifier import Classifier
-from softmax_jax.data.dataset import Dataset, Splits
+from softmax_jax.data.dataset import Dataset, Splits, example_weights
 from softmax_jax.host import JobError
 from softmax_jax.job import console, processes
 from softmax_jax.job.checkpoint import Progress
@@ -47,40 +47,47 @@ def decision_fields(
     if split is None:
         on, split, model = "val", splits.val, chosen
     probabilities = model.classifier.predict_proba(split.x)
+    predicted = model.classifier.predict(split.x)
     found: dict[str, Any] = {
         "on": on,
-        "classes": class_metrics(probabilities, split),
+        "classes": class_metrics(predicted, split),
         "costs": None,
         "resampled": None,
     }
     if config.cost_matrix:
-        found["costs"] = cost_metrics(probabilities, split, config.cost_matrix)
+        found["costs"] = cost_metrics(probabilities, predicted, split, config.cost_matrix)
         if counts is not None:
             arguments = result, chosen, splits.train, counts, config.cost_matrix
             found["resampled"] = resampled_costs(*arguments, config.select_epoch)
     return found
 
 
-def class_metrics(probabilities: Float[np.ndarray, "N C"], dataset: Dataset) -> dict[str, Any]:
-    """Precision, recall, F1, support and the confusion matrix of argmax, in the order of labels.
+def class_metrics(predicted: Int[np.ndarray, " N"], dataset: Dataset) -> dict[str, Any]:
+    """Precision, recall, F1, support and the confusion matrix, in the order of labels.
 
-    The confusion matrix is None for more than 100 classes.
+    Each example counts as often as its weight says. The confusion matrix is None for more than 100
+    classes.
     """
-    table = metrics.confusion_matrix(dataset.y, probabilities.argmax(-1), dataset.num_classes)
+    counts = dataset.y, predicted, dataset.num_classes
+    table = metrics.confusion_matrix(*counts, weights=dataset.weights)
     shown = table if dataset.num_classes <= _MOST_CLASSES else None
     return {"label_names": dataset.label_names, **metrics.per_class(table), "confusion": shown}
 
 
 def cost_metrics(
-    probabilities: Float[np.ndarray, "N C"], dataset: Dataset, cost_matrix: Sequence
+    probabilities: Float[np.ndarray, "N C"],
+    predicted: Int[np.ndarray, " N"],
+    dataset: Dataset,
+    cost_matrix: Sequence,
 ) -> dict[str, Any]:
-    """The mean cost of an example by argmax and by least expected cost, and the saving.
+    """The mean cost of an example by the predicted class and by least expected cost, the saving.
 
     Each has a normal 95 % interval, that of the saving from the differences by example. It is too
     short where there are only a few expensive mistakes, as this split may lack them altogether.
 
     Args:
       probabilities: of the classes.
+      predicted: the classes that the model predicts.
       dataset: has the labels.
       cost_matrix: the cost of each action in a row per class.
 
@@ -89,13 +96,16 @@ def cost_metrics(
       each class met each action.
     """
     cost, labels = np.asarray(cost_matrix, float), np.asarray(dataset.y)
-    actions = _actions(probabilities, cost)
-    costs, tables = cost[labels, actions], metrics.confusion_matrix(labels, actions, *cost.shape)
+    actions, weights = _actions(probabilities, predicted, cost), example_weights(dataset)
+    costs = cost[labels, actions]
+    num_classes, num_actions = cost.shape
+    tables = metrics.confusion_matrix(labels, actions, num_classes, num_actions, dataset.weights)
     rules = {
-        rule: {"cost": _mean_with_interval(costs[index]), "actions": tables[index]}
+        rule: {"cost": _mean_with_interval(costs[index], weights), "actions": tables[index]}
         for index, rule in enumerate(DECISION_RULES)
     }
-    return {"cost_matrix": cost, **rules, "saving": _mean_with_interval(costs[0] - costs[1])}
+    saving = _mean_with_interval(costs[0] - costs[1], weights)
+    return {"cost_matrix": cost, **rules, "saving": saving}
 
 
 def resampled_costs(
@@ -125,8 +135,9 @@ def resampled_costs(
     own = np.flatnonzero(trials.setting == trials.setting[selected.trial])
     by_trial = []
     for trial in own:
-        probabilities = result.classifier(int(trial), epoch).predict_proba(train.x)
-        actions, held_out = _actions(probabilities, cost), counts[:, trials.fold[trial]] == 0
+        model = result.classifier(int(trial), epoch)
+        actions = _actions(model.predict_proba(train.x), model.predict(train.x), cost)
+        held_out = (counts[:, trials.fold[trial]] == 0) * example_weights(train)
         table = metrics.confusion_matrix(train.y, actions, num_classes, num_actions, held_out)
         by_trial.append(table)
     tables = np.stack(by_trial, 1)  # [2, R, C, A]
@@ -153,7 +164,7 @@ def decision_lines(found: dict[str, Any]) -> list[str]:
         for index, name in enumerate(names):
             values = [classes[metric][index] for metric in ("precision", "recall", "f1")]
             columns = "".join(f"{value:11.4f}" for value in values)
-            text.append(f"{name:{width}}{columns}{classes['support'][index]:11,}")
+            text.append(f"{name:{width}}{columns}{classes['support'][index]:11,.8g}")
     if costs:
         text.append(f"cost of an example: {_compared(costs)}")
     if resampled:
@@ -170,17 +181,16 @@ def _compared(costs):
     )
 
 
-def _actions(probabilities, cost):
-    """[2, N]: the cheapest action for the most probable class, and the Bayes action."""
+def _actions(probabilities, predicted, cost):
+    """[2, N]: the cheapest action for the predicted class, and the Bayes action."""
     of_class = cost.argmin(1)
     bayes = decisions.bayes_action(np.asarray(probabilities), cost)
-    return np.stack([of_class[probabilities.argmax(-1)], np.asarray(bayes)])
+    return np.stack([of_class[predicted], np.asarray(bayes)])
 
 
-def _mean_with_interval(values):
-    spread = values.std(ddof=1) if len(values) > 1 else 0.0
-    interval = metrics.normal_interval(values.mean(), spread, len(values))
-    return {"mean": float(values.mean()), "interval": interval}
+def _mean_with_interval(values, weights):
+    mean, spread, n = metrics.mean_and_spread(values, weights)
+    return {"mean": mean, "interval": metrics.normal_interval(mean, spread, n)}
 
 
 def _resample_spread(values):
@@ -418,7 +428,8 @@ def write_studies(
         if config.audit_folds:
             options = l2, config.audit_folds, config.class_weight
             found = studies.label_audit(splits.train, classifier, *options)
-            workdir.write_csv("audit.csv", found.table(splits.label_names))
+            as_given = found._replace(row=splits.train.rows[found.row])
+            workdir.write_csv("audit.csv", as_given.table(splits.label_names))
             if splits.train.is_image:
                 figure = plots.suspects(splits.train, found, splits.name)
                 workdir.write_figure("audit.png", figure)
@@ -437,8 +448,11 @@ def write_tables(workdir: Workdir, config: ConfigDict, result: Result) -> None:
 def write_params(workdir: Workdir, classifier: Classifier) -> None:
     """Writes params.npz, of which NumPy computes logits = ((x - mean) / scale) @ W + b.
 
-    Mean and scale are float64: a mean of 1.7e9 beside a scale of 30 needs its digits.
+    Mean and scale are float64: a mean of 1.7e9 beside a scale of 30 needs its digits. Where there
+    are class weights, b is corrected for them, and class_weight has them: those of the fit are
+    logits + log(class_weight).
     """
+    by_class = classifier.class_weight
     workdir.write_npz(
         "params.npz",
         W=classifier.W,
@@ -446,6 +460,7 @@ def write_params(workdir: Workdir, classifier: Classifier) -> None:
         mean=np.asarray(classifier.mean, np.float64),
         scale=np.asarray(classifier.scale, np.float64),
         label_names=np.array(classifier.label_names),
+        **({} if by_class is None else {"class_weight": by_class}),
     )
 
 
@@ -453,6 +468,9 @@ def write_predictions(
     workdir: Workdir, splits: Splits, on_val: Classifier, on_test: Classifier
 ) -> None:
     """Writes predictions.npz: probabilities [N, C], predicted classes and labels [N].
+
+    Where a split has weights, they are there too; and where some of them were 0, the rows of the
+    others among all that were given.
 
     Args:
       workdir: the folder.
@@ -462,10 +480,13 @@ def write_predictions(
     arrays = {"label_names": np.array(splits.label_names)}
     for role, split, model in (("val", splits.val, on_val), ("test", splits.test, on_test)):
         if split is not None:
-            probabilities = model.predict_proba(split.x)
-            arrays[f"{role}_probabilities"] = probabilities
-            arrays[f"{role}_predicted"] = probabilities.argmax(-1).astype(np.int32)
+            arrays[f"{role}_probabilities"] = model.predict_proba(split.x)
+            arrays[f"{role}_predicted"] = model.predict(split.x)
             arrays[f"{role}_labels"] = np.asarray(split.y)
+            if split.weights is not None:
+                arrays[f"{role}_weights"] = example_weights(split)
+            if split.present is not None:
+                arrays[f"{role}_rows"] = split.rows
     workdir.write_npz("predictions.npz", **arrays)
 
 

@@ -296,7 +296,9 @@ def _spectrum(x, roots):
     return directions, eigenvalues, product(directions.T, x)[place] ** 2
 
 
-def l2_path(prepared: Prepared, num: int) -> Float[np.ndarray, " num"]:
+def l2_path(
+    prepared: Prepared, num: int, total_weight: float | None = None
+) -> Float[np.ndarray, " num"]:
     """Penalties in a geometric sequence, the largest first: float64.
 
     The largest gives almost zero weights. With g the gradient in W at W = 0 and the best bias there
@@ -306,6 +308,12 @@ def l2_path(prepared: Prepared, num: int) -> Float[np.ndarray, " num"]:
     as a prior, l2 is a normal distribution of each weight with variance 1 / (l2 · N), under which
     the logits have a standard deviation of 10 (tr Cov / (l2 · N) = 100).
 
+    Args:
+      prepared: the problem.
+      num: how many penalties.
+      total_weight: N, the sum of the weights where each says of how many copies an example stands
+        for (`Prepared` knows only their ratios); None: the number of examples.
+
     Raises:
       ValueError: for num that is not a whole number from 1, and for features that are all constant.
     """
@@ -314,7 +322,8 @@ def l2_path(prepared: Prepared, num: int) -> Float[np.ndarray, " num"]:
     largest = 10 * largest_root * float(jnp.linalg.norm(_gradient_at_zero(prepared)))
     if not largest > 0:
         raise ValueError("The features do not predict the labels: there is no path of penalties.")
-    smallest = float(_total_variance(prepared)) / (100 * len(prepared.y))
+    N = len(prepared.y) if total_weight is None else total_weight
+    smallest = float(_total_variance(prepared)) / (100 * N)
     return np.geomspace(largest, min(smallest, largest / 1000), num)
 
 

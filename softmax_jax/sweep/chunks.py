@@ -171,6 +171,7 @@ class Run(NamedTuple):
       label_names: of the classes.
       schedule: of the learning rate.
       placement: on the devices.
+      class_weight: that the objective weighs the classes by; None: 1.
     """
 
     trials: Trials
@@ -184,6 +185,7 @@ class Run(NamedTuple):
     label_names: tuple[str, ...]
     schedule: str = "constant"
     placement: Placement = ONE
+    class_weight: Float[np.ndarray, " C"] | None = None
 
 
 class Epoch(NamedTuple):

@@ -15,7 +15,7 @@ from softmax_jax.checks import named_keywords
 from softmax_jax.data import Dataset
 from softmax_jax.hyperparameters import Hyperparameters
 from softmax_jax.sweep.chunks import Epoch
-from softmax_jax.sweep.inputs import bootstrap_counts, fold_counts
+from softmax_jax.sweep.inputs import bootstrap_counts, fold_counts, leave_out_absent
 from softmax_jax.sweep.loop import LBFGS, SGD, Devices, Objective, Wholes, check_types, epochs, fit
 from softmax_jax.sweep.result import Result, Selected, Selection, check_selection, collect, spread
 from softmax_jax.sweep.settings import grid
@@ -41,7 +41,7 @@ def cross_validate(
     not see.
 
     Args:
-      dataset: a `data.Dataset`.
+      dataset: a `data.Dataset`; examples of weight 0 are left out before the folds are drawn.
       folds: how many stratified folds; or [N] integers that say which fold each example is in
         (groups that must stay together); or counts [N, R], as `sweep.fold_counts` makes them.
       selection: how the settings are compared.
@@ -50,6 +50,8 @@ def cross_validate(
     Raises:
       ValueError: see `sweep.epochs`; or the refit diverges.
     """
+    dataset = leave_out_absent(dataset)
+    folds = dataset.aligned(np.asarray(folds)) if np.ndim(folds) else folds
     counts = folds if np.ndim(folds) == 2 else fold_counts(dataset.y, folds)
     return _fit_and_refit(
         dataset,
@@ -91,6 +93,7 @@ def bootstrap(
     Raises:
       ValueError: see `sweep.epochs`; or the refit diverges.
     """
+    dataset = leave_out_absent(dataset)
     counts = (
         draws if np.ndim(draws) == 2 else bootstrap_counts(len(dataset.y), int(np.asarray(draws)))
     )

@@ -18,7 +18,13 @@ from softmax_jax.hyperparameters import OFF, Hyperparameters
 from softmax_jax.model import Model, augment, concise
 from softmax_jax.sweep import chunks, full_batch, mesh, sgd
 from softmax_jax.sweep.chunks import Epochs, Pending, Run
-from softmax_jax.sweep.inputs import check_resamples, make_inputs, warn_unstandardised
+from softmax_jax.sweep.inputs import (
+    check_resamples,
+    class_weights,
+    leave_out_absent,
+    make_inputs,
+    warn_unstandardised,
+)
 from softmax_jax.sweep.result import Result, collect, validation_metrics
 from softmax_jax.sweep.settings import as_arrays, in_use, trial_table
 
@@ -111,7 +117,7 @@ def epochs(
     """Trains every trial of settings × seeds × batch sizes, an epoch per step of the iterator.
 
     Args:
-      train: a `data.Dataset`.
+      train: a `data.Dataset`; examples of weight 0 are left out.
       val: a `data.Dataset`, or None: nothing is evaluated. Or counts [N, R] of the training
         examples in R resamples (`sweep.fold_counts`, `sweep.bootstrap_counts`): every setting is
         then a trial per column, trained where the count is positive and evaluated where it is zero.
@@ -132,6 +138,9 @@ def epochs(
     """
     check_types(solver=solver, objective=objective, devices=devices)
     held_out, resamples = _divide(val)
+    train = leave_out_absent(train)
+    resamples = None if resamples is None else train.aligned(resamples)
+    held_out = None if held_out is None else held_out.without_absent()
     _check_alike(train, held_out)
     full = isinstance(solver, LBFGS)
     sizes = [len(train.y)] if full else np.atleast_1d(batch_size).tolist()
@@ -155,10 +164,11 @@ def epochs(
     table = table._replace(shown=("l2",)) if full else table
     if not (full or objective.standardize):
         warn_unstandardised(train)
+    by_class = class_weights(train, objective.class_weight)
     pair, mean, scale = make_inputs(
         train,
         held_out,
-        class_weight=objective.class_weight,
+        class_weight=by_class,
         resamples=resamples,
         standardize=objective.standardize,
         centred=full,
@@ -176,6 +186,7 @@ def epochs(
         num_examples=len(train.y),
         mean=mean,
         scale=scale,
+        class_weight=by_class,
         label_names=train.label_names,
         schedule=solver.schedule if isinstance(solver, SGD) else "constant",
         placement=placement,

@@ -309,7 +309,8 @@ class Result:
         if isinstance(mean, np.ndarray) and isinstance(scale, np.ndarray) and scale.ndim == 2:
             fold = self.run.trials.fold[trial]
             mean, scale = mean[fold], scale[fold]
-        return Classifier(np.asarray(W), np.asarray(b), mean, scale, self.run.label_names)
+        own = np.asarray(W), np.asarray(b), mean, scale, self.run.label_names
+        return Classifier(*own).corrected(self.run.class_weight)
 
     def predict(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Int[np.ndarray, " N"]:
         """Classes by the refitted model if there is one, else by `best()` with its defaults.
