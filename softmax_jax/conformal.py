@@ -72,7 +72,8 @@ def threshold(
         count = xp.floor(beyond).astype(int)
     else:  # those before which no more than beyond - 1 comes
         reached = xp.cumsum(weights[order])
-        count = (reached - weights[order] + 1 <= beyond).sum()
+        rounded = beyond * (1 + 8 * jnp.finfo(reached.dtype).eps)
+        count = (reached - weights[order] + 1 <= rounded).sum()
     return xp.concatenate([xp.zeros(1, own.dtype), own[order]])[count]
 
 

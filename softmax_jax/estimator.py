@@ -76,7 +76,7 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
         return special.softmax(self._logits(X), axis=1)
 
     def _true_logits(self, X):
-        return self._logits(X) - losses.weight_offsets(self.class_weight_)
+        return self._logits(X) - losses.weight_offsets(getattr(self, "class_weight_", np.ones(1)))
 
     def _logits(self, X):
         scores = self.decision_function(X)
@@ -368,9 +368,9 @@ def _with_absent(W, b, known):
 class _Examples(NamedTuple):
     """Training data: x [N, D] dense or CSR, labels [N], classes [C], sample_weight [N].
 
-    The N examples have weights above 0: `there` [M] says which of all they are, `known` [C] of which
-    classes; labels are numbers of these alone. weights [N] · unit: the sample weights times those of
-    the classes, divided by a power of two, so that no sum of them overflows.
+    The N examples have weights above 0: `there` [M] says which of all they are, `known` [C] of
+    which classes; labels are numbers of these alone. weights [N] · unit: the sample weights times
+    those of the classes, divided by a power of two, so that no sum of them overflows.
     """
 
     x: Any
@@ -404,20 +404,21 @@ def _read_examples(estimator, X, y, sample_weight) -> _Examples:
     own = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     there = own > 0
     if not there.any():
-        raise ValueError("sample_weight is zero for every example: no example counts.")
+        raise ValueError("The sample_weight of every example is zero.")
+    given = labels
     if not there.all():
-        validation.warn_absent_classes(labels, there, classes.tolist())
         X, labels, own = X[there], labels[there], own[there]
     weights, unit = relative(own)
     by_class = _class_weights(estimator.class_weight, classes, labels, weights)
     weights *= by_class[labels]
-    known = np.bincount(labels, minlength=len(classes)) > 0
     present = np.unique(labels[weights > 0])
     if len(present) < 2:
         raise ValueError(
             "A classifier needs 2 classes or more with examples whose weight is not zero; "
             f"got {len(present)} class{'es' * (len(present) != 1)}."
         )
+    validation.warn_absent_classes(given, there, classes.tolist())
+    known = np.bincount(labels, minlength=len(classes)) > 0
     labels = (np.cumsum(known) - 1)[labels]
     return _Examples(X, labels, classes, own, weights, unit, by_class, there, known)
 

@@ -74,20 +74,21 @@ def gather_batch(data: Data, rows: Int[_Array, " B"], resample: _Index) -> Batch
 
     Weighted losses are divided by the number of examples times their mean weight in the resample,
     and not by the weights that the batch happens to have: on average a batch then has the gradient
-    of Σ w·v·loss / Σ w·v over the resample, beside which l2 means what it says.
+    of Σ w·v·loss / Σ w·v over the resample, beside which l2 means what it says. (So it does only
+    where a batch without any example of the resample is no step: see `train_step`.)
     """
 
     def at_rows(leaf):
         return jnp.take(leaf, rows, axis=0, mode="clip")  # padding takes the first row
 
     weights, total = jnp.where(rows >= 0, at_rows(data.weights), 0), None
-    if data.mean_weight is not None:
-        count = (rows >= 0).astype(weights.dtype)
-        if data.resamples is not None:
-            count = count * at_rows(data.resamples)[:, resample]
-        total = count.sum() * data.mean_weight[resample]
+    count = (rows >= 0).astype(weights.dtype)
     if data.resamples is not None:
-        weights = weights * at_rows(data.resamples)[:, resample]
+        own = at_rows(data.resamples)[:, resample]
+        weights, count = weights * own, count * own
+        total = count.sum()
+    if data.mean_weight is not None:
+        total = count.sum() * data.mean_weight[resample]
     x, y = normalise(data, at_rows(data.x)), at_rows(data.y)
     return Batch(x, y, weights, data.class_weight, total)
 
@@ -266,7 +267,7 @@ def train_step(
 
     w are the weights of the batch, v those of the classes (1 where there are none), and total is
     Σ w unless the batch says otherwise. A batch whose weights are all zero has a data gradient of
-    zero.
+    zero, and with a total of 0 no penalty either.
 
     Args:
       state: the model, its hyperparameters and its optimiser's state.
@@ -281,7 +282,8 @@ def train_step(
 
     def loss_fn(params, batch):
         loss, sums = criterion.loss(params, batch, h.label_smoothing, state.step)
-        return loss + h.l2 / 2 * criterion.squared_norm(params), sums
+        l2 = h.l2 if batch.total is None else h.l2 * (batch.total > 0)
+        return loss + l2 / 2 * criterion.squared_norm(params), sums
 
     gradient, sums = jax.grad(loss_fn, has_aux=True)(state.params, batch)
     return _update(state, gradient, schedule), sums

@@ -137,9 +137,9 @@ def _check_label_range(dataset: Dataset, role: str) -> None:
         y = np.asarray(y)
         row = int(np.argmax((y < 0) | (y >= num_classes)))
         raise DataError(
-            f"{role}: label {y[row]} of example {dataset.rows[row]} is outside 0..{num_classes - 1}, "
-            f"as there are {num_classes} classes. Number the classes from 0, give all their names, and "
-            "leave out examples without a label."
+            f"{role}: label {y[row]} of example {dataset.rows[row]} is outside "
+            f"0..{num_classes - 1}, as there are {num_classes} classes. Number the classes from 0, "
+            "give all their names, and leave out examples without a label."
         )
 
 

@@ -50,24 +50,29 @@ def decision_fields(
     predicted = model.classifier.predict(split.x)
     found: dict[str, Any] = {
         "on": on,
-        "classes": class_metrics(predicted, split),
+        "classes": class_metrics(probabilities, split, predicted),
         "costs": None,
         "resampled": None,
     }
     if config.cost_matrix:
-        found["costs"] = cost_metrics(probabilities, predicted, split, config.cost_matrix)
+        found["costs"] = cost_metrics(probabilities, split, config.cost_matrix, predicted)
         if counts is not None:
             arguments = result, chosen, splits.train, counts, config.cost_matrix
             found["resampled"] = resampled_costs(*arguments, config.select_epoch)
     return found
 
 
-def class_metrics(predicted: Int[np.ndarray, " N"], dataset: Dataset) -> dict[str, Any]:
+def class_metrics(
+    probabilities: Float[np.ndarray, "N C"],
+    dataset: Dataset,
+    predicted: Int[np.ndarray, " N"] | None = None,
+) -> dict[str, Any]:
     """Precision, recall, F1, support and the confusion matrix, in the order of labels.
 
     Each example counts as often as its weight says. The confusion matrix is None for more than 100
-    classes.
+    classes. predicted: the classes that the model predicts; None: the most probable.
     """
+    predicted = probabilities.argmax(-1) if predicted is None else predicted
     counts = dataset.y, predicted, dataset.num_classes
     table = metrics.confusion_matrix(*counts, weights=dataset.weights)
     shown = table if dataset.num_classes <= _MOST_CLASSES else None
@@ -76,9 +81,9 @@ def class_metrics(predicted: Int[np.ndarray, " N"], dataset: Dataset) -> dict[st
 
 def cost_metrics(
     probabilities: Float[np.ndarray, "N C"],
-    predicted: Int[np.ndarray, " N"],
     dataset: Dataset,
     cost_matrix: Sequence,
+    predicted: Int[np.ndarray, " N"] | None = None,
 ) -> dict[str, Any]:
     """The mean cost of an example by the predicted class and by least expected cost, the saving.
 
@@ -87,15 +92,16 @@ def cost_metrics(
 
     Args:
       probabilities: of the classes.
-      predicted: the classes that the model predicts.
       dataset: has the labels.
       cost_matrix: the cost of each action in a row per class.
+      predicted: the classes that the model predicts; None: the most probable.
 
     Returns:
       {'cost_matrix', 'argmax', 'bayes', 'saving'}; for both rules `actions` [C, A] counts how often
       each class met each action.
     """
     cost, labels = np.asarray(cost_matrix, float), np.asarray(dataset.y)
+    predicted = probabilities.argmax(-1) if predicted is None else predicted
     actions, weights = _actions(probabilities, predicted, cost), example_weights(dataset)
     costs = cost[labels, actions]
     num_classes, num_actions = cost.shape
