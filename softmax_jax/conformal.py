@@ -17,6 +17,8 @@ and Bates, "A gentle introduction to conformal prediction" (2021); Tibshirani et
 prediction under covariate shift" (2019), for the weights.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
@@ -66,7 +68,7 @@ def threshold(
     order = xp.argsort(own)
     total = len(p) if weights is None else weights.sum()
     # n + 1 - k: 0.53 of 100 is 53, though in floating point the product may be a little less.
-    beyond = decisions.times_share(total + 1, alpha)
+    beyond: Any = decisions.times_share(total + 1, alpha)
     xp = checks.namespace(own, beyond)
     if weights is None:
         count = xp.floor(beyond).astype(int)

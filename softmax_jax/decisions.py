@@ -189,7 +189,7 @@ def sensitivity_threshold(
     xp = checks.namespace(p, positive, among, weights)
     p, counts = xp.asarray(p), among if weights is None else among * weights
     # 0.15 of 100 is 15, though in floating point the product may be a little more.
-    wanted = times_share(counts.sum(), sensitivity)
+    wanted: Any = times_share(counts.sum(), sensitivity)
     own = xp.where(counts > 0, p[:, positive], xp.asarray(-np.inf, p.dtype))
     descending = xp.argsort(-own)
     xp = checks.namespace(own, wanted)

@@ -406,8 +406,7 @@ def _read_examples(estimator, X, y, sample_weight) -> _Examples:
     if not there.any():
         raise ValueError("The sample_weight of every example is zero.")
     given = labels
-    if not there.all():
-        X, labels, own = X[there], labels[there], own[there]
+    X, labels, own = (X, labels, own) if there.all() else (X[there], labels[there], own[there])
     weights, unit = relative(own)
     by_class = _class_weights(estimator.class_weight, classes, labels, weights)
     weights *= by_class[labels]

@@ -86,7 +86,7 @@ def gather_batch(data: Data, rows: Int[_Array, " B"], resample: _Index) -> Batch
     if data.resamples is not None:
         own = at_rows(data.resamples)[:, resample]
         weights, count = weights * own, count * own
-        total = count.sum()
+        total = weights.sum()
     if data.mean_weight is not None:
         total = count.sum() * data.mean_weight[resample]
     x, y = normalise(data, at_rows(data.x)), at_rows(data.y)

@@ -139,7 +139,7 @@ def test_examples_of_weight_zero_are_left_out_whatever_they_hold():
     assert again.rows.tolist() == [1, 4] and again.y.tolist() == train.y[[0, 3]].tolist()
     assert train[1:].rows.tolist() == [0, 1, 2]
     with pytest.raises(DataError, match="label 9 of example 2 is outside"):
-        from_arrays((x[:3], np.array([0, 1, 9]), [0, 1, 1]), VAL, label_names="abc")
+        from_arrays((x[:3], np.array([1, 1, 9]), [0, 1, 1]), VAL, label_names="abc")
 
 
 def test_val_and_test_may_be_the_same_and_the_result_says_so():

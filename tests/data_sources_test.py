@@ -377,15 +377,15 @@ def test_weights_in_a_file_go_with_their_examples(write):
     splits = data.load(path, val="val")
     assert_array_equal(splits.train.weights, weights)
     assert splits.val.weights is None
-    more = {"w_val": np.arange(len(SPLITS["y_val"]))}
-    val = data.load(write(SPLITS | more), val="val").val
-    assert_array_equal(val.weights, more["w_val"][1:])
-    assert_array_equal(val.x, SPLITS["x_val"][1:])
     with pytest.raises(data.DataError, match="train: some of its splits have weights"):
         data.load(path, "train[:10]+val", "train[10:]")
     for wrong, why in ((-weights, "weight .* is negative"), (weights[1:], r"shape \(19,\)")):
         with pytest.raises(data.DataError, match=why):
             data.load(write(SPLITS | {"w_train": wrong}), val="val")
+    more = {"w_val": np.arange(len(SPLITS["y_val"]))}
+    val = data.load(write(SPLITS | {"w_train": weights} | more), val="val").val
+    assert_array_equal(val.weights, more["w_val"][1:])
+    assert_array_equal(val.x, SPLITS["x_val"][1:])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
