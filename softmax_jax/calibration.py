@@ -4,7 +4,8 @@ A model is calibrated if of all examples to which it gives probability p, a shar
 
 Probabilities and labels are arrays of NumPy or JAX. Out of range, NaN, or logits where
 probabilities are asked for: ValueError. `classes` says what labels that are not numbers of columns
-are called, in the order of the columns (`classes_` of an estimator). What is known is summed on the
+are called, in the order of the columns (`classes_` of an estimator). `weights` [N] says how often
+each example counts: 0 is absent, whatever it holds, k is k copies. What is known is summed on the
 host in float64; under `jit` and `vmap` it is float32, and values are not checked.
 
 Sources: Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks" (2017); Kull
@@ -28,7 +29,8 @@ _BLOCK = 1024  # examples that float32 adds up one after the other
 
 class Reliability(NamedTuple):
     """A reliability diagram, K bins: how many examples each has, and there the means of what was
-    predicted and of what happened (0 in an empty bin). All [K]; the counts are integers."""
+    predicted and of what happened (0 in an empty bin). All [K]; the counts are integers, or with
+    weights their sums."""
 
     count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
     predicted: np.ndarray
@@ -44,7 +46,11 @@ class _Bins(NamedTuple):
 
 
 def reliability(
-    predicted: checks.Given, happened: checks.Given, num_bins: int = 15, binning: str = "width"
+    predicted: checks.Given,
+    happened: checks.Given,
+    num_bins: int = 15,
+    binning: str = "width",
+    weights: checks.Given | None = None,
 ) -> Reliability:
     """What was predicted against what happened: probabilities [N], 0 or 1 [N] -> `Reliability`.
 
@@ -60,15 +66,18 @@ def reliability(
       ValueError: another shape, no example, a probability outside 0..1, `happened` other than 0
         and 1, a number of bins below 1, or an unknown binning.
     """
-    predicted, happened = _checked(predicted, happened, num_bins, binning)
-    bins = _bins(predicted, happened, num_bins, binning)
-    filled = checks.namespace(bins.count).maximum(bins.count, 1)
+    bins = _bins(_checked(predicted, happened, num_bins, binning, weights), num_bins, binning)
+    filled = checks.namespace(bins.count).where(bins.count > 0, bins.count, 1)
     # From the sum of the differences, as in the error: predicted = observed where that is zero.
     return Reliability(bins.count, (bins.happened + bins.excess) / filled, bins.happened / filled)
 
 
 def calibration_error(
-    predicted: checks.Given, happened: checks.Given, num_bins: int = 15, binning: str = "width"
+    predicted: checks.Given,
+    happened: checks.Given,
+    num_bins: int = 15,
+    binning: str = "width",
+    weights: checks.Given | None = None,
 ) -> checks.Values:
     """Σ_k n_k / N · |observed_k - predicted_k|, over the bins of `reliability`: a number.
 
@@ -78,8 +87,8 @@ def calibration_error(
     Raises:
       ValueError: as `reliability`.
     """
-    predicted, happened = _checked(predicted, happened, num_bins, binning)
-    return _error(predicted, happened, num_bins, binning)
+    bins = _bins(_checked(predicted, happened, num_bins, binning, weights), num_bins, binning)
+    return abs(bins.excess).sum() / bins.count.sum()
 
 
 def expected_calibration_error(
@@ -88,6 +97,7 @@ def expected_calibration_error(
     num_bins: int = 15,
     binning: str = "width",
     classes: checks.Given | None = None,
+    weights: checks.Given | None = None,
 ) -> checks.Values:
     """The expected calibration error (ECE) of the most probable class: [N, C], [N] -> a number.
 
@@ -97,9 +107,9 @@ def expected_calibration_error(
     Raises:
       ValueError: probabilities, labels or bins that do not fit, see the module.
     """
-    p, labels = _examples(probabilities, labels, classes)
+    p, labels, weights = _examples(probabilities, labels, classes, weights)
     right = p.argmax(-1) == labels
-    return calibration_error(p.max(-1), right, num_bins, binning)
+    return calibration_error(p.max(-1), right, num_bins, binning, weights)
 
 
 def classwise_calibration_error(
@@ -108,6 +118,7 @@ def classwise_calibration_error(
     num_bins: int = 15,
     binning: str = "width",
     classes: checks.Given | None = None,
+    weights: checks.Given | None = None,
 ) -> checks.Values:
     """The mean over the classes c of the calibration error of p(c): [N, C], [N] -> a number.
 
@@ -116,16 +127,19 @@ def classwise_calibration_error(
     Raises:
       ValueError: probabilities, labels or bins that do not fit, see the module.
     """
-    p, labels = _examples(probabilities, labels, classes)
+    p, labels, weights = _examples(probabilities, labels, classes, weights)
     errors = [
-        calibration_error(p[:, number], labels == number, num_bins, binning)
+        calibration_error(p[:, number], labels == number, num_bins, binning, weights)
         for number in range(p.shape[1])
     ]
     return checks.namespace(*errors).stack(errors).mean()
 
 
 def brier_score(
-    probabilities: checks.Given, labels: checks.Given, classes: checks.Given | None = None
+    probabilities: checks.Given,
+    labels: checks.Given,
+    classes: checks.Given | None = None,
+    weights: checks.Given | None = None,
 ) -> checks.Values:
     """Σ_c (p(c) - [c = label])², mean over the examples: [N, C], [N] -> a number in 0..2.
 
@@ -137,18 +151,22 @@ def brier_score(
     Raises:
       ValueError: probabilities or labels that do not fit, see the module.
     """
-    p, labels = _examples(probabilities, labels, classes)
-    if checks.known(p, labels):
+    p, labels, weights = _examples(probabilities, labels, classes, weights)
+    if checks.known(p, labels, weights):
         p, labels = np.array(p, np.float64), np.asarray(labels)
         p[np.arange(len(p)), labels] -= 1
-        return np.square(p).sum(1).mean()
+        return np.average(np.square(p).sum(1), weights=weights)
     happened = jax.nn.one_hot(labels, p.shape[-1], dtype=p.dtype)
     inside = (labels >= 0) & (labels < p.shape[-1])
-    return jnp.where(inside, jnp.square(p - happened).sum(1), jnp.nan).mean()
+    each = jnp.where(inside, jnp.square(p - happened).sum(1), jnp.nan)
+    return each.mean() if weights is None else _weighted_sum(weights, each) / weights.sum()
 
 
 def temperature(
-    logits: checks.Given, labels: checks.Given, classes: checks.Given | None = None
+    logits: checks.Given,
+    labels: checks.Given,
+    classes: checks.Given | None = None,
+    weights: checks.Given | None = None,
 ) -> Float[Array, ""]:
     """The T > 0 for which softmax(logits / T) has the least cross-entropy: [N, C], [N] -> number.
 
@@ -177,11 +195,15 @@ def temperature(
         raise ValueError(
             f"logits must be [N, C], with at least one example; they are {checks.shape_of(logits)}."
         )
+    logits, labels, weights = checks.counted(weights, logits, checks.as_array(labels))
     labels = checks.as_labels(labels, len(logits), logits.shape[1], classes)
     if checks.known(logits, labels):
         _check_logits(np.asarray(logits), np.asarray(labels))
     logits = jnp.asarray(logits)
-    return _temperature(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), labels)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    if weights is not None:
+        weights = jnp.asarray(weights / weights.sum(), logits.dtype)
+    return _temperature(logits, labels, weights)
 
 
 def unweighted(probabilities: checks.Given, class_weight: checks.Given) -> checks.Values:
@@ -227,15 +249,22 @@ def unweighted(probabilities: checks.Given, class_weight: checks.Given) -> check
     return xp.asarray(corrected / total, p.dtype)
 
 
-def _examples(probabilities, labels, classes):
+def _examples(probabilities, labels, classes, weights):
+    """Probabilities, labels and weights (or None) of the examples that count."""
+    given = checks.as_array(probabilities), checks.as_array(labels)
+    probabilities, labels, weights = checks.counted(weights, *given)
     p = checks.as_probabilities(probabilities, ndim=2)
     if not len(p):
         raise ValueError("probabilities must have at least one row, of an example; they have none.")
-    return p, checks.as_labels(labels, len(p), p.shape[1], classes)
+    return p, checks.as_labels(labels, len(p), p.shape[1], classes), weights
 
 
-def _checked(predicted, happened, num_bins, binning):
-    """The two as arrays [N]: of NumPy where they are known, else of JAX."""
+def _weighted_sum(weights, values):
+    return jnp.where(weights > 0, weights * values, 0).sum()  # 0 · NaN is NaN
+
+
+def _checked(predicted, happened, num_bins, binning, weights):
+    """The two and the weights (or None) as arrays [N]: of NumPy if they are known, else of JAX."""
     checks.check_whole("num_bins", num_bins, 1)
     if binning not in BINNINGS:
         raise ValueError(f"binning must be one of {BINNINGS}; it is {binning!r}.")
@@ -245,51 +274,66 @@ def _checked(predicted, happened, num_bins, binning):
             "predicted and happened must be [N] both, with at least one example; they are "
             f"{checks.shape_of(predicted)} and {checks.shape_of(happened)}."
         )
+    predicted, happened, weights = checks.counted(weights, predicted, happened)
     remedy = "Of logits take losses.softmax first."
     checks.check_number("predicted", predicted, -1e-6, 1.001, remedy=remedy)
-    if not checks.known(predicted, happened):
-        return jnp.asarray(predicted), jnp.asarray(happened) != 0
+    if not checks.known(predicted, happened, weights):
+        weights = None if weights is None else jnp.asarray(weights)
+        return jnp.asarray(predicted), jnp.asarray(happened) != 0, weights
     predicted, happened = np.asarray(predicted), np.asarray(happened)
     if not np.isin(happened, (0, 1)).all():
         wrong = happened[~np.isin(happened, (0, 1))][0]
         raise ValueError(f"happened must be 0 or 1; one is {wrong}. Compare labels with a class.")
-    return predicted, happened != 0
+    return predicted, happened != 0, weights
 
 
-def _bins(predicted, happened, num_bins, binning):
-    inner = np.arange(1, num_bins) / num_bins
-    if not checks.known(predicted, happened):
-        edges = inner if binning == "width" else jnp.quantile(predicted, jnp.asarray(inner))
-        member = (predicted[:, None] > jnp.asarray(edges, predicted.dtype)).sum(1)
-        return _traced_bins(predicted, happened, member, num_bins)
+def _bins(examples, num_bins, binning):
+    predicted, happened, weights = examples
     # Edges of equal width in the type of the probabilities: 0.2 in float32 is at the edge 0.2.
-    wide = predicted.astype(np.float64)
-    edges = inner.astype(predicted.dtype) if binning == "width" else np.quantile(wide, inner)
-    member = np.searchsorted(edges.astype(np.float64), wide)
-    return _Bins(
-        np.bincount(member, minlength=num_bins),
-        np.bincount(member[happened], minlength=num_bins),
-        np.bincount(member, wide - happened, minlength=num_bins),
-    )
+    edges = (np.arange(1, num_bins) / num_bins).astype(predicted.dtype)
+    if binning == "mass":
+        edges = _quantiles(predicted, weights, num_bins)
+    if not checks.known(predicted, happened, weights):
+        member = (predicted[:, None] > edges).sum(1)
+        return _traced_bins(predicted, happened, weights, member, num_bins)
+    member, excess = np.searchsorted(edges, predicted), predicted.astype(np.float64) - happened
+    if weights is None:  # whole numbers: exact
+        count = np.bincount(member, minlength=num_bins)
+        happening = np.bincount(member[happened], minlength=num_bins)
+    else:
+        count = np.bincount(member, weights, num_bins)
+        happening, excess = np.bincount(member, weights * happened, num_bins), weights * excess
+    return _Bins(count, happening, np.bincount(member, excess, num_bins))
 
 
-def _traced_bins(predicted, happened, member, num_bins):
+def _quantiles(values, weights, num):
+    """What is at (N - 1) · k / num, 0 < k < num, in ascending order, or just below it.
+
+    With weights N is their sum, and one example 1, or less where a weight is less.
+    """
+    xp = checks.namespace(values, weights)
+    ascending, k = xp.argsort(values), np.arange(1, num)
+    if weights is None:
+        return values[ascending][(len(values) - 1) * k // num]
+    reached = xp.cumsum(weights[ascending])
+    one = xp.where(weights > 0, weights, 1).min().clip(max=1)
+    place = (reached[-1] - one) / num * k * (1 + 8 * jnp.finfo(reached.dtype).eps)
+    number = xp.searchsorted(reached, place, side="right")
+    return values[ascending][number.clip(max=len(values) - 1)]
+
+
+def _traced_bins(predicted, happened, weights, member, num_bins):
     """Blocks are added up by themselves, then their sums: float32 loses little."""
     padding = -len(predicted) % _BLOCK
-    there = jnp.pad(jnp.ones(len(predicted), int), (0, padding))
-    values = there, happened.astype(int), predicted - happened
-    values = [jnp.pad(value, (0, len(there) - len(value))) for value in values]
+    each = jnp.ones(len(predicted), int) if weights is None else weights
+    values = each, each * happened, jnp.where(each > 0, each * (predicted - happened), 0)
+    values = [jnp.pad(value, (0, padding)) for value in values]
     member = jnp.pad(member, (0, padding)).reshape(-1, _BLOCK)
 
     def of_block(value, member):
         return jax.ops.segment_sum(value, member, num_bins)
 
     return _Bins(*(jax.vmap(of_block)(v.reshape(-1, _BLOCK), member).sum(0) for v in values))
-
-
-def _error(predicted, happened, num_bins, binning):
-    excess = _bins(predicted, happened, num_bins, binning).excess
-    return abs(excess).sum() / len(predicted)
 
 
 def _check_logits(logits, labels):
@@ -306,12 +350,15 @@ def _check_logits(logits, labels):
 
 
 @jax.jit
-def _temperature(logits, labels):
+def _temperature(logits, labels, weights):
+    def mean(values):
+        return values.mean() if weights is None else _weighted_sum(weights, values)
+
     ahead = logits - jnp.take_along_axis(logits, labels[:, None], -1, mode="clip")
 
     def slope(T):
         p = losses.softmax(logits / T)
-        return jnp.where(p > 0, p * ahead, 0).sum(-1).mean()  # a class of logit -inf has no say
+        return mean(jnp.where(p > 0, p * ahead, 0).sum(-1))  # a class of logit -inf has no say
 
     def halve(_, bracket):
         low, high = bracket
@@ -320,7 +367,7 @@ def _temperature(logits, labels):
         return jnp.where(cooler, low, middle), jnp.where(cooler, middle, high)
 
     def loss(T):
-        return losses.cross_entropy(logits / T, labels).mean()
+        return mean(losses.cross_entropy(logits / T, labels))
 
     ends = tuple(jnp.asarray(end, logits.dtype) for end in TEMPERATURES)
     T = jnp.sqrt(jnp.prod(jnp.stack(jax.lax.fori_loop(0, _HALVINGS, halve, ends))))

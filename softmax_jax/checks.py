@@ -166,6 +166,36 @@ def as_labels(labels: Any, num_rows: int, num_classes: int, classes: Any = None)
     return widened(labels)
 
 
+def counted(weights: Any, *arrays: _Array) -> tuple:
+    """(*arrays, weights) of the examples that count; without weights as they are, and None.
+
+    Where the weights are known, the examples of weight 0 are taken out, whatever they hold.
+
+    >>> counted([2, 0], np.array([5, 6]))
+    (array([5]), array([2.]))
+
+    Raises:
+      ValueError: not a finite number of at least 0 for each row, or all of them 0.
+    """
+    if weights is None:
+        return *arrays, None
+    weights = as_floats("weights", weights)
+    if weights.ndim != 1 or any(a.ndim < 1 or len(a) != len(weights) for a in arrays):
+        shapes = ", ".join(str(shape_of(array)) for array in arrays)
+        raise ValueError(
+            f"weights must be [N], one for each example; they are {shape_of(weights)}, of {shapes}."
+        )
+    if not known(weights):
+        return *arrays, weights
+    check_number("weights", weights, 0, remedy="They say how often an example counts.")
+    weights = np.asarray(weights, np.float64)
+    if not weights.any():
+        raise ValueError("weights must not be all 0: no example counts.")
+    if weights.all():
+        return *arrays, weights
+    return *(array[weights > 0] for array in arrays), weights[weights > 0]
+
+
 def check_integers(labels: _Array, name: str = "labels") -> None:
     """Raises ValueError unless the type of the labels is an integer type; NaN is named first."""
     if jnp.issubdtype(labels.dtype, jnp.integer):

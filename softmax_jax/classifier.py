@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int32, Shaped
 
 from softmax_jax import host, losses, metrics, model
 from softmax_jax.data import DataError, Dataset, npz, validation
-from softmax_jax.data.dataset import normalised
+from softmax_jax.data.dataset import example_weights, normalised
 from softmax_jax.host import reading
 
 _AT_ONCE = 1000  # examples at a time: memory does not grow with N
@@ -24,6 +24,11 @@ class Classifier(NamedTuple):
     Inputs of a type wider than that of W are normalised on the host, in float64, before they become
     of that type: a mean of 1.7e9 beside a scale of 30 costs no precision.
 
+    Class weights v of the fit are corrected for: a model that learned p' ∝ v · p has the biases of
+    p, so that its probabilities are those of data as they are (`losses.weight_offsets` is what was
+    subtracted). Its predictions are the classes that it was trained to find, the largest p', as
+    whoever weighs the classes wants them. Without class weights both are one.
+
     Attributes:
       W: the weights.
       b: the biases.
@@ -31,6 +36,7 @@ class Classifier(NamedTuple):
       scale: what they are divided by: a scalar, or one number per feature.
       label_names: the names of the C classes.
       labels: what the data call them, in their type: text, 1..10, booleans; None: int32 0..C−1.
+      class_weight: the weights that the biases are corrected for; None: there were none.
     """
 
     W: Float[np.ndarray, "D C"]
@@ -39,6 +45,14 @@ class Classifier(NamedTuple):
     scale: float | int | Float[np.ndarray, "*D"]
     label_names: tuple[str, ...]
     labels: Shaped[np.ndarray, " C"] | None = None
+    class_weight: Float[np.ndarray, " C"] | None = None
+
+    def corrected(self, class_weight: Float[np.ndarray, " C"] | None) -> "Classifier":
+        """The same model, if the biases are those of a fit with these class weights."""
+        if class_weight is None:
+            return self
+        b = (self.b - losses.weight_offsets(class_weight)).astype(self.b.dtype)
+        return self._replace(b=b, class_weight=np.asarray(class_weight, np.float64))
 
     def logits(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
         """Logits [N, C] of raw inputs x [N, ...]: pixels or features, as the dataset has them."""
@@ -52,15 +66,38 @@ class Classifier(NamedTuple):
         return np.asarray(losses.softmax(self.logits(x)))
 
     def predict(self, x: Shaped[_Array, "N ..."]) -> Shaped[np.ndarray, " N"]:
-        """The label of the most probable class [N], as the data have it: see `labels`."""
-        classes = self.logits(x).argmax(-1).astype(np.int32)
+        """The label of the most probable class [N], as the data have it: see `labels`.
+
+        With class weights, of the `weighted_proba`.
+        """
+        classes = self.classes(x)
         return classes if self.labels is None else self.labels[classes]
+
+    def classes(self, x: Shaped[_Array, "N ..."]) -> Int32[np.ndarray, " N"]:
+        """The class that `predict` means: int32 [N] in 0..C-1."""
+        return self.decide(self.logits(x))
+
+    def weighted_proba(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
+        """Probabilities [N, C] as trained: of data in which each class counts as it was weighed."""
+        return np.asarray(losses.softmax(self._as_trained(self.logits(x))))
+
+    def decide(self, logits: Float[np.ndarray, "N C"]) -> Int32[np.ndarray, " N"]:
+        """The class that `predict` means where the logits are these: int32 [N] in 0..C-1."""
+        return self._as_trained(logits).argmax(-1).astype(np.int32)
+
+    def _as_trained(self, logits):
+        if self.class_weight is None:
+            return logits
+        return logits + losses.weight_offsets(self.class_weight).astype(logits.dtype)
 
     def test(self, dataset: Dataset) -> dict[str, float | list[float]]:
         """Loss and accuracy on a dataset, each with a 95 % interval.
 
         See `metrics.mean_interval` and `metrics.wilson_interval`. Where a few examples decide the
         loss, so that its interval cannot be relied on, a warning says so.
+
+        Every example counts as often as its weight says. The intervals are those of as many equal
+        weights as say as much: `metrics.effective_size`.
 
         Raises:
           DataError: the dataset has more classes than the model, or other features.
@@ -70,20 +107,23 @@ class Classifier(NamedTuple):
                 f"The model knows {len(self.b)} classes, and the dataset {dataset.num_classes}. "
                 "Test it on examples of the classes that it was trained on."
             )
+        dataset = dataset.without_absent()
         loss, hit = self.by_example(dataset)
-        loss, correct, n = loss.astype(np.float64), int(hit.sum()), len(hit)
-        if metrics.is_heavy_tailed(loss):
+        weights = example_weights(dataset)
+        if metrics.is_heavy_tailed(loss, weights):
             warnings.warn(
-                f"A few of the {n:,} examples decide the loss: the largest is {loss.max():.4g}, "
-                f"the mean {loss.mean():.4g}. Its interval cannot be relied on: use more examples.",
+                f"A few of the {len(loss):,} examples decide the loss: the largest is "
+                f"{loss.max():.4g}, the mean {np.average(loss, weights=weights):.4g}. Its interval "
+                "cannot be relied on: use more examples.",
                 stacklevel=2,
             )
-        low, high = metrics.mean_interval(loss)
+        low, high = metrics.mean_interval(loss, weights)
+        n, accuracy = metrics.effective_size(weights), float(np.average(hit, weights=weights))
         return {
-            "loss": float(loss.mean()),
-            "accuracy": correct / n,
+            "loss": float(np.average(loss.astype(np.float64), weights=weights)),
+            "accuracy": accuracy,
             "loss_interval": [max(low, 0.0), high],
-            "accuracy_interval": metrics.wilson_interval(correct, n),
+            "accuracy_interval": metrics.wilson_interval(accuracy * n, n),
         }
 
     def compare(self, other: "Classifier", dataset: Dataset) -> dict[str, float | list[float]]:
@@ -92,23 +132,26 @@ class Classifier(NamedTuple):
         Returns:
           `loss` and `accuracy`, the differences other - self, each with its 95 % interval
           (`metrics.mean_interval` of the differences by example), which is far narrower than
-          two intervals side by side; and `p_value` of equal accuracies (`metrics.mcnemar`).
+          two intervals side by side; and `p_value` of equal accuracies (`metrics.mcnemar`, which
+          counts every example once).
         """
+        dataset = dataset.without_absent()
         (loss, hit), (others_loss, others_hit) = self.by_example(dataset), other.by_example(dataset)
+        weights = example_weights(dataset)
         losses = others_loss.astype(np.float64) - loss
         hits = others_hit.astype(np.float64) - hit
         return {
-            "loss": float(losses.mean()),
-            "loss_interval": metrics.mean_interval(losses),
-            "accuracy": float(hits.mean()),
-            "accuracy_interval": metrics.mean_interval(hits),
+            "loss": float(np.average(losses, weights=weights)),
+            "loss_interval": metrics.mean_interval(losses, weights),
+            "accuracy": float(np.average(hits, weights=weights)),
+            "accuracy_interval": metrics.mean_interval(hits, weights),
             "p_value": metrics.mcnemar(hit, others_hit),
         }
 
     def by_example(
         self, dataset: Dataset
     ) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
-        """The loss of each example, and whether the most probable class is its label."""
+        """The loss of each example, and whether the predicted class is its label."""
         shards = [
             jax.device_get(_measured(*self._for_device(shard.dataset.x), shard.dataset.y))
             for shard in dataset.in_order()
@@ -169,7 +212,8 @@ def _measured(classifier, x, y):
 
     def one(example):
         logits = _of_one(classifier, example[0])
-        return losses.cross_entropy(logits, example[1]), logits.argmax() == example[1]
+        loss = losses.cross_entropy(logits, example[1])
+        return loss, classifier._as_trained(logits).argmax() == example[1]
 
     return jax.lax.map(one, (x, y), batch_size=min(_AT_ONCE, len(x)))
 
@@ -190,7 +234,9 @@ def load(folder: str | os.PathLike) -> Classifier:
 
     `load(folder).predict(x)` gives labels [N] as the dataset had them: its text, its numbers;
     `.predict_proba(x)` probabilities [N, C]; `.label_names` the names of the classes. x [N, ...]
-    is raw, as the dataset has it: its normalisation is part of the model.
+    is raw, as the dataset has it: its normalisation is part of the model. The probabilities are
+    corrected for class weights, the predictions are not (see `Classifier`); `.weighted_proba(x)`
+    has those as trained.
 
     Args:
       folder: the work folder, which holds params.npz.
@@ -205,15 +251,19 @@ def load(folder: str | os.PathLike) -> Classifier:
         missing = [name for name in _PARAMETERS if name not in there]
         if missing:
             raise DataError(f"{path} is not the model of a run: it has no {', '.join(missing)}.")
-        kept = (*_PARAMETERS, *({"labels"} & set(there)))
+        kept = (*_PARAMETERS, *({"labels", "class_weight"} & set(there)))
         stored = {name: npz.find_array(path, name) for name in kept}
         _check_headers(path, {name: array.header for name, array in stored.items()})
         found = {name: array.read() for name, array in stored.items()}
     # In the order of bytes of this machine, which JAX takes alone.
-    numbers = {name: found[name].astype(found[name].dtype.newbyteorder("=")) for name in _NUMBERS}
+    there = (*_NUMBERS, *({"class_weight"} & set(found)))
+    numbers = {name: found[name].astype(found[name].dtype.newbyteorder("=")) for name in there}
     for name, values in numbers.items():
         if not np.isfinite(values).all():
             raise DataError(f"{path} is damaged: {name} has values that are not finite.")
+    weights = numbers.get("class_weight", np.ones(1))
+    if not ((weights >= 0).all() and weights.any()):
+        raise DataError(f"{path} is damaged: class_weight has negative numbers, or only zeros.")
     if not numbers["scale"].all():
         raise DataError(f"{path} is damaged: scale has a zero.")
     names, labels = tuple(found["label_names"].tolist()), found.get("labels")

@@ -13,8 +13,11 @@ The score of a class is 1 - p(class), which gives the smallest sets on average; 
 in doubt a set may be empty.
 
 Sources: Sadinle, Lei and Wasserman, "Least ambiguous set-valued classifiers" (2019); Angelopoulos
-and Bates, "A gentle introduction to conformal prediction" (2021).
+and Bates, "A gentle introduction to conformal prediction" (2021); Tibshirani et al., "Conformal
+prediction under covariate shift" (2019), for the weights.
 """
+
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +31,7 @@ def threshold(
     labels: checks.Given,
     alpha: ArrayLike,
     classes: checks.Given | None = None,
+    weights: checks.Given | None = None,
 ) -> checks.Values:
     """The least probability of a class in the sets: [n, C], [n] and 0 < alpha < 1 -> a number.
 
@@ -36,7 +40,8 @@ def threshold(
     is 0 where k > n: of fewer than 1/alpha - 1 examples follows nothing but the set of all classes.
 
     classes: what the labels are called, in the order of the columns, if they are not their numbers.
-    The threshold is one of the probabilities and has their type.
+    weights: [n], how often each example counts, beside a new one that counts once: 0 is absent, k
+    is k copies, and n their sum. The threshold is one of the probabilities and has their type.
 
     >>> p = jnp.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]])
     >>> round(threshold(p, jnp.array([0, 1, 1, 1]), alpha=0.2).item(), 2)  # k = 4
@@ -49,20 +54,29 @@ def threshold(
     """
     remedy = "Of sets that hold the label with probability 0.9, alpha is 0.1."
     checks.check_number("alpha", alpha, 0, 1, ends=(False, False), remedy=remedy)
+    given = checks.as_array(probabilities), checks.as_array(labels)
+    probabilities, labels, weights = checks.counted(weights, *given)
     p = checks.as_probabilities(probabilities, ndim=2)
     labels = checks.as_labels(labels, len(p), p.shape[1], classes)
-    n = len(p)
-    # n + 1 - k: 0.53 of 100 is 53, though in floating point the product may be a little less.
-    beyond = decisions.times_share(n + 1, alpha)
-    if checks.known(p, labels):
-        ascending = np.sort(np.asarray(p)[np.arange(n), np.asarray(labels)])
+    known = checks.known(p, labels, weights)
+    if known:
+        own = np.asarray(p)[np.arange(len(p)), np.asarray(labels)]
     else:
         own = jnp.take_along_axis(p, labels[:, None], -1, mode="clip")[:, 0]
-        inside = ((labels >= 0) & (labels < p.shape[1])).all()
-        ascending = jnp.where(inside, jnp.sort(own), jnp.nan)
-    count = checks.namespace(beyond).floor(beyond).astype(int)
-    xp = checks.namespace(p, ascending, count)
-    return xp.concatenate([xp.zeros(1, ascending.dtype), xp.asarray(ascending)])[count]
+        own = jnp.where(((labels >= 0) & (labels < p.shape[1])).all(), own, jnp.nan)
+    xp = np if known else jnp
+    order = xp.argsort(own)
+    total = len(p) if weights is None else weights.sum()
+    # n + 1 - k: 0.53 of 100 is 53, though in floating point the product may be a little less.
+    beyond: Any = decisions.times_share(total + 1, alpha)
+    xp = checks.namespace(own, beyond)
+    if weights is None:
+        count = xp.floor(beyond).astype(int)
+    else:  # those before which no more than beyond - 1 comes
+        reached = xp.cumsum(weights[order])
+        rounded = beyond * (1 + 8 * jnp.finfo(reached.dtype).eps)
+        count = (reached - weights[order] + 1 <= rounded).sum()
+    return xp.concatenate([xp.zeros(1, own.dtype), own[order]])[count]
 
 
 def prediction_sets(probabilities: checks.Given, threshold: checks.Given) -> checks.Values:

@@ -153,6 +153,7 @@ def sensitivity_threshold(
     positive: Any,
     sensitivity: ArrayLike,
     classes: checks.Given | None = None,
+    weights: checks.Given | None = None,
 ) -> checks.Values:
     """The largest threshold at which the wanted share of the positives is found.
 
@@ -163,6 +164,7 @@ def sensitivity_threshold(
 
     Probabilities [N, C], labels [N] -> a number of their type; -inf where there is no positive.
     classes: what the labels, and `positive`, are called, in the order of the columns.
+    weights: [N], how often each example counts: 0 is absent, k is k copies.
 
     >>> p = jnp.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]])
     >>> round(sensitivity_threshold(p, jnp.array([0, 1, 1, 1]), 1, 2 / 3).item(), 2)
@@ -174,6 +176,8 @@ def sensitivity_threshold(
     """
     remedy = "Of 9 in 10 that are to be found, it is 0.9."
     checks.check_number("sensitivity", sensitivity, 0, 1, ends=(False, True), remedy=remedy)
+    given = checks.as_array(probabilities), checks.as_array(labels)
+    probabilities, labels, weights = checks.counted(weights, *given)
     p = checks.as_probabilities(probabilities, ndim=2)
     labels = checks.as_labels(labels, len(p), p.shape[1], classes)
     if classes is not None:
@@ -182,14 +186,19 @@ def sensitivity_threshold(
     among = (
         checks.equal(labels, positive) if checks.known(positive) else jnp.equal(labels, positive)
     )
+    xp = checks.namespace(p, positive, among, weights)
+    p, counts = xp.asarray(p), among if weights is None else among * weights
     # 0.15 of 100 is 15, though in floating point the product may be a little more.
-    wanted = times_share(among.sum(), sensitivity)
-    k = checks.namespace(wanted).ceil(wanted).astype(int)
-    xp = checks.namespace(p, positive, among, k)
-    p = xp.asarray(p)
-    own = xp.where(among, p[:, positive], xp.asarray(-np.inf, p.dtype))
-    # No positive: the extra -inf is what k = 0 takes.
-    return xp.append(-xp.sort(-own), xp.asarray(-np.inf, own.dtype))[k - 1]
+    wanted: Any = times_share(counts.sum(), sensitivity)
+    own = xp.where(counts > 0, p[:, positive], xp.asarray(-np.inf, p.dtype))
+    descending = xp.argsort(-own)
+    xp = checks.namespace(own, wanted)
+    reached = xp.cumsum(xp.asarray(counts)[descending])
+    if weights is not None:  # sums of which rounding may leave a little less
+        wanted = wanted * (1 - 8 * jnp.finfo(reached.dtype).eps)
+    short = (reached < wanted).sum()
+    # No positive: nothing is short, and the first is -inf.
+    return own[descending][short]
 
 
 def decide_by_threshold(

@@ -28,7 +28,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from softmax_jax import host
+from softmax_jax import host, losses
 from softmax_jax.data import validation
 from softmax_jax.optimum import Optimum, Prepared, Problem, minimise, prepare
 from softmax_jax.optimum.problem import relative
@@ -45,9 +45,15 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
     """A classifier with classes_, coef_ and intercept_, in scikit-learn's shapes.
 
     coef_ is [C, D] and intercept_ [C]; with two classes they are [1, D] and [1], the second class
-    minus the first. Arguments of `__init__` and arrays of the user have no annotations: both may be
-    anything that scikit-learn takes, and are validated in `fit`. With its `array_api_dispatch`,
-    arrays of other libraries are computed with in NumPy, and the answers are arrays of theirs.
+    minus the first.
+
+    With `class_weight` these, `decision_function` and `predict` are of the weighted fit, as in
+    scikit-learn: it is there to move the decisions. The probabilities are corrected for it, p ∝ p'
+    / class_weight_, so that they are those of data as they are; `predict_weighted_proba` has p'.
+
+    Arguments of `__init__` and arrays of the user have no annotations: both may be anything that
+    scikit-learn takes, and are validated in `fit`. With its `array_api_dispatch`, arrays of other
+    libraries are computed with in NumPy, and the answers are arrays of theirs.
     """
 
     def decision_function(self, X) -> Any:
@@ -61,12 +67,20 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
         return _like(X, _numpy(self.classes_)[best])
 
     def predict_proba(self, X) -> Any:
-        """Probabilities [N, C], the classes in the order of `classes_`."""
-        return _like(X, special.softmax(self._logits(X, "predict_proba"), axis=1))
+        """Probabilities [N, C] in the order of `classes_`, corrected for class weights."""
+        return _like(X, special.softmax(self._true_logits(X, "predict_proba"), axis=1))
 
     def predict_log_proba(self, X) -> Any:
         """Log-probabilities [N, C], finite even where the probability rounds to zero."""
-        return _like(X, special.log_softmax(self._logits(X, "predict_log_proba"), axis=1))
+        return _like(X, special.log_softmax(self._true_logits(X, "predict_log_proba"), axis=1))
+
+    def predict_weighted_proba(self, X) -> Any:
+        """Probabilities [N, C] as fitted: of data in which each class counts as it was weighed."""
+        return _like(X, special.softmax(self._logits(X, "predict_weighted_proba"), axis=1))
+
+    def _true_logits(self, X, method):
+        weights = _numpy(getattr(self, "class_weight_", np.ones(1)))
+        return self._logits(X, method) - losses.weight_offsets(weights)
 
     def _decide(self, X, method):
         check_is_fitted(self)
@@ -83,10 +97,11 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
         scores = self._decide(X, method)
         return np.stack([0 * scores, scores], 1) if scores.ndim == 1 else scores
 
-    def _adopt(self, classes, W, b, l2, objective=np.nan, gap_bound=np.nan):
+    def _adopt(self, examples, W, b, l2, objective=np.nan, gap_bound=np.nan):
         """Sets the fitted attributes of weights W [D, C] and b [C]; returns the estimator."""
-        self.classes_, self.l2_ = classes, float(l2)
-        self.coef_, self.intercept_ = to_scikit_learn(W, b)
+        self.classes_, self.l2_ = examples.classes, float(l2)
+        self.class_weight_ = examples.class_weight
+        self.coef_, self.intercept_ = _with_absent(W, b, examples.known)
         self.objective_, self.gap_bound_ = float(objective), float(gap_bound)
         return self
 
@@ -151,9 +166,9 @@ class SoftmaxRegression(_LinearClassifier):
       dtype: 'float64', or 'float32', which takes half the memory and reaches gaps of about 1e-5.
 
     After `fit`: classes_ [C] · coef_ [C, D], intercept_ [C], with two classes [1, D] and [1] ·
-    n_iter_ [1] · n_features_in_, feature_names_in_ · l2_: the penalty of the mean loss ·
-    objective_: mean loss + l2_/2 · ‖W‖² · gap_bound_: the objective is at most this far above its
-    minimum (inf without a penalty: there is no bound).
+    class_weight_ [C] · n_iter_ [1] · n_features_in_, feature_names_in_ · l2_: the penalty of the
+    mean loss · objective_: mean loss + l2_/2 · ‖W‖² · gap_bound_: the objective is at most this far
+    above its minimum (inf without a penalty: there is no bound).
 
     >>> import numpy as np
     >>> x, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array(["low", "low", "high", "high"])
@@ -190,26 +205,27 @@ class SoftmaxRegression(_LinearClassifier):
         _check_parameters(self)
         _check_penalty(self.C, self.l2)
         examples = _read_examples(self, X, y, sample_weight)
-        total, num_classes = _total(examples), len(examples.classes)
+        total, num_classes = _total(examples), int(examples.known.sum())
         l2 = swap_C_and_l2(self.C, total, num_classes) if self.l2 is None else self.l2
         problem = _prepare_problem(self, examples)
-        found = _solve_trials(self, problem, [l2], initial=self._initial(num_classes))
+        found = _solve_trials(self, problem, [l2], initial=self._initial(examples))
         self.n_iter_ = found.iterations
         numbers = found.W[0], found.b[0], l2, found.objective[0], found.gap_bound[0]
-        return self._adopt(examples.classes, *numbers)._as_given(X, y)
+        return self._adopt(examples, *numbers)._as_given(X, y)
 
-    def _initial(self, num_classes):
+    def _initial(self, examples):
         """(W [1, D, C], b [1, C]) of the last fit, for a warm start; else None."""
         if not self.warm_start or not hasattr(self, "coef_"):
             return None
         W, b = from_scikit_learn(_numpy(self.coef_), _numpy(self.intercept_))
+        num_classes = len(examples.classes)
         if W.shape != (self.n_features_in_, num_classes):
             raise ValueError(
                 f"warm_start=True would start from the weights of {W.shape[0]} features and "
                 f"{W.shape[1]} classes, but the data have {self.n_features_in_} and "
                 f"{num_classes}: use a new estimator, or warm_start=False."
             )
-        return W[None], b[None] * self.fit_intercept
+        return W[None, :, examples.known], b[None, examples.known] * self.fit_intercept
 
 
 class SoftmaxRegressionCV(_LinearClassifier):
@@ -283,14 +299,15 @@ class SoftmaxRegressionCV(_LinearClassifier):
         _require("refit", self.refit, "True or False", isinstance(self.refit, bool | np.bool_))
         Cs, l2s = _check_penalties(self.Cs, self.l2s)
         examples = _read_examples(self, X, y, sample_weight)
-        labels = examples.classes[examples.labels]
-        weights = {} if sample_weight is None else {"sample_weight": examples.sample_weight}
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         for_splitter, for_scorer = self._routed(weights, params)
-        splitter = check_cv(self.cv, labels, classifier=True)
-        folds = list(splitter.split(examples.x, labels, **for_splitter))
-        counts = _counts(folds, len(labels))
+        for_scorer = _check_method_params(X, for_scorer, indices=np.flatnonzero(examples.there))
+        if "sample_weight" in for_scorer:
+            for_scorer["sample_weight"] = examples.sample_weight
+        folds = _split(self.cv, X, y, for_splitter, examples)
+        counts = _counts(folds, len(examples.labels))
         _check_folds(examples, counts)
-        totals, num_classes = _total(examples, counts), len(examples.classes)
+        totals, num_classes = _total(examples, counts), int(examples.known.sum())
         l2 = _penalties(Cs, l2s, totals, num_classes)
         problem = _prepare_problem(self, examples, counts)
         columns = np.repeat(np.arange(len(folds)), l2.shape[1])
@@ -298,7 +315,8 @@ class SoftmaxRegressionCV(_LinearClassifier):
         shape = len(folds), l2.shape[1]
         self.n_iter_, self.l2s_ = path.iterations.reshape(shape), l2[-1]
         self.Cs_ = np.asarray(swap_C_and_l2(l2s, totals[-1], num_classes) if Cs is None else Cs)
-        coef, intercept = to_scikit_learn(path.W, path.b)
+        pairs = [_with_absent(*pair, examples.known) for pair in zip(path.W, path.b, strict=True)]
+        coef, intercept = map(np.stack, zip(*pairs, strict=True))
         columns = [coef, intercept[..., None]] if self.fit_intercept else [coef]
         self.coefs_paths_ = np.concatenate(columns, -1).reshape(*shape, len(coef[0]), -1)
         self.scores_ = self._scores(path, examples, folds, for_scorer)
@@ -316,7 +334,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
             model, proof = (path.W[trials].mean(0), path.b[trials].mean(0)), ()
             self.C_ = float(self.Cs_[best].mean())
             chosen = swap_C_and_l2(self.C_, totals[-1], num_classes)
-        return self._adopt(examples.classes, *model, chosen, *proof)._as_given(X, y)
+        return self._adopt(examples, *model, chosen, *proof)._as_given(X, y)
 
     def score(self, X, y, sample_weight=None, **params) -> float:
         """The score by `scoring` on X [N, D] and y [N]; it is the accuracy only if that says so."""
@@ -355,9 +373,9 @@ class SoftmaxRegressionCV(_LinearClassifier):
         for trial, (fold, _) in enumerate(np.ndindex(scores.shape)):
             test = folds[fold][1]
             model, weights = SoftmaxRegression(), (path.W[trial], path.b[trial])
-            model._adopt(examples.classes, *weights, np.nan).n_features_in_ = self.n_features_in_
+            model._adopt(examples, *weights, np.nan).n_features_in_ = self.n_features_in_
             own = _check_method_params(examples.x, given, indices=test)
-            labels = examples.classes[examples.labels[test]]
+            labels = examples.names[test]
             try:
                 scores.flat[trial] = scorer(model, examples.x[test], labels, **own)
             except Exception as error:  # scorers are anyone's code
@@ -417,11 +435,26 @@ def from_scikit_learn(
     return coef.T, intercept
 
 
-class _Examples(NamedTuple):
-    """Training data: x [N, D] dense or CSR, labels [N] in 0..C-1, classes [C], sample_weight [N].
+_ABSENT = -1000.0  # an intercept; the largest logit is never below 0: a probability of 0
 
-    weights [N] · unit: the sample weights times those of the classes, divided by a power of two, so
-    that no sum of them overflows.
+
+def _with_absent(W, b, known):
+    """coef_ and intercept_ of all classes from W and b of the `known` [C]; else _ABSENT."""
+    own = to_scikit_learn(W, b)
+    if known.all():
+        return own
+    W, b = from_scikit_learn(*own)
+    coef, intercept = np.zeros((len(known), len(W)), W.dtype), np.full(len(known), _ABSENT, b.dtype)
+    coef[known], intercept[known] = W.T, b
+    return coef, intercept
+
+
+class _Examples(NamedTuple):
+    """Training data: x [N, D] dense or CSR, labels [N], classes [C], sample_weight [N].
+
+    The N examples have weights above 0: `there` [M] says which of all they are, `known` [C] of
+    which classes; labels are numbers of these alone. weights [N] · unit: the sample weights times
+    those of the classes, divided by a power of two, so that no sum of them overflows.
     """
 
     x: Any
@@ -430,6 +463,14 @@ class _Examples(NamedTuple):
     sample_weight: np.ndarray
     weights: np.ndarray
     unit: float
+    class_weight: np.ndarray
+    there: np.ndarray
+    known: np.ndarray
+
+    @property
+    def names(self):
+        """The labels as they were given, [N]."""
+        return self.classes[self.known][self.labels]
 
 
 def _total(examples, counts=None):
@@ -446,16 +487,25 @@ def _read_examples(estimator, X, y, sample_weight) -> _Examples:
     check_classification_targets(y)
     classes, labels = np.unique(y, return_inverse=True)
     own = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    there = own > 0
+    if not there.any():
+        raise ValueError("The sample_weight of every example is zero.")
+    given = labels
+    X, labels, own = (X, labels, own) if there.all() else (X[there], labels[there], own[there])
     weights, unit = relative(own)
     own = own if float(weights.sum()) * unit < np.inf else weights.copy()  # scorers add them up
-    weights *= _class_weights(estimator.class_weight, classes, labels, weights)[labels]
+    by_class = _class_weights(estimator.class_weight, classes, labels, weights)
+    weights *= by_class[labels]
     present = np.unique(labels[weights > 0])
     if len(present) < 2:
         raise ValueError(
             "A classifier needs 2 classes or more with examples whose weight is not zero; "
             f"got {len(present)} class{'es' * (len(present) != 1)}."
         )
-    return _Examples(X, labels, classes, own, weights, unit)
+    validation.warn_absent_classes(given, there, classes.tolist())
+    known = np.bincount(labels, minlength=len(classes)) > 0
+    labels = (np.cumsum(known) - 1)[labels]
+    return _Examples(X, labels, classes, own, weights, unit, by_class, there, known)
 
 
 class _Shifted(NamedTuple):
@@ -487,7 +537,7 @@ def _prepare_problem(estimator, examples: _Examples, resamples=None) -> _Shifted
         y=np.pad(examples.labels, (0, more)),
         weights=np.pad(examples.weights, (0, more)),
         resamples=None if resamples is None else np.pad(resamples, ((0, more), (0, 0))),
-        num_classes=len(examples.classes),
+        num_classes=int(examples.known.sum()),
         fit_bias=bool(estimator.fit_intercept),
     )
     with jax.enable_x64(estimator.dtype == "float64"):
@@ -592,16 +642,39 @@ def _warn(message):
 
 
 def _class_weights(class_weight, classes, labels, weights):
-    """One weight for each class; 'balanced': Σ weights / (C · Σ weights of the class)."""
+    """One for each class; 'balanced': Σ weights / (C · Σ weights of it), C as far as it has any."""
     if isinstance(class_weight, str) and class_weight == "balanced":
-        sums = np.bincount(labels, weights)
-        return weights.sum() / (len(classes) * np.where(sums > 0, sums, 1))
-    return compute_class_weight(class_weight, classes=classes, y=classes[labels])
+        sums = np.bincount(labels, weights, len(classes))
+        return sums.sum() / ((sums > 0).sum() * np.where(sums > 0, sums, sums.max()))
+    return compute_class_weight(class_weight, classes=classes, y=classes)
 
 
 def _rounded_up(size, least):
     step = 1 << max(0, int(size).bit_length() - 5)
     return max(least, -(-size // step) * step)
+
+
+_OF_ALL_ROWS = "_CVIterableWrapper", "PredefinedSplit"  # they hold row numbers
+
+
+def _split(cv, X, y, given, examples):
+    """The folds, pairs (train, test) of row numbers among the examples that count.
+
+    A number of folds, and splitters of scikit-learn, divide these. Row numbers that are given, or
+    come from other splitters, are of all M rows: the absent ones are left out.
+    """
+    there, names = examples.there, examples.names
+    splitter = check_cv(cv, names, classifier=True)
+    kind = type(splitter)
+    if kind.__module__.startswith("sklearn.") and kind.__name__ not in _OF_ALL_ROWS:
+        given = _check_method_params(X, given, indices=np.flatnonzero(there))
+        return list(splitter.split(examples.x, names, **given))
+    place, everything = np.cumsum(there) - 1, np.arange(len(there))
+
+    def kept(rows):
+        return place[everything[rows][there[rows]]]
+
+    return [(kept(train), kept(test)) for train, test in splitter.split(X, y, **given)]
 
 
 def _counts(folds, num_examples):
@@ -622,7 +695,7 @@ def _check_folds(examples, counts):
     for fold, count in enumerate(counts.T):
         present = np.unique(examples.labels[examples.weights * count > 0])
         if len(present) < 2:
-            names = ", ".join(repr(name) for name in examples.classes[present].tolist())
+            names = ", ".join(map(repr, examples.classes[examples.known][present].tolist()))
             raise ValueError(
                 f"Fold {fold} trains on examples of {len(present)} class ({names}); a classifier "
                 "needs 2 with weight. Shuffle the examples, or use StratifiedKFold or other folds."

@@ -172,6 +172,20 @@ def smoothed(loss: Callable, amount: ArrayLike) -> Callable:
     return smoothed_loss
 
 
+def weight_offsets(class_weight: Num[Array | np.ndarray, " C"]) -> Float[Array | np.ndarray, " C"]:
+    """log v: what a fit whose loss weighs the classes by v adds to the logits, [C] -> [C].
+
+    It learns p' ∝ v · p. Logits less these offsets are those of p, of data as they are; see
+    `calibration.unweighted`. A class of weight 0 was not learned: it is taken for the heaviest, so
+    that it stays as improbable as the fit left it.
+
+    >>> weight_offsets(np.array([1.0, 0.0, 1.0])).tolist()
+    [0.0, 0.0, 0.0]
+    """
+    xp = checks.namespace(class_weight)
+    return xp.log(xp.where(class_weight > 0, class_weight, class_weight.max()))
+
+
 def _on_naive_softmax(form, soft=True):
     def of_logits(logits, labels, axis):
         return form(naive_softmax(logits, axis), labels, axis)

@@ -7,12 +7,13 @@ and devices, so that a short last batch counts by its examples. To add a metric,
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Int32, Integer, Real
+from jaxtyping import Array, Bool, Float, Int32, Integer, Real
 
 from softmax_jax import checks
 
@@ -56,7 +57,7 @@ def mean_of(per_example: Callable | None) -> Metric:
         return {"sum": total(weights * values), "weight": total(weights)}
 
     def value(sums):
-        return _ratio(sums["sum"], sums["weight"])
+        return ratio(sums["sum"], sums["weight"])
 
     return Metric(sums, value)
 
@@ -109,8 +110,8 @@ def _by_class_sums(scores, labels, weights, axis=-1):
 
 def _balanced_value(sums):
     present = sums["weight"] > 0
-    recalls = jnp.where(present, _ratio(sums["correct"], sums["weight"]), 0)
-    return _ratio(recalls.sum(-1), present.sum(-1))
+    recalls = jnp.where(present, ratio(sums["correct"], sums["weight"]), 0)
+    return ratio(recalls.sum(-1), present.sum(-1))
 
 
 # The balanced accuracy is the mean of the classes' recalls, leaving out classes without examples,
@@ -130,10 +131,17 @@ def sums(
     labels: Integer[_Array, " B"],
     weights: Float[_Array, " B"],
     axis: int = -1,
+    offsets: Float[_Array, "..."] | None = None,
 ) -> dict[str, Any]:
-    """{name: sums} over the examples, for metrics {name: Metric}."""
+    """{name: sums} over the examples, for metrics {name: Metric}.
+
+    offsets: what class weights have added to the scores (`losses.weight_offsets`). The loss is that
+    of the probabilities without them; what is most probable is judged as the model was trained.
+    """
+    true = scores if offsets is None else scores - offsets
     return {
-        name: metric.sums(scores, labels, weights, axis=axis) for name, metric in metrics.items()
+        name: metric.sums(true if name == "loss" else scores, labels, weights, axis=axis)
+        for name, metric in metrics.items()
     }
 
 
@@ -148,7 +156,8 @@ def _without_absent(scores, weights, axis):
     return jnp.where(jnp.expand_dims(weights > 0, axis), scores, 0)
 
 
-def _ratio(sum_, weight):
+def ratio(sum_: _Array, weight: _Array) -> _Array:
+    """sum / weight; 0 where both are 0."""
     return sum_ / jnp.maximum(weight, jnp.finfo(jnp.float32).tiny)
 
 
@@ -157,17 +166,17 @@ def confusion_matrix(
     predicted: _ArrayLike,
     num_classes: int,
     num_actions: int | None = None,
-    included: _ArrayLike | None = None,
-) -> Int[np.ndarray, "*tables C A"]:
-    """How often each class met each prediction: int64 [..., C, A], true classes by rows.
+    weights: _ArrayLike | None = None,
+) -> Real[np.ndarray, "*tables C A"]:
+    """How often each class met each prediction: [..., C, A], true classes by rows.
 
     Args:
       labels: [N] in 0..C-1.
       predicted: [..., N] in 0..A-1: classes, or other actions.
       num_classes: C.
       num_actions: A; None: C.
-      included: booleans [..., N]: which examples count, such as those that each of R resamples
-        held out; None: all.
+      weights: how often each example counts, [..., N] or [N], as float64; None: once, and the table
+        is of integers.
 
     Raises:
       ValueError: labels or predictions that are no whole numbers, or out of range: they would count
@@ -182,8 +191,10 @@ def confusion_matrix(
     shape = (*predicted.shape[:-1], num_classes, num_actions)
     tables = np.arange(np.prod(shape[:-2], dtype=int)).reshape(*shape[:-2], 1)
     cells = (tables * num_classes + labels) * num_actions + predicted
-    kept = cells.ravel() if included is None else cells[np.broadcast_to(included, cells.shape)]
-    return np.bincount(kept, minlength=np.prod(shape, dtype=int)).reshape(shape)
+    counts = None
+    if weights is not None:
+        counts = np.broadcast_to(np.asarray(weights, np.float64), cells.shape).ravel()
+    return np.bincount(cells.ravel(), counts, np.prod(shape, dtype=int)).reshape(shape)
 
 
 def _numbers(name, values, count):
@@ -201,8 +212,8 @@ def per_class(confusion: _ArrayLike) -> dict[str, Real[np.ndarray, "*tables C"]]
     precision: the fraction of the predictions of the class that are correct · recall: the fraction
     of the class's examples that were found; with two classes, the positive class's recall is the
     sensitivity and the other's the specificity · f1 = 2 · precision · recall / (precision + recall)
-    · support: the number of the class's examples. Where a denominator is zero the value is NaN: a
-    class that is never predicted has no precision.
+    · support: the number of the class's examples, or the sum of their weights. Where a denominator
+    is zero the value is NaN: a class that is never predicted has no precision.
 
     >>> [round(recall, 2) for recall in per_class([[1, 1], [0, 1]])["recall"].tolist()]
     [0.5, 1.0]
@@ -229,28 +240,53 @@ def mean_cost(confusion: _ArrayLike, cost: _ArrayLike) -> Float[np.ndarray, "*ta
 
 
 def _fraction(numerator, denominator):
-    return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
+    there = denominator > 0
+    return np.where(there, numerator / np.where(there, denominator, 1), np.nan)
+
+
+def effective_size(weights: Float[np.ndarray, " N"]) -> float:
+    """(Σ w)² / Σ w²: as many equal weights give a weighted mean its variance. Source: Kish (1965).
+
+    >>> effective_size(np.array([2.0, 2.0, 0.0])), round(effective_size(np.array([3.0, 1.0])), 2)
+    (2.0, 1.6)
+    """
+    weights = weights / weights.max()
+    return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def mean_and_spread(
+    values: Real[_Array, " N"], weights: Float[np.ndarray, " N"]
+) -> tuple[float, float, float]:
+    """(mean, standard deviation, n): weighted, with the n of `effective_size`.
+
+    The variance is Σ w (value - mean)² / Σ w · n / (n - 1): that of a sample, where all weights are
+    equal; 0 where n is 1.
+
+    >>> mean_and_spread(np.array([1.0, 3.0]), np.ones(2))[0]
+    2.0
+    """
+    values, n = np.asarray(values, np.float64), effective_size(weights)
+    mean = np.average(values, weights=weights)
+    variance = np.average((values - mean) ** 2, weights=weights)
+    spread = math.sqrt(variance * n / (n - 1)) if n > 1 else 0.0
+    return float(mean), spread, n
 
 
 def wilson_interval(
-    successes: int | float | np.number, trials: int | float | np.number, confidence: float = 0.95
+    successes: float | np.number, trials: float | np.number, confidence: float = 0.95
 ) -> list[float]:
     """Wilson's score interval [lo, hi] for a proportion, such as an accuracy.
 
-    Unlike the normal interval it stays inside [0, 1] and keeps its coverage near the ends. The
-    numbers need not be whole: correlated or weighted examples count as fewer.
-    Source: E. B. Wilson, *Probable Inference* (1927).
-
-    >>> [round(end, 3) for end in wilson_interval(8, 10)]
-    [0.49, 0.943]
+    Unlike the normal interval it stays inside [0, 1] and keeps its coverage near the ends. It is
+    where |p - successes / trials| ≤ z √(p (1 - p) / trials); of weighted examples, `trials` is
+    their `effective_size`. Source: E. B. Wilson (1927).
     """
-    from scipy.stats import norm  # half a second to import: only where a test split is used
-
-    n, z2 = float(trials), float(norm.ppf(0.5 + confidence / 2)) ** 2
-    p = float(successes) / n
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    return [max(centre - half, 0.0), min(centre + half, 1.0)]
+    n, p = float(trials), float(successes) / float(trials)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(max(p * (1 - p), 0) / n + z**2 / (4 * n**2))
+    low, high = max(centre - half, 0.0), min(centre + half, 1.0)
+    return [0.0 if p <= 0 else low, 1.0 if p >= 1 else high]
 
 
 def mean_interval(

@@ -103,11 +103,13 @@ def of_classifier(
     """{file name: what draws it} of the classifier's predictions, as the kind of dataset allows."""
     if dataset.num_classes > _MAX_CONFUSION_CLASSES and not dataset.is_image:
         return {}
-    probabilities, labels = classifier.predict_proba(dataset.x), np.asarray(dataset.y)
+    probabilities, labels = classifier.weighted_proba(dataset.x), np.asarray(dataset.y)
     figures: dict[str, Callable[[], Figure]] = {}
     predicted, names = probabilities.argmax(-1), dataset.label_names
     if dataset.num_classes <= _MAX_CONFUSION_CLASSES:
-        figures["confusion.png"] = lambda: confusion(labels, predicted, names, title)
+        figures["confusion.png"] = lambda: confusion(
+            labels, predicted, names, title, dataset.weights
+        )
     if dataset.is_image:
         figures["weights.png"] = lambda: weights(classifier, dataset.x.shape[1:], title)
         if (predicted != labels).any():
@@ -120,11 +122,16 @@ def confusion(
     predictions: Int[np.ndarray, " N"],
     label_names: Sequence[str],
     title: str,
+    example_weights: Float[np.ndarray, " N"] | None = None,
 ) -> "Figure":
-    """True labels by row, predictions by column; the cells hold counts, shaded by row."""
+    """True labels by row, predictions by column; the cells hold counts, shaded by row.
+
+    An example counts as often as its weight says, once without weights.
+    """
     num_classes = len(label_names)
-    counts = confusion_matrix(labels, predictions, num_classes)
-    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    counts = confusion_matrix(labels, predictions, num_classes, weights=example_weights)
+    sums = counts.sum(1, keepdims=True)
+    fractions = counts / np.where(sums > 0, sums, 1)
     side = min(3 + 0.42 * num_classes, 14)
     figure = _figure((side, side))
     axes = figure.subplots()
@@ -136,7 +143,7 @@ def confusion(
     if num_classes <= _MAX_NUMBERED_CLASSES:
         for row, column in np.argwhere(counts):
             shade = "white" if fractions[row, column] > 0.5 else "black"
-            text = f"{counts[row, column]}"
+            text = f"{counts[row, column]:.10g}"
             axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=8)
     return figure
 

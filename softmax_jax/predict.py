@@ -28,8 +28,9 @@ def predict(folder: Path, source: Path | None, target: Path, *, raw: bool = Fals
 
     An .npz holds `probabilities` float32 [N, C], `predicted` int32 [N], the most probable classes,
     `predicted_names` [N], their names, and `label_names` [C]. A .csv holds a row per example:
-    `predicted`, `predicted_name`, and a column p(NAME) for each class; see `host.csv_cell`. The
-    file appears whole or not at all.
+    `predicted`, `predicted_name`, and a column p(NAME) for each class; see `host.csv_cell`. Of a
+    fit with class weights the probabilities are corrected, and the predicted classes are those that
+    it was trained to find: see `Classifier`. The file appears whole or not at all.
 
     Args:
       folder: the folder of a finished run.
@@ -101,7 +102,7 @@ def _predictions(classifier: Classifier, x: Shaped[np.ndarray, "N ..."]) -> Pred
             )
         logits = classifier.logits(batch)
         probabilities = np.asarray(losses.softmax(logits), np.float32)
-        yield probabilities, logits.argmax(-1).astype(np.int32)
+        yield probabilities, classifier.decide(logits)
 
 
 def _write_csv(

@@ -10,6 +10,7 @@ All sizes and seeds are trials of one program; a subset is a column of counts, z
 studies train to the certified optimum, so that neither learning rate nor number of epochs matters.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int, UInt8
 
-from softmax_jax import checks, host, losses, optimum
+from softmax_jax import calibration, checks, host, losses, metrics, optimum
 from softmax_jax.classifier import Classifier
 from softmax_jax.data import Dataset, Splits, validation
+from softmax_jax.data.dataset import example_weights
 from softmax_jax.sweep import inputs
 
 _ArrayLike = Array | np.ndarray | Sequence
@@ -97,7 +99,9 @@ def check_sizes(labels: _ArrayLike, sizes: _ArrayLike, num_seeds: int) -> None:
     host.require_memory(needed, what, "Ask for fewer seeds or sizes.")
 
 
-def same_prior(l2: int | float, num_examples: int, sizes: _ArrayLike) -> Float64[np.ndarray, " T"]:
+def same_prior(
+    l2: int | float, num_examples: int | float, sizes: _ArrayLike
+) -> Float64[np.ndarray, " T"]:
     """The penalties under which subsets have the same prior as l2 gives to all N examples: [T].
 
     Σ loss + n · l2/2 · ‖W‖² is the negative log posterior of the weights given n examples, with a
@@ -268,7 +272,8 @@ def learning_curve(
     Args:
       splits: train has the subsets; val measures their optima.
       classifier: its normalisation is used for every subset.
-      l2: the penalty of the whole train split; smaller subsets get the same prior (`same_prior`).
+      l2: the penalty of the whole train split; smaller subsets get the same prior (`same_prior`,
+        of sums of weights).
       sizes: numbers of training examples.
       num_seeds: the draws of the subsets, which are nested and stratified.
       class_weight: see `sweep.Objective`.
@@ -280,27 +285,33 @@ def learning_curve(
     Raises:
       ValueError: a size is out of range.
     """
-    train = splits.train
-    subsets = nested_subsets(train.y, sizes, range(num_seeds))
-    problem = _problem(train, classifier, subsets.counts, class_weight)
-    penalties = same_prior(l2, len(train.y), subsets.size)
+    train, val = inputs.leave_out_absent(splits.train), splits.val.without_absent()
+    subsets, weights = nested_subsets(train.y, sizes, range(num_seeds)), example_weights(train)
+    by_class = inputs.class_weights(train, class_weight)
+    problem = _problem(train, classifier, subsets.counts, by_class)
+    penalties = same_prior(l2, weights.sum(), weights @ subsets.counts)
     columns = np.arange(len(penalties))
     optima = optimum.minimise(problem, penalties, columns=columns, tolerance=_TOLERANCE)
     rows = []
     for trial in columns:
-        values = classifier._replace(W=optima.W[trial], b=optima.b[trial]).test(splits.val)
+        fitted = classifier._replace(W=optima.W[trial], b=optima.b[trial]).corrected(by_class)
+        values: dict[str, Any] = fitted.test(val)
+        train_loss: Any = optima.loss[trial]
+        if by_class is not None:  # the loss that was minimised is weighed by class
+            own = weights * subsets.counts[:, trial]
+            train_loss = fitted.test(dataclasses.replace(train, weights=own))["loss"]
         rows.append(
             {
                 "size": int(subsets.size[trial]),
                 "seed": int(subsets.seed[trial]),
                 "l2": float(penalties[trial]),
-                "train_loss": float(optima.loss[trial]),
+                "train_loss": float(train_loss),
                 "val_loss": values["loss"],
                 "val_accuracy": values["accuracy"],
                 "converged": bool(optima.converged[trial]),
             }
         )
-    return rows, _law(rows, len(splits.val.y))
+    return rows, _law(rows, metrics.effective_size(example_weights(val)))
 
 
 def floor_interval(
@@ -346,17 +357,22 @@ def label_audit(
     """The examples whose labels are least probable under a model trained without their fold.
 
     Args:
-      dataset: the examples to audit.
+      dataset: the examples to audit; those of weight 0 are left out.
       classifier: its normalisation is used for every fold.
       l2: the penalty.
       folds: their number K.
       class_weight: see `sweep.Objective`.
       seed: of the assignment of examples to folds.
     """
-    counts = audit_folds(dataset, folds, seed)
-    problem = _problem(dataset, classifier, counts, class_weight)
+    there = inputs.leave_out_absent(dataset)
+    counts = audit_folds(there, folds, seed)
+    by_class = inputs.class_weights(there, class_weight)
+    problem = _problem(there, classifier, counts, by_class)
     probabilities = out_of_sample_probabilities(problem, l2, tolerance=_TOLERANCE)
-    return suspects(probabilities, np.asarray(dataset.y), MOST_SUSPECTS)
+    if by_class is not None:
+        probabilities = np.asarray(calibration.unweighted(probabilities, by_class))
+    found = suspects(probabilities, np.asarray(there.y), MOST_SUSPECTS)
+    return found._replace(row=np.flatnonzero(example_weights(dataset))[found.row])
 
 
 def audit_folds(dataset: Dataset, folds: int, seed: int = 0) -> UInt8[np.ndarray, "N K"]:
@@ -369,14 +385,14 @@ def audit_folds(dataset: Dataset, folds: int, seed: int = 0) -> UInt8[np.ndarray
     return inputs.fold_counts(dataset.y, folds, seed=seed, together=together)
 
 
-def _problem(dataset, classifier, counts, class_weight):
+def _problem(dataset, classifier, counts, by_class):
     dtype = classifier.W.dtype if dataset.shift is None else np.float64
     x = np.asarray(dataset.x, dtype).reshape(len(dataset.y), -1)
-    importance = inputs.example_importance(dataset, class_weight)
+    weights = inputs.objective_weights(dataset, by_class)
     return optimum.Problem(
         (x - classifier.mean) / classifier.scale,
         np.asarray(dataset.y),
-        importance,
+        weights,
         counts,
         dataset.num_classes,
     )
@@ -387,6 +403,6 @@ def _law(rows, num_val):
     sizes = [row["size"] for row in rows]
     if len(set(sizes)) < 3:
         return None
-    # An error of zero on num_val examples is taken as half an example's.
+    # An error of zero on (effectively) num_val examples is taken as half an example's.
     errors = [max(1 - row["val_accuracy"], 0.5 / num_val) for row in rows]
     return fit_power_law(sizes, errors)

@@ -26,19 +26,22 @@ Sums = dict[str, Any]  # of the metrics, by name: what `Criterion.values` takes
 
 
 class Batch(NamedTuple):
-    """A minibatch, with two kinds of weights.
+    """A minibatch.
 
     Attributes:
       x: the features.
       y: the labels.
       weights: how often each example counts (0: it is absent), in the objective and every metric.
-      importance: weighs each example in the objective alone; of mean 1 over the dataset. None: 1.
+      class_weight: of the classes, which weigh each example's loss in the objective alone; None: 1.
+      total: what the sum of the weighted losses is divided by in the objective; None: the sum of
+        the weights.
     """
 
     x: Float[_Array, "B D"]
     y: Int32[_Array, " B"]
     weights: Float[_Array, " B"]
-    importance: Float[_Array, " B"] | None = None
+    class_weight: Float[_Array, " C"] | None = None
+    total: Float[_Array, ""] | None = None
 
 
 class Data(NamedTuple):
@@ -47,11 +50,13 @@ class Data(NamedTuple):
     Attributes:
       x: uint8 or floating point.
       y: the labels.
-      weights: see `Batch`.
+      weights: see `Batch`; of mean 1 over the dataset.
       mean: a scalar, or one number per feature; None: 0.
       scale: a scalar, or one number per feature.
       resamples: how often each example counts in resample r; None: once.
-      importance: see `Batch`.
+      class_weight: see `Batch`.
+      mean_weight: the mean weight in the objective, those of the classes included, of the examples
+        in resample r; without resamples, R = 1. None: 1.
     """
 
     x: Shaped[_Array, "N ..."]
@@ -60,20 +65,32 @@ class Data(NamedTuple):
     mean: Float[_Array, "*D"] | None
     scale: Float[_Array, "*D"]
     resamples: UInt8[_Array, "N R"] | None = None
-    importance: Float[_Array, " N"] | None = None
+    class_weight: Float[_Array, " C"] | None = None
+    mean_weight: Float[_Array, " R"] | None = None
 
 
 def gather_batch(data: Data, rows: Int[_Array, " B"], resample: _Index) -> Batch:
-    """The examples of the given rows; a row of -1 is padding and weighs nothing."""
+    """The examples of the given rows; a row of -1 is padding and weighs nothing.
+
+    Weighted losses are divided by the number of examples times their mean weight in the resample,
+    and not by the weights that the batch happens to have: on average a batch then has the gradient
+    of Σ w·v·loss / Σ w·v over the resample, beside which l2 means what it says. (So it does only
+    where a batch without any example of the resample is no step: see `train_step`.)
+    """
 
     def at_rows(leaf):
         return jnp.take(leaf, rows, axis=0, mode="clip")  # padding takes the first row
 
-    weights = jnp.where(rows >= 0, at_rows(data.weights), 0)
+    weights, total = jnp.where(rows >= 0, at_rows(data.weights), 0), None
+    count = (rows >= 0).astype(weights.dtype)
     if data.resamples is not None:
-        weights = weights * at_rows(data.resamples)[:, resample]
-    importance = None if data.importance is None else at_rows(data.importance)
-    return Batch(normalise(data, at_rows(data.x)), at_rows(data.y), weights, importance)
+        own = at_rows(data.resamples)[:, resample]
+        weights, count = weights * own, count * own
+        total = weights.sum()
+    if data.mean_weight is not None:
+        total = count.sum() * data.mean_weight[resample]
+    x, y = normalise(data, at_rows(data.x)), at_rows(data.y)
+    return Batch(x, y, weights, data.class_weight, total)
 
 
 def slice_batch(data: Data, start: _Index, size: int, resample: _Index) -> Batch:
@@ -89,7 +106,7 @@ def slice_batch(data: Data, start: _Index, size: int, resample: _Index) -> Batch
     weights = rows(data.weights) * (first + jnp.arange(size) >= start)
     if data.resamples is not None:
         weights = weights * rows(data.resamples)[:, resample]
-    return Batch(normalise(data, rows(data.x)), rows(data.y), weights)
+    return Batch(normalise(data, rows(data.x)), rows(data.y), weights, data.class_weight)
 
 
 def normalise(data: Data, x: Shaped[_Array, "B ..."]) -> Float[_Array, "B D"]:
@@ -211,37 +228,46 @@ def criterion_of_logits(model: Model = concise, loss: Callable = losses.cross_en
     def logits(params, batch):
         return model.apply(params, batch.x).T  # [C, B]: see `model.product`
 
+    def measure(which, scores, batch):
+        return metrics.sums(which, scores, batch.y, batch.weights, 0, _offsets(batch))
+
     def mean_loss(params, batch, label_smoothing, _step):
-        """Σ w·v·loss / Σ w, and the sums of plain loss and accuracy, weighted by w alone."""
+        """Σ w·v·loss / total, and the sums of the train metrics, which are weighted by w alone."""
         scores = logits(params, batch)
-        sums = metrics.sums(in_training, scores, batch.y, batch.weights, axis=0)
-        if batch.importance is None and label_smoothing is None:
-            return metrics.values(in_training, sums)[
-                "loss"
-            ], sums  # the measured loss is the objective's
+        sums = measure(in_training, scores, batch)
+        if batch.total is None and batch.class_weight is None and label_smoothing is None:
+            # The measured loss is the objective's.
+            return metrics.values(in_training, sums)["loss"], sums
         minimised = loss if label_smoothing is None else losses.smoothed(loss, label_smoothing)
-
-        def weighted(scores, labels, axis):
-            each = minimised(scores, labels, axis)
-            return each if batch.importance is None else batch.importance * each
-
-        metric = metrics.mean_of(weighted)
-        return metric.value(metric.sums(scores, batch.y, batch.weights, axis=0)), sums
+        weights = batch.weights
+        if batch.class_weight is not None:
+            weights = weights * jnp.take(batch.class_weight, batch.y)
+        own = metrics.mean_of(minimised).sums(scores, batch.y, weights, axis=0)
+        total = batch.weights.sum() if batch.total is None else batch.total
+        return metrics.ratio(own["sum"], total), sums
 
     def evaluate(params, batch):
-        return metrics.sums(measured, logits(params, batch), batch.y, batch.weights, axis=0)
+        return measure(measured, logits(params, batch), batch)
 
     values = functools.partial(metrics.values, measured)
     return Criterion(mean_loss, evaluate, values, model.squared_norm, holds_logits=True)
 
 
+def _offsets(batch):
+    """[C, 1]: what class weights add to the logits; None without them."""
+    if batch.class_weight is None:
+        return None
+    return losses.weight_offsets(batch.class_weight)[:, None]
+
+
 def train_step(
     state: State, batch: Batch, criterion: Criterion, schedule: str = "constant"
 ) -> tuple[State, Sums]:
-    """One step of SGD on Σ w·v·loss / Σ w + l2/2 · ‖W‖², where the loss may have smoothed labels.
+    """One step of SGD on Σ w·v·loss / total + l2/2 · ‖W‖², where the loss may have smoothed labels.
 
-    w are the weights of the batch and v its importance (1 where that is None). A batch whose
-    weights are all zero has a data gradient of zero.
+    w are the weights of the batch, v those of the classes (1 where there are none), and total is
+    Σ w unless the batch says otherwise. A batch whose weights are all zero has a data gradient of
+    zero, and with a total of 0 no penalty either.
 
     Args:
       state: the model, its hyperparameters and its optimiser's state.
@@ -256,7 +282,8 @@ def train_step(
 
     def loss_fn(params, batch):
         loss, sums = criterion.loss(params, batch, h.label_smoothing, state.step)
-        return loss + h.l2 / 2 * criterion.squared_norm(params), sums
+        l2 = h.l2 if batch.total is None else h.l2 * (batch.total > 0)
+        return loss + l2 / 2 * criterion.squared_norm(params), sums
 
     gradient, sums = jax.grad(loss_fn, has_aux=True)(state.params, batch)
     return _update(state, gradient, schedule), sums

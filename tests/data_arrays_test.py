@@ -116,13 +116,30 @@ def test_classes_are_counted_over_all_splits_or_given():
     assert splits.train.num_classes == 4 and splits.label_names[3] == "dog"
 
 
-def test_weights_belong_to_train():
-    weights = [0, 1, 2, 0.5]
-    splits = from_arrays((*TRAIN, weights), VAL)
-    assert splits.train.weights.dtype == np.float32 and splits.val.weights is None
+def test_every_split_may_have_weights():
+    weights = [3, 1, 2, 0.5]
+    splits = from_arrays((*TRAIN, weights), (*VAL, [1, 1 / 3]))
+    assert splits.train.weights.dtype == np.float64
     np.testing.assert_array_equal(splits.train.weights, weights)
-    with pytest.raises(DataError, match=r"val must be \(x, y\), "):
-        from_arrays(TRAIN, (*VAL, [1, 1]))
+    assert splits.val.weights.tolist() == [1, 1 / 3] and splits.train.present is None
+
+
+def test_examples_of_weight_zero_are_left_out_whatever_they_hold():
+    x = np.concatenate([np.full((1, 3), np.nan), FEATURES[:4], np.full((1, 3), 1e300)])
+    y = np.concatenate([[9], LABELS[:4], [-1]])
+    with pytest.warns(UserWarning, match="the classes -1, 9 have weight 0"):
+        train = from_arrays((x, y, [0, 1, 2, 3, 4, 0]), VAL).train
+    np.testing.assert_array_equal(train.x, FEATURES[:4])
+    assert train.num_classes == from_arrays(TRAIN, VAL).train.num_classes
+    assert train.weights.tolist() == [1, 2, 3, 4]
+    assert train.rows.tolist() == [1, 2, 3, 4] and len(train.present) == 6
+    assert train.aligned(np.arange(6)).tolist() == [1, 2, 3, 4]
+    assert train.aligned(np.arange(4)).tolist() == [0, 1, 2, 3]
+    again = dataclasses.replace(train, weights=np.array([1.0, 0, 0, 4])).without_absent()
+    assert again.rows.tolist() == [1, 4] and again.y.tolist() == train.y[[0, 3]].tolist()
+    assert train[1:].rows.tolist() == [0, 1, 2]
+    with pytest.raises(DataError, match="label 9 of example 2 is outside"):
+        from_arrays((x[:3], np.array([1, 1, 9]), [0, 1, 1]), VAL, label_names="abc")
 
 
 def test_val_and_test_may_be_the_same_and_the_result_says_so():
@@ -474,13 +491,14 @@ def test_the_fingerprint_changes_with_anything_in_the_data():
     assert len({data.fingerprint(other) for other in others}) == len(others)
 
 
-def test_joined_datasets_are_in_order_and_the_second_weighs_as_the_first_on_average():
+def test_joined_datasets_are_in_order_and_an_example_without_a_weight_counts_once():
     x, y = np.arange(12, dtype=np.float32).reshape(6, 2), np.array([0, 1, 0, 1, 1, 0])
     splits = from_arrays((x[:4], y[:4], np.array([1.0, 2.0, 3.0, 2.0])), (x[4:], y[4:]))
     both = data.joined(splits.train, splits.val)
     np.testing.assert_array_equal(both.x, x)
     np.testing.assert_array_equal(both.y, y)
-    assert both.weights.tolist() == [1, 2, 3, 2, 2, 2]
+    assert both.weights.tolist() == [1, 2, 3, 2, 1, 1]
+    assert data.joined(splits.val, splits.train).weights.tolist() == [1, 1, 1, 2, 3, 2]
     assert data.joined(dataclasses.replace(splits.train, weights=None), splits.val).weights is None
     with pytest.raises(DataError, match="read by shards"):
         data.joined(dataclasses.replace(splits.train, shard_size=2), splits.val)

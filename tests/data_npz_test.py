@@ -271,7 +271,7 @@ def test_a_file_that_unpacks_to_more_than_the_memory_is_refused_unread(tmp_path,
 @pytest.mark.parametrize(
     "extra, there",
     [
-        ("w_val", ("x_train", "y_train", "x_val", "y_val")),
+        ("w_val", ("x_train", "y_train")),
         ("w_test", ("x", "y")),
         ("w", ("x_train", "y_train")),
         ("w_train", ("x", "y")),

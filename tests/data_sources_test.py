@@ -361,27 +361,31 @@ def test_a_split_that_is_not_there_is_answered_with_those_that_are(write):
 
 @pytest.mark.parametrize("more", [{}, TEST])
 def test_x_and_y_alone_are_the_split_train(write, more):
-    path = write({"x": X, "y": Y, "w": np.arange(30.0)} | more)
+    path = write({"x": X, "y": Y, "w": np.arange(1.0, 31)} | more)
     splits = data.load(path, "train[:80%]", "train[80%:]", "test" if more else "")
     assert_array_equal(splits.train.x, X[:24])
     assert_array_equal(splits.val.x, X[24:])
-    assert_array_equal(splits.train.weights, np.arange(24, dtype=np.float32))
-    assert splits.val.weights is None
+    assert_array_equal(splits.train.weights, np.arange(1, 25))
+    assert_array_equal(splits.val.weights, np.arange(25, 31))
     assert (splits.test is None) == (not more)
     assert data.fingerprint(splits) == data.fingerprint(data.load(path, "auto", "auto", "auto"))
 
 
-def test_weights_in_a_file_belong_to_train(write):
+def test_weights_in_a_file_go_with_their_examples(write):
     weights = RNG.uniform(size=20)
     path = write(SPLITS | {"w_train": weights})
     splits = data.load(path, val="val")
-    assert_array_equal(splits.train.weights, weights.astype(np.float32))
+    assert_array_equal(splits.train.weights, weights)
     assert splits.val.weights is None
     with pytest.raises(data.DataError, match="train: some of its splits have weights"):
         data.load(path, "train[:10]+val", "train[10:]")
     for wrong, why in ((-weights, "weight .* is negative"), (weights[1:], r"shape \(19,\)")):
         with pytest.raises(data.DataError, match=why):
             data.load(write(SPLITS | {"w_train": wrong}), val="val")
+    more = {"w_val": np.arange(len(SPLITS["y_val"]))}
+    val = data.load(write(SPLITS | {"w_train": weights} | more), val="val").val
+    assert_array_equal(val.weights, more["w_val"][1:])
+    assert_array_equal(val.x, SPLITS["x_val"][1:])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -392,9 +396,9 @@ def test_features_of_any_type_become_floats(write, stored, dtype):
     x = (4 * X + 1e-12).astype(stored)
     arrays = SPLITS | {"x_train": x[:20], "x_val": x[20:25], "w_train": np.full(20, 1 / 3)}
     train = data.load(write(arrays), val="val", dtype=dtype).train
-    assert train.x.dtype == train.dtype == train.weights.dtype == dtype
+    assert train.x.dtype == train.dtype == dtype
     assert_array_equal(train.x, x[:20].astype(np.float64).astype(dtype))
-    assert train.weights[0] == np.dtype(dtype).type(1 / 3)
+    assert train.weights[0] == 1 / 3
 
 
 @pytest.mark.parametrize("dtype, in_memory", [(np.uint8, np.uint8), (np.float16, np.float32)])

@@ -69,7 +69,8 @@ def test_weight_k_matches_k_copies(three):
 
 def test_class_without_weight_is_never_predicted(three):
     x, y = three
-    model = SoftmaxRegression().fit(x, y, y != "pear")
+    with pytest.warns(UserWarning, match="the class 'pear' have weight 0"):
+        model = SoftmaxRegression().fit(x, y, y != "pear")
     assert model.classes_.tolist() == ["apple", "pear", "plum"]
     assert model.predict_proba(x)[:, 1].max() < 1e-9
 
@@ -127,14 +128,15 @@ def test_sample_weights_are_routed(three):
         model = SoftmaxRegression().set_fit_request(sample_weight=True)
         model.set_score_request(sample_weight=False)
         weights = {"sample_weight": (y != "pear").astype(float)}
-        found = cross_validate(model, x, y, cv=3, params=weights, return_estimator=True)
+        with pytest.warns(UserWarning, match="'pear' have weight 0"):
+            found = cross_validate(model, x, y, cv=3, params=weights, return_estimator=True)
     for model in found["estimator"]:
         assert "pear" not in model.predict(x)
 
 
 def test_weights_are_sample_weights_times_class_weights(three):
     x, y = three
-    own, by_class = np.linspace(0, 2, 60), {"apple": 2.0, "pear": 3.0}
+    own, by_class = np.linspace(0.1, 2, 60), {"apple": 2.0, "pear": 3.0}
     examples = estimator._read_examples(SoftmaxRegression(class_weight=by_class), x, y, own)
     weights = examples.unit * examples.weights
     np.testing.assert_allclose(weights, own * [by_class.get(name, 1.0) for name in y])

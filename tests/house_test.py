@@ -82,7 +82,7 @@ def test_every_room_has_a_floor():
 def test_modules_are_few_and_can_be_read_in_one_sitting():
     assert len(PATHS) <= 55
     lengths = {module_of(path): len(path.read_text().splitlines()) for path in PATHS}
-    assert {name: n for name, n in lengths.items() if n > 700} == {}
+    assert {name: n for name, n in lengths.items() if n > 800} == {}
 
 
 def test_no_two_public_modules_have_one_name():

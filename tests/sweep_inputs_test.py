@@ -121,26 +121,38 @@ def dataset(counts, weights=None):
 
 
 def test_unweighted_examples_need_no_weights():
-    assert inputs.example_importance(dataset([3, 5])) is None
+    assert inputs.class_weights(dataset([3, 5])) is None
+    assert inputs.objective_weights(dataset([3, 5]), None) is None
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
     unbalanced = dataset([5, 30, 11])
     y = unbalanced.y
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=y)[y]
-    weights = inputs.example_importance(unbalanced, "balanced")
-    assert weights.dtype == np.float32
-    assert_allclose(weights, expected / expected.mean(), rtol=1e-6)
-    assert_allclose([weights[y == label].sum() for label in range(3)], [46 / 3] * 3, rtol=1e-6)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=y)
+    assert_allclose(inputs.class_weights(unbalanced, "balanced"), expected)
 
 
-def test_weights_have_a_mean_of_one_and_the_ratios_they_were_given():
-    own = np.random.default_rng(0).uniform(0, 9, 16).astype(np.float32)
+def test_balanced_weights_count_an_example_as_often_as_its_weight_says():
+    own = np.random.default_rng(0).integers(1, 9, 16)
     weighted = dataset([5, 11], own)
-    weights = inputs.example_importance(weighted, (3.0, 0.5))
-    assert weights.mean() == pytest.approx(1, rel=1e-6)
-    expected = own * np.array([3, 0.5])[weighted.y]
-    assert_allclose(weights / weights[0], expected / expected[0], rtol=1e-5)
+    y = np.repeat(weighted.y, own)
+    expected = compute_class_weight("balanced", classes=np.arange(2), y=y)
+    found = inputs.class_weights(weighted, "balanced")
+    assert_allclose(found, expected)
+    each = inputs.objective_weights(weighted, found)
+    assert_allclose([each[weighted.y == label].sum() for label in range(2)], own.sum() / 2)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-300, 1e300])
+def test_weights_on_the_device_have_a_mean_of_one_in_any_unit(unit):
+    own = np.random.default_rng(0).uniform(0.1, 9, 16)
+    weighted, v = dataset([5, 11], unit * own), np.array([3.0, 0.5])
+    counts = np.random.default_rng(1).integers(0, 3, (16, 2))
+    made = inputs.make_inputs(weighted, None, class_weight=v, resamples=counts)[0]
+    on_device, each = made.train.resident, own / own.mean()
+    assert_allclose(on_device.weights, each, rtol=1e-6)
+    means = [np.average(each * v[weighted.y], weights=column) for column in counts.T]
+    assert_allclose(on_device.mean_weight, means, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +167,7 @@ def test_weights_have_a_mean_of_one_and_the_ratios_they_were_given():
 )
 def test_bad_class_weights_are_refused(class_weight, message):
     with pytest.raises(ValueError, match=message):
-        inputs.example_importance(dataset([3, 5]), class_weight)
+        inputs.class_weights(dataset([3, 5]), class_weight)
 
 
 # Whole, or by shards.
@@ -179,12 +191,12 @@ def test_weights_and_counts_go_with_their_rows():
     resamples = inputs.Resamples.of(counts)
     made = inputs.make_inputs(in_shards(weighted, 120), None, resamples=resamples)[0]
     for _, shard in made.train.shards(1, 50):
-        rows = np.round(np.asarray(shard.importance) * weighted.weights.mean()).astype(int) - 1
+        rows = np.round(np.asarray(shard.weights) * weighted.weights.mean()).astype(int) - 1
         assert_array_equal(shard.y, weighted.y[rows])
         assert_array_equal(shard.resamples, counts[rows])
     held_out = next(made.held_out.shards())[1]
     assert_array_equal(held_out.resamples, counts[: len(held_out.y)] == 0)
-    assert held_out.importance is None
+    assert_allclose(held_out.weights, np.arange(1, len(held_out.y) + 1) / 250.5, rtol=1e-6)
 
 
 def test_training_by_shards_comes_as_far():

@@ -372,8 +372,8 @@ def test_fold_trains_and_is_evaluated_as_if_split_by_hand():
         assert result.metrics["val_accuracy"][fold, -1] == pytest.approx(measured["accuracy"])
 
 
-def test_weights_of_classes_and_examples_weigh_the_objective_alone():
-    """In every minibatch by their fraction of the whole, but not the metrics."""
+def test_weights_of_classes_and_examples_weigh_the_objective():
+    """In every minibatch by their fraction of the whole; what was learned is p' ∝ v · p."""
     own = np.random.default_rng(0).uniform(0.5, 2, 500).astype(np.float32)
     train = dataclasses.replace(DIGITS.train, weights=own)
     class_weight, h = np.arange(1.0, 11), Hyperparameters(l2=1e-2)
@@ -381,7 +381,11 @@ def test_weights_of_classes_and_examples_weigh_the_objective_alone():
     result = sweep.fit(train, DIGITS.val, h, num_epochs=3, batch_size=64, objective=objective)
     weights = own * class_weight[DIGITS.train.y]
     expected = train_by_hand(DIGITS.train, h, importance=weights / weights.mean())
-    assert distance(result.classifier(0), expected) <= 1e-6
+    model = result.classifier(0)
+    trained = model._replace(b=model.b + np.log(class_weight), class_weight=None)
+    assert distance(trained, expected) <= 1e-6
+    assert_allclose(model.weighted_proba(train.x), trained.predict_proba(train.x), atol=1e-6)
+    assert_array_equal(model.predict(train.x), trained.predict(train.x))
     assert result.metrics["train_loss"][0, 0] == pytest.approx(np.log(10), abs=0.3)
     measured = result.classifier(0).test(DIGITS.val)
     assert result.metrics["val_loss"][0, -1] == pytest.approx(measured["loss"], rel=1e-5)

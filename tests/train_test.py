@@ -393,14 +393,15 @@ def test_smoothed_step_is_the_closed_form_and_metrics_are_plain(name):
     assert_allclose(values(sums)["loss"], losses_of(state, x, y).mean(), rtol=1e-6)
 
 
-def test_importance_weighs_the_smoothed_loss():
+def test_class_weights_weigh_the_smoothed_loss_against_the_total():
     x, y = examples()
-    own = np.linspace(0.5, 1.5, N).astype(np.float32)
+    own = np.linspace(0.5, 1.5, C).astype(np.float32)
     state = fresh(init_scale=1.0, label_smoothing=0.3)
-    after, _ = step(state, batch_of(x, y)._replace(importance=jnp.asarray(own)))
+    weighted = {"class_weight": jnp.asarray(own), "total": jnp.float32(2 * N)}
+    after, _ = step(state, batch_of(x, y)._replace(**weighted))
     W, b = weights_of(state)
-    error = softmax(x @ W + b, -1) - (0.7 * np.eye(C)[y] + 0.1)
-    error *= own[:, None] / N
+    error = softmax(x @ W + b, -1) - (0.7 * np.eye(C)[y] + 0.3 / C)
+    error *= own[y, None] / (2 * N)
     assert_weights(after, (W - 0.1 * x.T @ error, b - 0.1 * error.sum(0)))
 
 
@@ -638,14 +639,25 @@ def test_exact_loss_without_logits_trains_and_measures_as_with_them(augmented, b
 
 
 @pytest.mark.parametrize("criterion", [exact(), WITH_LOGITS], ids=["exact", "of logits"])
-def test_importance_weighs_the_objective_alone(augmented, batch, criterion):
-    weighted = batch._replace(importance=np.linspace(0.5, 1.5, EXAMPLES).astype(np.float32))
-    each = losses.cross_entropy(MODEL.apply(augmented.params, batch.x), batch.y)
-    w = weighted.weights * weighted.importance
+def test_class_weights_weigh_the_objective_and_are_taken_out_of_what_is_reported(
+    augmented, batch, criterion
+):
+    """The loss is that of p ∝ p'/v, in training and validation; the accuracy that of p'."""
+    v = np.linspace(0.5, 1.5, WORDS).astype(np.float32)
+    logits = np.asarray(MODEL.apply(augmented.params, batch.x))
+    plain = criterion.loss(augmented.params, batch, None, 0)
+    weighted = batch._replace(class_weight=v, total=np.float32(7))
     value, sums = criterion.loss(augmented.params, weighted, None, 0)
-    assert_allclose(value, (w * each).sum() / batch.weights.sum(), rtol=1e-5)
-    reported = batch.weights if criterion is WITH_LOGITS else w  # without logits, the objective
-    assert_allclose(sums["loss"]["sum"], (reported * each).sum(), rtol=1e-5)
+    own = np.asarray(losses.cross_entropy(logits, batch.y))
+    assert_allclose(plain[0], np.average(own, weights=batch.weights), rtol=1e-5)
+    assert_allclose(value, (batch.weights * v[batch.y] * own).sum() / 7, rtol=1e-5)
+    true = np.asarray(losses.cross_entropy(logits - np.log(v), batch.y))
+    expected = np.average(true, weights=batch.weights)
+    found = criterion.values(criterion.evaluate(augmented.params, weighted))
+    assert_allclose(found["loss"], expected, rtol=1e-5)
+    assert_allclose(criterion.values(sums)["loss"], expected, rtol=1e-5)
+    hits = logits.argmax(1) == batch.y
+    assert_allclose(found["accuracy"], np.average(hits, weights=batch.weights), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", vocabulary.OBJECTIVES[1:])

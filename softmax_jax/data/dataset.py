@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy.typing import ArrayLike, DTypeLike
 
 from softmax_jax import host
@@ -38,13 +38,16 @@ class Dataset:
       label_names: C names, by label.
       name: the dataset that the examples come from.
       mean: what is subtracted before dividing: a number, or [D] of type `dtype`.
-      weights: None, or [N] of type `dtype`: how often each example counts in the objective.
+      weights: None, or float64 [N]: how often each example counts, in the objective and in every
+        score. 0 is absent, k is k copies; None: once.
       dtype: 'float32' or 'float64': the type of x in memory, unless that is uint8.
       shard_size: None if all examples are in memory, else how many of them are read at a time.
       shift: [D] float64, where x stays float64 in memory because float32 would round away too much
         of it: subtracted in float64 before x becomes `dtype` on the device. None: it is not needed.
       labels: [C] what the data call the classes, in their own type: text, 1..10, booleans; None:
         0..C−1.
+      present: where examples of weight 0 have been left out, which of the M that were given are
+        here: N of them. None: all.
     """
 
     # Shapes are checked by `validation.check_dataset`, which names the split and the remedy.
@@ -59,6 +62,7 @@ class Dataset:
     shard_size: int | None = None
     shift: Float[np.ndarray, " D"] | None = None
     labels: Shaped[np.ndarray, " C"] | None = None
+    present: Bool[np.ndarray, " M"] | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float64"):
@@ -75,7 +79,7 @@ class Dataset:
             raise DataError("A dataset that is read by shards cannot be indexed by more than one.")
         own = {name: getattr(self, name)[index] for name in ("x", "y")}
         weights = None if self.weights is None else self.weights[index]
-        return dataclasses.replace(self, weights=weights, **own)
+        return dataclasses.replace(self, weights=weights, present=None, **own)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """The examples one after the other, as (x, y)."""
@@ -118,6 +122,35 @@ class Dataset:
         if self.x.dtype == np.uint8:
             return np.dtype(np.uint8)
         return np.dtype(self.dtype if self.shift is None else np.float64)
+
+    @property
+    def rows(self) -> Int[np.ndarray, " N"]:
+        """The numbers of the examples among those that were given: 0..N−1 where none is absent."""
+        return np.arange(len(self)) if self.present is None else np.flatnonzero(self.present)
+
+    def without_absent(self) -> "Dataset":
+        """The dataset without the examples of weight 0; itself, where there are none.
+
+        Raises:
+          DataError: all weights are 0, or there is not enough memory for a copy of the others.
+        """
+        if self.weights is None or np.all(self.weights):
+            return self
+        there = np.asarray(self.weights) > 0
+        if not there.any():
+            raise DataError("All weights are 0. Give at least one example a weight.")
+        size = int(there.sum()) * self.num_features * self.x.dtype.itemsize
+        remedy = "Leave examples of weight 0 out of the file."
+        host.require_memory(size, "A copy without the examples of weight 0", remedy)
+        present = np.zeros(len(self) if self.present is None else len(self.present), bool)
+        present[self.rows[there]] = True
+        own = {name: getattr(self, name)[there] for name in ("x", "y", "weights")}
+        return dataclasses.replace(self, present=present, **own)
+
+    def aligned(self, values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+        """Values by example, of all M that were given or of the N that are here: of these N."""
+        whole = self.present is not None and len(values) == len(self.present)
+        return values[self.present] if whole else values
 
     def text_labels(self, labels: Iterable) -> list[str]:
         """Names of labels: `text_labels([9, 0])` is, say, `['ankle boot', 't-shirt']`."""
@@ -254,7 +287,7 @@ def check_joinable(one: Dataset, other: Dataset) -> None:
 def joined(one: Dataset, other: Dataset) -> Dataset:
     """The examples of both, in this order, with all else as in `one`.
 
-    Where only `one` has weights, each example of `other` gets their mean as its weight.
+    Where only one of them has weights, each example of the other counts once.
 
     Args:
       one: in memory.
@@ -268,16 +301,17 @@ def joined(one: Dataset, other: Dataset) -> Dataset:
         np.concatenate([np.asarray(a), np.asarray(b)])
         for a, b in ((one.x, other.x), (one.y, other.y))
     ]
-    return dataclasses.replace(one, x=x, y=y, weights=_joined_weights(one, other))
+    weights = None
+    if not (one.weights is None and other.weights is None):
+        weights = np.concatenate([example_weights(one), example_weights(other)])
+    return dataclasses.replace(one, x=x, y=y, weights=weights, present=None)
 
 
-def _joined_weights(one: Dataset, other: Dataset) -> np.ndarray | None:
-    if one.weights is None:
-        return None
-    weights, others = np.asarray(one.weights), other.weights
-    if others is None:
-        others = np.full(other.num_examples, weights.mean(), weights.dtype)
-    return np.concatenate([weights, np.asarray(others)])
+def example_weights(dataset: Dataset) -> Float[np.ndarray, " N"]:
+    """How often each example counts: its weight, else 1."""
+    if dataset.weights is None:
+        return np.ones(len(dataset))
+    return np.asarray(dataset.weights, np.float64)
 
 
 _RUN_BYTES = 1 << 20  # of a run on disk: longer reads are hardly faster
@@ -373,7 +407,8 @@ def _read_runs(
         begin, end = end, end + stop - start
         x[begin:end] = dataset.x[start:stop]
     weights = None if dataset.weights is None else dataset.weights[rows]
-    return dataclasses.replace(dataset, x=x, y=dataset.y[rows], weights=weights, shard_size=None)
+    own = {"x": x, "y": dataset.y[rows], "weights": weights}
+    return dataclasses.replace(dataset, **own, shard_size=None, present=None)
 
 
 def _run_length(dataset: Dataset) -> int:

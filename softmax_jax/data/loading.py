@@ -132,9 +132,8 @@ def _resolve_roles(specs: Mapping[str, str], source: Source) -> dict[str, list[S
 
 
 def _take_examples(arrays: Mapping, slices: Sequence[Slice], role: str) -> tuple[np.ndarray, ...]:
-    """x, y and, for train where there are any, the weights: of all slices, one after the other."""
+    """x, y and, where there are any, the weights: of all slices, one after the other."""
     taken = [[array[start:stop] for array in arrays[split]] for split, start, stop in slices]
-    taken = taken if role == "train" else [given[:2] for given in taken]
     if len(taken) == 1:  # a view, no copy
         return tuple(taken[0])
     if len({len(given) for given in taken}) > 1:
@@ -145,23 +144,25 @@ def _take_examples(arrays: Mapping, slices: Sequence[Slice], role: str) -> tuple
 
 
 def _datasets(taken: Mapping[str, tuple], source: Source, dtype: str) -> dict[str, Dataset]:
-    given, labels = {role: y for role, (_, y, *_) in taken.items()}, None
+    there = {role: _present(*given, role=role) for role, given in taken.items()}
+    given, labels = {role: own.y for role, own in there.items()}, None
     codes, names = given, source.label_names
     if names is None:
         codes, names = validation.encode_labels(given)
         labels = _as_given(codes["train"], given["train"], names)
     return {
         role: Dataset(
-            x,
+            own.x,
             codes[role],
             source.scale,
             names,
             source.name,
-            weights=weights[0] if weights else None,
+            weights=own.weights,
             dtype=dtype,
             labels=labels,
+            present=own.present,
         )
-        for role, (x, _, *weights) in taken.items()
+        for role, own in there.items()
     }
 
 
@@ -175,6 +176,41 @@ def _as_given(codes, given, names):
     labels = np.zeros(len(names), given.dtype)
     labels[codes] = given
     return labels
+
+
+class _Present(NamedTuple):
+    """Examples whose weight is above 0; and which of those that were given they are (None: all)."""
+
+    x: Shaped[Any, "N ..."]
+    y: Shaped[Any, " N"]
+    weights: Shaped[np.ndarray, " N"] | None = None
+    present: Shaped[np.ndarray, " M"] | None = None
+
+
+def _present(
+    x: Shaped[Any, "..."],
+    y: Shaped[Any, "..."],
+    weights: Shaped[Any, "..."] | None = None,
+    *,
+    role: str,
+) -> _Present:
+    """Leaves out the examples of weight 0 before anything is read off the examples.
+
+    So neither their features nor their labels matter, not even for which classes there are.
+    """
+    if weights is None or not x.ndim:
+        return _Present(x, y)
+    weights = np.asarray(weights).astype(np.float64)
+    validation.check_weights(weights, x.shape[:1], role)
+    there = weights > 0
+    if there.all() or y.shape != x.shape[:1]:
+        return _Present(x, y, weights)
+    if role == "train":
+        validation.warn_absent_classes(np.asarray(y), there)
+    needed = int(there.sum()) * int(np.prod(x.shape[1:])) * x.dtype.itemsize
+    remedy = "Leave examples of weight 0 out of the file."
+    host.require_memory(needed, f"{role}, without its examples of weight 0,", remedy)
+    return _Present(x[there], y[there], weights[there], there)
 
 
 _LARGEST_LABEL = 1 << 20  # without label_names, a larger one is taken for a mistake
@@ -195,8 +231,9 @@ def from_arrays(
     Args:
       train: `(x, y)` or `(x, y, weights)`. x [N, ...] is uint8, with values up to 255, or of
         another numeric type: then it is features, converted to `dtype`. y [N] are labels of any
-        integer type, or text. weights [N] say how often each example counts in the objective.
-      val: `(x, y)`, with examples of the same shape and type as in train.
+        integer type, or text. weights [N] say how often each example counts, in the objective and
+        in every score; those of weight 0 are left out (see `Dataset.present`).
+      val: as train, with examples of the same shape and type.
       test: as val, or None.
       label_names: C names, by label. By default C is the largest label + 1, and the names are
         '0', '1', ...; or where the labels are text, those of train in ascending order.
@@ -215,35 +252,43 @@ def from_arrays(
     """
     roles = {"train": train, "val": val, "test": test}
     arrays = {role: _as_arrays(given, role) for role, given in roles.items() if given is not None}
+    _check_apart({role: own[0] for role, own in arrays.items()})
+    same = test is not None and _share_memory(arrays["val"][0], arrays["test"][0])
+    there = {role: _present(*own, role=role) for role, own in arrays.items()}
     names = None if label_names is None else tuple(map(str, label_names))
-    given = arrays["train"][1]
-    arrays, names = _encode_text(arrays, names)
-    names = _numbered_names(arrays) if names is None else names
-    labels = _as_given(arrays["train"][1], given, names)
+    given = there["train"].y
+    codes, names = _encode_text({role: own.y for role, own in there.items()}, names)
+    names = _numbered_names(codes) if names is None else names
+    labels = _as_given(codes["train"], given, names)
     datasets = {
         role: Dataset(
-            x, y, _pixel_scale(x), names, name, weights=weights, dtype=dtype, labels=labels
+            own.x,
+            codes[role],
+            _pixel_scale(own.x),
+            names,
+            name,
+            weights=own.weights,
+            dtype=dtype,
+            labels=labels,
+            present=own.present,
         )
-        for role, (x, y, weights) in arrays.items()
+        for role, own in there.items()
     }
     datasets = load_or_stream(datasets, stream)
     for role, dataset in datasets.items():
         check_dataset(dataset, role)  # before labels become int32, where large ones would wrap
         datasets[role] = dataclasses.replace(dataset, y=dataset.y.astype(np.int32, copy=False))
     check_alike(datasets)
-    _check_apart(datasets)
-    tested = datasets.get("test")
-    same = tested is not None and _share_memory(datasets["val"], tested)
-    return Splits(datasets["train"], datasets["val"], tested, name, names, same)
+    return Splits(datasets["train"], datasets["val"], datasets.get("test"), name, names, same)
 
 
 def _as_arrays(given: Iterable, role: str) -> tuple:
     """x, y and weights (or None) as arrays, of types that are right or can be converted."""
-    lengths = (2, 3) if role == "train" else (2,)
-    if not isinstance(given, tuple | list) or len(given) not in lengths:
-        form = "(x, y) or (x, y, weights)" if role == "train" else "(x, y)"
+    if not isinstance(given, tuple | list) or len(given) not in (2, 3):
         kind = type(given).__name__
-        raise DataError(f"{role} must be {form}, and is a {kind}. Correct the call.")
+        raise DataError(
+            f"{role} must be (x, y) or (x, y, weights), and is a {kind}. Correct the call."
+        )
     x, y, *rest = [
         value if hasattr(value, "__array_namespace__") else np.asarray(value) for value in given
     ]
@@ -267,12 +312,11 @@ def _as_text(y: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
 
 
 def _encode_text(
-    arrays: dict[str, tuple], names: tuple[str, ...] | None
-) -> tuple[dict[str, tuple], tuple[str, ...] | None]:
-    """The arrays with text labels encoded as `npz` has them, or as their places in `names`."""
-    labels = {role: y for role, (_, y, _) in arrays.items()}
+    labels: dict[str, Any], names: tuple[str, ...] | None
+) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    """Text labels encoded as `npz` has them, or as their places in `names`; others as they are."""
     if all(y.dtype.kind in "iu" for y in labels.values()):
-        return arrays, names
+        return labels, names
     codes, found = validation.encode_labels(labels)
     if names is not None:
         unknown = sorted(set(found) - set(names))
@@ -283,8 +327,7 @@ def _encode_text(
             )
         places = np.array([names.index(name) for name in found])
         codes = {role: places[own] for role, own in codes.items()}
-    encoded = {role: (x, codes[role], weights) for role, (x, _, weights) in arrays.items()}
-    return encoded, found if names is None else names
+    return codes, found if names is None else names
 
 
 def _as_numbers(array: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
@@ -304,15 +347,15 @@ def _pixel_scale(x: Shaped[Any, "..."]) -> float:
     return 255.0 if x.dtype == np.uint8 else 1.0
 
 
-def _numbered_names(arrays: Mapping[str, tuple]) -> tuple[str, ...]:
+def _numbered_names(labels: Mapping[str, Any]) -> tuple[str, ...]:
     """Names for as many classes as the labels need."""
-    largest = max([int(y.max()) for _, y, _ in arrays.values() if y.size], default=0)
+    largest = max([int(y.max()) for y in labels.values() if y.size], default=0)
     if largest > _LARGEST_LABEL:
         raise DataError(
             f"The largest label is {largest}, which would make as many classes. Number the "
             "classes from 0, or pass label_names if that is what you mean."
         )
-    learnt = int(arrays["train"][1].max()) if arrays["train"][1].size else largest
+    learnt = int(labels["train"].max()) if labels["train"].size else largest
     if largest > learnt:
         warnings.warn(
             f"A label of val or test is {largest}, which makes {largest + 1} classes, and no label "
@@ -323,20 +366,20 @@ def _numbered_names(arrays: Mapping[str, tuple]) -> tuple[str, ...]:
     return tuple(str(label) for label in range(largest + 1))
 
 
-def _check_apart(datasets: Mapping[str, Dataset]) -> None:
-    for role in set(datasets) - {"train"}:
-        if _share_memory(datasets["train"], datasets[role]):
+def _check_apart(features: Mapping[str, Any]) -> None:
+    for role in set(features) - {"train"}:
+        if _share_memory(features["train"], features[role]):
             raise DataError(
                 f"train and {role} share examples: their x share memory. A model is not judged on "
                 "what it was trained on: pass arrays that have nothing in common."
             )
 
 
-def _share_memory(one: Dataset, other: Dataset) -> bool:
+def _share_memory(one: Any, other: Any) -> bool:
     """Whether some examples are the same memory; different arrays of JAX never share any."""
-    if isinstance(one.x, np.ndarray) and isinstance(other.x, np.ndarray):
-        return np.shares_memory(one.x, other.x)
-    return one.x is other.x
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.shares_memory(one, other)
+    return one is other
 
 
 def find_source(name: str, data_dir: str | os.PathLike | None) -> Source:
@@ -539,10 +582,7 @@ def load_or_stream(datasets: Mapping[str, Dataset], stream: str | bool) -> dict[
             dataset = dataclasses.replace(dataset, shard_size=size)
         else:
             dataset = _resident(dataset, role)
-        weights = dataset.weights
-        if weights is not None:
-            weights = _converted(weights, np.dtype(dataset.dtype))
-        placed[role] = dataclasses.replace(dataset, weights=weights)
+        placed[role] = dataset
     return placed
 
 

@@ -56,7 +56,7 @@ class Stored(NamedTuple):
 _SPLITS = ("train", "val", "test")
 _FORM = (
     "Needed are x_train and y_train, or x and y for a single split 'train'; x_val, y_val, x_test, "
-    "y_test and the weights w_train are optional."
+    "y_test and the weights w_train, w_val, w_test are optional."
 )
 
 
@@ -76,7 +76,8 @@ def file_source(name: str) -> Source:
     """The dataset in a file or folder, of which only the headers are read.
 
     The splits are those of the arrays `x_train`, `y_train`, `x_val`, ...; arrays `x` and `y` are
-    the split `train` if there are no `x_train` and `y_train`. `w_train` or `w` are weights.
+    the split `train` if there are no `x_train` and `y_train`. `w_train` (or `w`), `w_val` and
+    `w_test` are their weights: how often each example counts, in the fit and in every score.
 
     x [N, ...] holds numbers of any type: uint8 is taken for images, or features from 0 to 255, and
     all else becomes floats. y [N] holds integers, booleans or text.
@@ -124,15 +125,16 @@ def _find_splits(path: Path) -> dict[str, dict[str, Stored]]:
 
 def _check_weights_used(path: Path, there: list[str]) -> None:
     """Raises DataError for weights that nothing would read."""
-    shadowed = ["w"] if {"x_train", "y_train"} & set(there) else ["w_train"]
-    unused = [name for name in ("w_val", "w_test", *shadowed) if name in there]
+    shadowed = "w" if {"x_train", "y_train"} & set(there) else "w_train"
+    alone = [f"w_{split}" for split in ("val", "test") if f"x_{split}" not in there]
+    unused = [name for name in (shadowed, *alone) if name in there]
     if unused:
         remedy = {"w": "Rename it w_train.", "w_train": "Rename it w."}.get(
-            unused[0], "Leave the array out, and with it the examples that are not to count."
+            unused[0], f"Add {unused[0].replace('w', 'x', 1)}, or leave it out."
         )
         raise DataError(
-            f"{path} holds {unused[0]}, which would be ignored: only the training examples have "
-            f"weights, in w_train (or in w beside x and y). {remedy}"
+            f"{path} holds {unused[0]}, which would be ignored: weights are w_train, w_val and "
+            f"w_test beside their x_ and y_ (or w beside x and y). {remedy}"
         )
 
 

@@ -7,10 +7,11 @@ JAX are checked on their device.
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Int32, Shaped, UInt64
+from jaxtyping import Bool, Float, Int, Int32, Shaped, UInt64
 
 from softmax_jax.data.dataset import Dataset
 from softmax_jax.host import DataError
@@ -32,7 +33,7 @@ def check_dataset(dataset: Dataset, role: str) -> None:
     if dataset.x.dtype != np.uint8:
         _check_finite(dataset, role)
     if dataset.weights is not None:
-        _check_weights(dataset, role)
+        check_weights(dataset.weights, (dataset.num_examples,), role)
 
 
 def check_alike(datasets: Mapping[str, Dataset]) -> None:
@@ -165,9 +166,9 @@ def _check_label_range(dataset: Dataset, role: str) -> None:
         y = np.asarray(y)
         row = int(np.argmax((y < 0) | (y >= num_classes)))
         raise DataError(
-            f"{role}: label {y[row]} of example {row} is outside 0..{num_classes - 1}, as there "
-            f"are {num_classes} classes. Number the classes from 0, give all their names, and "
-            "leave out examples without a label."
+            f"{role}: label {y[row]} of example {dataset.rows[row]} is outside "
+            f"0..{num_classes - 1}, as there are {num_classes} classes. Number the classes from 0, "
+            "give all their names, and leave out examples without a label."
         )
 
 
@@ -181,9 +182,9 @@ def _check_finite(dataset: Dataset, role: str) -> None:
         finite = np.isfinite(block)
         if not finite.all():
             row, column = np.argwhere(~finite.reshape(len(block), -1))[0]
-            value = block.reshape(len(block), -1)[row, column]
+            value, row = block.reshape(len(block), -1)[row, column], dataset.rows[start + row]
             raise DataError(
-                f"{role}: feature {value} in row {start + row}, column {column} is not a finite "
+                f"{role}: feature {value} in row {row}, column {column} is not a finite "
                 f"{dataset.dtype}. Fill in or leave out what is missing, and scale down what is "
                 "too large."
             )
@@ -192,12 +193,13 @@ def _check_finite(dataset: Dataset, role: str) -> None:
 _LARGEST_WEIGHT = 1e30  # of an example: float32 holds it, and float64 the sum of all
 
 
-def _check_weights(dataset: Dataset, role: str) -> None:
-    weights = np.asarray(dataset.weights)
-    if weights.shape != (dataset.num_examples,):
+def check_weights(weights: Any, shape: tuple[int, ...], role: str) -> None:
+    """Raises DataError unless the weights are finite numbers of 0 or more, of this shape [N]."""
+    weights = np.asarray(weights)
+    if weights.shape != shape:
         raise DataError(
-            f"{role}: weights have shape {weights.shape}, and there are {dataset.num_examples:,} "
-            "examples. Give each example one weight."
+            f"{role}: weights have shape {weights.shape}, and there are {shape[0]:,} examples. "
+            "Give each example one weight."
         )
     wrong = ~(np.isfinite(weights) & (weights >= 0))
     if wrong.any():
@@ -212,6 +214,31 @@ def _check_weights(dataset: Dataset, role: str) -> None:
         raise DataError(
             f"{role}: weight {weights.max():.3g} of example {int(weights.argmax())} is larger than "
             f"{_LARGEST_WEIGHT:g}. Divide all weights by the largest: only their ratios count."
+        )
+
+
+def warn_absent_classes(
+    labels: Shaped[np.ndarray, " N"],
+    there: Bool[np.ndarray, " N"],
+    names: Sequence[str] | None = None,
+) -> None:
+    """Warns of classes all of whose examples have weight 0.
+
+    Args:
+      labels: those of the training examples.
+      there: whether the weight of each is above 0.
+      names: of the classes, by label; None: the labels are the names.
+    """
+    absent = sorted(
+        set(np.unique(labels[~there]).tolist()) - set(np.unique(labels[there]).tolist())
+    )
+    if absent:
+        shown = [repr(label if names is None else names[label]) for label in absent]
+        several, them = ("es", "them") if len(shown) > 1 else ("", "it")
+        warnings.warn(
+            f"All training examples of the class{several} {', '.join(shown)} have weight 0, "
+            f"which is the same as leaving them out: no model can learn {them}.",
+            stacklevel=3,
         )
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from softmax_jax import decisions, host, metrics, plots, studies, sweep
 from softmax_jax.classifier import Classifier
-from softmax_jax.data.dataset import Dataset, Splits, check_joinable
+from softmax_jax.data.dataset import Dataset, Splits, check_joinable, example_weights
 from softmax_jax.host import JobError, cut
 from softmax_jax.job import console, processes
 from softmax_jax.job.checkpoint import Progress
@@ -53,14 +53,15 @@ def decision_fields(
     if split is None:
         on, split, model = "val", splits.val, chosen
     probabilities = model.classifier.predict_proba(split.x)
+    predicted = model.classifier.classes(split.x)
     found: dict[str, Any] = {
         "on": on,
-        "classes": class_metrics(probabilities, split),
+        "classes": class_metrics(probabilities, split, predicted),
         "costs": None,
         "resampled": None,
     }
     if config.cost_matrix:
-        found["costs"] = cost_metrics(probabilities, split, config.cost_matrix)
+        found["costs"] = cost_metrics(probabilities, split, config.cost_matrix, predicted)
         if result.run.resamples is not None:
             found["resampled"] = resampled_costs(
                 result, chosen, splits.train, result.run.resamples, config.cost_matrix
@@ -68,20 +69,30 @@ def decision_fields(
     return found
 
 
-def class_metrics(probabilities: Float[np.ndarray, "N C"], dataset: Dataset) -> dict[str, Any]:
-    """Precision, recall, F1, support and the confusion matrix of argmax, in the order of labels.
+def class_metrics(
+    probabilities: Float[np.ndarray, "N C"],
+    dataset: Dataset,
+    predicted: Int[np.ndarray, " N"] | None = None,
+) -> dict[str, Any]:
+    """Precision, recall, F1, support and the confusion matrix, in the order of labels.
 
-    The confusion matrix is None for more than 100 classes.
+    Each example counts as often as its weight says. The confusion matrix is None for more than 100
+    classes. predicted: the classes that the model predicts; None: the most probable.
     """
-    table = metrics.confusion_matrix(dataset.y, probabilities.argmax(-1), dataset.num_classes)
+    predicted = probabilities.argmax(-1) if predicted is None else predicted
+    counts = dataset.y, predicted, dataset.num_classes
+    table = metrics.confusion_matrix(*counts, weights=dataset.weights)
     shown = table if dataset.num_classes <= _MOST_CLASSES else None
     return {"label_names": dataset.label_names, **metrics.per_class(table), "confusion": shown}
 
 
 def cost_metrics(
-    probabilities: Float[np.ndarray, "N C"], dataset: Dataset, cost_matrix: Sequence
+    probabilities: Float[np.ndarray, "N C"],
+    dataset: Dataset,
+    cost_matrix: Sequence,
+    predicted: Int[np.ndarray, " N"] | None = None,
 ) -> dict[str, Any]:
-    """The mean cost of an example by argmax and by least expected cost, and the saving.
+    """The mean cost of an example by the predicted class and by least expected cost, the saving.
 
     Each has a 95 % interval (`metrics.mean_interval`), that of the saving from the differences by
     example. It is too short where there are only a few expensive mistakes, as this split may lack
@@ -91,19 +102,24 @@ def cost_metrics(
       probabilities: of the classes.
       dataset: has the labels.
       cost_matrix: the cost of each action in a row per class.
+      predicted: the classes that the model predicts; None: the most probable.
 
     Returns:
       {'cost_matrix', 'argmax', 'bayes', 'saving'}; for both rules `actions` [C, A] counts how often
       each class met each action.
     """
     cost, labels = np.asarray(cost_matrix, float), np.asarray(dataset.y)
-    actions = _actions(probabilities, cost)
-    costs, tables = cost[labels, actions], metrics.confusion_matrix(labels, actions, *cost.shape)
+    predicted = probabilities.argmax(-1) if predicted is None else predicted
+    actions, weights = _actions(probabilities, predicted, cost), example_weights(dataset)
+    costs = cost[labels, actions]
+    num_classes, num_actions = cost.shape
+    tables = metrics.confusion_matrix(labels, actions, num_classes, num_actions, dataset.weights)
     rules = {
-        rule: {"cost": _mean_with_interval(costs[index]), "actions": tables[index]}
+        rule: {"cost": _mean_with_interval(costs[index], weights), "actions": tables[index]}
         for index, rule in enumerate(DECISION_RULES)
     }
-    return {"cost_matrix": cost, **rules, "saving": _mean_with_interval(costs[0] - costs[1])}
+    saving = _mean_with_interval(costs[0] - costs[1], weights)
+    return {"cost_matrix": cost, **rules, "saving": saving}
 
 
 def resampled_costs(
@@ -131,9 +147,10 @@ def resampled_costs(
     own = np.flatnonzero(trials.setting == trials.setting[selected.trial])
     by_trial = []
     for trial in own:
-        probabilities = result.classifier(int(trial)).predict_proba(train.x)
-        actions = _actions(probabilities, cost)
-        held_out = resamples.held_out[:, trials.fold[trial]] > 0
+        model = result.classifier(int(trial))
+        probabilities = model.predict_proba(train.x)
+        actions = _actions(probabilities, model.classes(train.x), cost)
+        held_out = (resamples.held_out[:, trials.fold[trial]] > 0) * example_weights(train)
         table = metrics.confusion_matrix(train.y, actions, num_classes, num_actions, held_out)
         by_trial.append(table)
     tables = np.stack(by_trial, 1)  # [2, R, C, A]
@@ -160,7 +177,7 @@ def decision_lines(found: dict[str, Any]) -> list[str]:
         for index, name in enumerate(names):
             values = [classes[metric][index] for metric in ("precision", "recall", "f1")]
             columns = "".join(f"{value:11.4f}" for value in values)
-            text.append(f"{name:{width}}{columns}{classes['support'][index]:11,}")
+            text.append(f"{name:{width}}{columns}{classes['support'][index]:11,.8g}")
     if costs:
         text.append(f"cost of an example: {_compared(costs)}")
     if resampled:
@@ -179,15 +196,16 @@ def _compared(costs):
     )
 
 
-def _actions(probabilities, cost):
-    """[2, N]: the cheapest action for the most probable class, and the Bayes action."""
+def _actions(probabilities, predicted, cost):
+    """[2, N]: the cheapest action for the predicted class, and the Bayes action."""
     of_class = cost.argmin(1)
     bayes = decisions.bayes_action(np.asarray(probabilities), cost)
-    return np.stack([of_class[probabilities.argmax(-1)], np.asarray(bayes)])
+    return np.stack([of_class[predicted], np.asarray(bayes)])
 
 
-def _mean_with_interval(values):
-    return {"mean": float(values.mean()), "interval": metrics.mean_interval(values)}
+def _mean_with_interval(values, weights):
+    mean = float(np.average(values, weights=weights))
+    return {"mean": mean, "interval": metrics.mean_interval(values, weights)}
 
 
 def _resample_spread(values):
@@ -507,7 +525,7 @@ def check_studies(config: ConfigDict, splits: Splits) -> None:
         if config.audit_folds:
             studies.audit_folds(train, config.audit_folds)
         if wanted.sizes or config.audit_folds:
-            inputs.example_importance(train, config.class_weight)
+            inputs.class_weights(train, config.class_weight)
             # The features, and at the least logits and residuals of all trials.
             needed = 4 * len(train) * (train.num_features + 2 * trials * train.num_classes)
             remedy = "Ask for fewer sizes, seeds or folds."
@@ -545,7 +563,8 @@ def write_studies(
         if config.audit_folds:
             options = l2, config.audit_folds, config.class_weight
             found = studies.label_audit(splits.train, classifier, *options)
-            workdir.write_csv("audit.csv", found.table(splits.label_names))
+            as_given = found._replace(row=splits.train.rows[found.row])
+            workdir.write_csv("audit.csv", as_given.table(splits.label_names))
             if splits.train.is_image:
                 drawn = functools.partial(plots.suspects, splits.train, found, splits.name)
                 pictures["audit.png"] = drawn
@@ -564,10 +583,12 @@ def write_tables(workdir: Workdir, config: ConfigDict, result: Result) -> None:
 def write_params(workdir: Workdir, classifier: Classifier) -> None:
     """Writes params.npz, of which NumPy computes logits = ((x - mean) / scale) @ W + b.
 
-    Mean and scale are float64: a mean of 1.7e9 beside a scale of 30 needs its digits. `labels` is
-    in it where the data may call the classes otherwise than 0..C-1.
+    Mean and scale are float64: a mean of 1.7e9 beside a scale of 30 needs its digits. Where there
+    are class weights, b is corrected for them, and class_weight has them: those of the fit are
+    logits + log(class_weight). `labels` is in it where the data may call the classes otherwise than
+    0..C-1.
     """
-    labels = {} if classifier.labels is None else {"labels": classifier.labels}
+    more = {"labels": classifier.labels, "class_weight": classifier.class_weight}
     workdir.write_npz(
         "params.npz",
         W=classifier.W,
@@ -575,7 +596,7 @@ def write_params(workdir: Workdir, classifier: Classifier) -> None:
         mean=np.asarray(classifier.mean, np.float64),
         scale=np.asarray(classifier.scale, np.float64),
         label_names=np.array(classifier.label_names),
-        **labels,
+        **{name: values for name, values in more.items() if values is not None},
     )
 
 
@@ -583,6 +604,9 @@ def write_predictions(
     workdir: Workdir, splits: Splits, on_val: Classifier, on_test: Classifier
 ) -> None:
     """Writes predictions.npz: probabilities [N, C], predicted classes and labels [N].
+
+    Where a split has weights, they are there too; and where some of them were 0, the rows of the
+    others among all that were given.
 
     Args:
       workdir: the folder.
@@ -592,10 +616,13 @@ def write_predictions(
     arrays = {"label_names": np.array(splits.label_names)}
     for role, split, model in (("val", splits.val, on_val), ("test", splits.test, on_test)):
         if split is not None:
-            probabilities = model.predict_proba(split.x)
-            arrays[f"{role}_probabilities"] = probabilities
-            arrays[f"{role}_predicted"] = probabilities.argmax(-1).astype(np.int32)
+            arrays[f"{role}_probabilities"] = model.predict_proba(split.x)
+            arrays[f"{role}_predicted"] = model.classes(split.x)
             arrays[f"{role}_labels"] = np.asarray(split.y)
+            if split.weights is not None:
+                arrays[f"{role}_weights"] = example_weights(split)
+            if split.present is not None:
+                arrays[f"{role}_rows"] = split.rows
     workdir.write_npz("predictions.npz", **arrays)
 
 

@@ -85,6 +85,7 @@ def _tile(k, tiles, *arrays):
 # With more features than this, the spectrum is estimated from this many examples: the full
 # eigendecomposition would cost more than the iterations that it saves.
 _MOST_DIRECTIONS = 1024
+_POWERS = 50  # steps of the power iteration, from the largest direction of the spectrum
 
 
 class Problem(NamedTuple):
@@ -297,7 +298,9 @@ def _spectrum(x, roots):
     return directions, eigenvalues, product(directions.T, x)[place] ** 2
 
 
-def l2_path(prepared: Prepared, num: int) -> Float[np.ndarray, " num"]:
+def l2_path(
+    prepared: Prepared, num: int, total_weight: float | None = None
+) -> Float[np.ndarray, " num"]:
     """Penalties in a geometric sequence, the largest first: float64.
 
     The largest gives almost zero weights. With g the gradient in W at W = 0 and the best bias there
@@ -307,16 +310,40 @@ def l2_path(prepared: Prepared, num: int) -> Float[np.ndarray, " num"]:
     as a prior, l2 is a normal distribution of each weight with variance 1 / (l2 · N), under which
     the logits have a standard deviation of 10 (tr Cov / (l2 · N) = 100).
 
+    Args:
+      prepared: the problem.
+      num: how many penalties.
+      total_weight: N, the sum of the weights where each says of how many copies an example stands
+        for (`Prepared` knows only their ratios); None: the number of examples.
+
     Raises:
       ValueError: for num that is not a whole number from 1, and for features that are all constant.
     """
     checks.check_whole("num", num, 1)
-    largest_root = float(jnp.sqrt(prepared.eigenvalues[-1]))
+    largest_root = float(jnp.sqrt(_largest_eigenvalue(prepared)))
     largest = 10 * largest_root * float(jnp.linalg.norm(_gradient_at_zero(prepared)))
     if not largest > 0:
         raise ValueError("The features do not predict the labels: there is no path of penalties.")
-    smallest = float(_total_variance(prepared)) / (100 * len(prepared.y))
+    N = len(prepared.y) if total_weight is None else total_weight
+    smallest = float(_total_variance(prepared)) / (100 * N)
     return np.geomspace(largest, min(smallest, largest / 1000), num)
+
+
+@jax.jit
+def _largest_eigenvalue(prepared: Prepared) -> Float[Array, ""]:
+    """That of the covariance of the features, under the weights of the problem.
+
+    Of all examples, by as many steps of the power iteration as three digits need: the spectrum in
+    `prepared` is that of a sample, which copies of examples change.
+    """
+    x, weights = prepared.features[:-1], prepared.weights / prepared.weights.sum()
+
+    def step(_, direction):
+        image = product(x, weights * product(direction, x))
+        return image / jnp.maximum(jnp.linalg.norm(image), jnp.finfo(x.dtype).tiny)
+
+    direction = lax.fori_loop(0, _POWERS, step, prepared.directions[:, -1])
+    return weights @ product(direction, x) ** 2
 
 
 @jax.jit

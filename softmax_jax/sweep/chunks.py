@@ -179,6 +179,7 @@ class Run(NamedTuple):
       labels: what the data call the classes, see `data.Dataset`.
       chance: the losses of the classes' frequencies in train, without any features, by the names of
         the metrics.
+      class_weight: that the objective weighs the classes by; None: 1.
     """
 
     trials: Trials
@@ -192,6 +193,7 @@ class Run(NamedTuple):
     label_names: tuple[str, ...]
     schedule: str = "constant"
     placement: Placement = ONE
+    class_weight: Float[np.ndarray, " C"] | None = None
     val: Dataset | None = None
     resamples: Resamples | None = None
     labels: Shaped[np.ndarray, " C"] | None = None

@@ -17,7 +17,12 @@ from softmax_jax.checks import named_keywords
 from softmax_jax.data import Dataset, validation
 from softmax_jax.hyperparameters import Hyperparameters
 from softmax_jax.sweep.chunks import Epoch
-from softmax_jax.sweep.inputs import bootstrap_counts, fold_counts, nested_folds
+from softmax_jax.sweep.inputs import (
+    bootstrap_counts,
+    fold_counts,
+    leave_out_absent,
+    nested_folds,
+)
 from softmax_jax.sweep.loop import LBFGS, SGD, Devices, Objective, Wholes, check_types, epochs, fit
 from softmax_jax.sweep.result import Result, Selected, Selection, check_selection, collect
 from softmax_jax.sweep.settings import grid
@@ -44,7 +49,7 @@ def cross_validate(
     not see.
 
     Args:
-      dataset: a `data.Dataset`.
+      dataset: a `data.Dataset`; examples of weight 0 are left out before the folds are drawn.
       folds: how many stratified folds, in which identical rows stay together; or [N] integers that
         say which fold each example is in (groups that must stay together); or counts [N, R], as
         `sweep.fold_counts` makes them.
@@ -57,6 +62,8 @@ def cross_validate(
     Raises:
       ValueError: see `sweep.epochs`; or the refit diverges.
     """
+    dataset = leave_out_absent(dataset)
+    folds = dataset.aligned(np.asarray(folds)) if np.ndim(folds) else folds
     if outer_folds:
         if np.ndim(folds):
             raise ValueError("outer_folds needs a number of folds, and not which fold is whose.")
@@ -107,6 +114,7 @@ def bootstrap(
     Raises:
       ValueError: see `sweep.epochs`; or the refit diverges.
     """
+    dataset = leave_out_absent(dataset)
     counts = draws
     if np.ndim(draws) == 0:
         number, together = int(np.asarray(draws)), validation.copies(dataset)

@@ -21,9 +21,17 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from softmax_jax import checks, model, optimum, train
 from softmax_jax.data import Dataset
+from softmax_jax.data.dataset import example_weights
 from softmax_jax.sweep import chunks, program
 from softmax_jax.sweep.chunks import Epoch, Pending, Run
-from softmax_jax.sweep.inputs import InputPair, Inputs, make_inputs
+from softmax_jax.sweep.inputs import (
+    InputPair,
+    Inputs,
+    class_weights,
+    leave_out_absent,
+    make_inputs,
+    objective_weights,
+)
 from softmax_jax.sweep.mesh import Placement, constrain, padded
 from softmax_jax.sweep.program import evaluate_inputs, fetch_metrics, prefixed
 from softmax_jax.sweep.sgd import create_states
@@ -66,9 +74,12 @@ def l2_path(
         the examples are read by shards.
     """
     checks.check_whole("further", further, 0, 30)
-    options = {"class_weight": class_weight, "standardize": standardize, "dtype": dtype}
-    data, _, _ = make_inputs(train, None, centred=True, **options)
-    path = optimum.l2_path(prepare(data.train), num)
+    train = leave_out_absent(train)
+    options = {"standardize": standardize, "dtype": dtype}
+    by_class = class_weights(train, class_weight)
+    data, _, _ = make_inputs(train, None, class_weight=by_class, centred=True, **options)
+    total = float(example_weights(train).sum())
+    path = optimum.l2_path(prepare(data.train), num, total_weight=total)
     step = min(path[0] / path[1], 10.0) if num > 1 else 10.0
     more = path[-1] / step ** np.arange(1, math.ceil(further / math.log10(step) - 1e-9) + 1)
     return tuple(float(f"{l2:.3g}") for l2 in (*more[::-1], *path[::-1]))
@@ -83,7 +94,7 @@ def prepare(inputs: Inputs) -> optimum.Prepared:
     if data is None:
         raise ValueError(BY_SHARDS)
     x = jax.jit(train.normalise)(data, data.x)
-    weights = inputs.importance
+    weights = objective_weights(inputs.dataset, inputs.class_weight)
     if weights is None and len(x) > len(inputs.dataset.y):
         weights = np.ones(len(inputs.dataset.y), inputs.dtype)
     of_examples = np.asarray(inputs.dataset.y), weights, inputs.resamples

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, Num, Shaped, UInt8
 
 from softmax_jax.data import validation
-from softmax_jax.data.dataset import Dataset, normalised
+from softmax_jax.data.dataset import Dataset, example_weights, normalised
+from softmax_jax.optimum.problem import relative
 from softmax_jax.sweep import mesh
 from softmax_jax.sweep.mesh import ONE, Placement
 from softmax_jax.train import Data
@@ -29,6 +30,7 @@ def moments(
     blocks: Iterable,
     counts: Num[Array | np.ndarray, "N R"] | None = None,
     constant: ArrayLike = 1.0,
+    weights: Float[np.ndarray, " N"] | None = None,
 ) -> tuple[Float[np.ndarray, "R D"], Float[np.ndarray, "R D"]]:
     """Mean [R, D] and standard deviation [R, D], float64, of each feature in each resample.
 
@@ -41,6 +43,7 @@ def moments(
       blocks: pairs (number of the first example, x [n, ...]), as `Dataset.blocks()` yields them.
       counts: how often each example counts in each resample; None: once, R = 1.
       constant: a number or [D], the scale of a feature that does not vary within a resample.
+      weights: what the counts are multiplied by, numbers of 0 or more; None: 1.
 
     >>> x = np.array([[1.0, 5.0], [3.0, 5.0], [9.0, 5.0]])
     >>> mean, scale = moments([(0, x)], counts=np.array([[1], [1], [0]]), constant=2.0)
@@ -50,9 +53,14 @@ def moments(
     total, mean, squares = np.zeros((3, 1, 1))
     for start, x in blocks:
         x = np.asarray(x, np.float64).reshape(len(x), -1)
-        own_counts = np.ones((len(x), 1)) if counts is None else counts[start : start + len(x)]
-        n, own_mean, own_squares = _block_moments(x, np.asarray(own_counts, np.float64).T)
-        fraction = n / np.maximum(total + n, 1)
+        rows = slice(start, start + len(x))
+        own_counts = (
+            np.ones((len(x), 1)) if counts is None else np.asarray(counts[rows], np.float64)
+        )
+        if weights is not None:
+            own_counts = own_counts * weights[rows, None]
+        n, own_mean, own_squares = _block_moments(x, own_counts.T)
+        fraction = n / np.where(total + n > 0, total + n, 1)
         difference = own_mean - mean
         mean = mean + difference * fraction
         squares = squares + own_squares + difference**2 * fraction * total
@@ -67,7 +75,7 @@ def _block_moments(x, counts):
     n = counts.sum(1, keepdims=True)
     centre = x.mean(0)
     centred = x - centre
-    offset = counts @ centred / np.maximum(n, 1)
+    offset = counts @ centred / np.where(n > 0, n, 1)
     mean, squares = centre + offset, counts @ centred**2 - n * offset**2
     cancelled = (squares <= _CANCELLED * n * offset**2) & (offset != 0)
     for r in np.flatnonzero(cancelled.any(1)):
@@ -261,25 +269,53 @@ def bootstrap_counts(
     return counts
 
 
-def example_importance(
-    dataset: Dataset, class_weight: str | ArrayLike | Sequence | None = None
-) -> Float[np.ndarray, " N"] | None:
-    """The weight of each training example in the objective, of mean 1; None: all are equal.
+def leave_out_absent(train: Dataset) -> Dataset:
+    """The examples of positive weight, with a warning of classes that have none."""
+    there = train.without_absent()
+    if there is not train:
+        present = example_weights(train) > 0
+        validation.warn_absent_classes(np.asarray(train.y), present, train.label_names)
+    return there
 
-    The product of the dataset's own weights and the weight of the example's class: 'balanced'
-    (N / (C · count of the class)) or C numbers. With mean 1, l2 keeps its meaning.
+
+def class_weights(
+    dataset: Dataset, class_weight: str | ArrayLike | Sequence | None = None
+) -> Float[np.ndarray, " C"] | None:
+    """What an example of each class weighs in the objective, beside its own weight; None: 1.
+
+    'balanced' is Σ w / (C · Σ w of the class): all classes weigh the same in the end.
 
     Raises:
       ValueError: class_weight is not 'balanced' or C numbers from 0, or all weights are zero.
     """
-    if dataset.weights is None and class_weight is None:
+    if class_weight is None:
         return None
-    labels, num_classes = np.asarray(dataset.y), dataset.num_classes
-    own = np.ones(len(labels)) if dataset.weights is None else np.asarray(dataset.weights)
-    weights = own * _class_weights(labels, num_classes, class_weight)[labels]
-    if not weights.sum() > 0:
+    own, labels = example_weights(dataset), np.asarray(dataset.y)
+    sums, num_classes = np.bincount(labels, own, dataset.num_classes), dataset.num_classes
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(
+                f"class_weight must be 'balanced' or {num_classes} numbers; "
+                f"it got {class_weight!r}."
+            )
+        return sums.sum() / (num_classes * np.where(sums > 0, sums, sums.max()))
+    weights = np.asarray(class_weight, np.float64)
+    if weights.shape != (num_classes,) or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(
+            f"class_weight needs {num_classes} finite numbers of 0 or greater, one per class; "
+            f"it got {tuple(np.atleast_1d(weights).tolist())}."
+        )
+    if not weights @ sums > 0:
         raise ValueError("The weights of the training examples are all zero.")
-    return (weights / weights.mean()).astype(dataset.dtype)
+    return weights
+
+
+def _groups(num_examples, together):
+    """(the first example of each group [M], in their order; the group of each example [N])."""
+    if together is None:
+        return np.arange(num_examples), np.arange(num_examples)
+    _, first, inverse = np.unique(together, return_index=True, return_inverse=True)
+    return np.sort(first), np.argsort(np.argsort(first))[inverse]
 
 
 def frequency_losses(train: Dataset, val: Dataset | None) -> dict[str, float]:
@@ -297,32 +333,13 @@ def frequency_losses(train: Dataset, val: Dataset | None) -> dict[str, float]:
     }
 
 
-def _class_weights(labels, num_classes, class_weight):
+def objective_weights(
+    dataset: Dataset, class_weight: Float[np.ndarray, " C"] | None
+) -> Float[np.ndarray, " N"] | None:
+    """The weight of each example in the objective: its own times its class's; None: all are 1."""
     if class_weight is None:
-        return np.ones(num_classes)
-    if isinstance(class_weight, str):
-        if class_weight != "balanced":
-            raise ValueError(
-                f"class_weight must be 'balanced' or {num_classes} numbers; "
-                f"it got {class_weight!r}."
-            )
-        counts = np.bincount(labels, minlength=num_classes)
-        return len(labels) / (num_classes * np.maximum(counts, 1))
-    weights = np.asarray(class_weight, np.float64)
-    if weights.shape != (num_classes,) or not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ValueError(
-            f"class_weight needs {num_classes} finite numbers of 0 or greater, one per class; "
-            f"it got {tuple(np.atleast_1d(weights).tolist())}."
-        )
-    return weights
-
-
-def _groups(num_examples, together):
-    """(the first example of each group [M], in their order; the group of each example [N])."""
-    if together is None:
-        return np.arange(num_examples), np.arange(num_examples)
-    _, first, inverse = np.unique(together, return_index=True, return_inverse=True)
-    return np.sort(first), np.argsort(np.argsort(first))[inverse]
+        return None if dataset.weights is None else example_weights(dataset)
+    return example_weights(dataset) * class_weight[np.asarray(dataset.y)]
 
 
 def _assign_folds(labels, folds, stratified, seed, together=None):
@@ -359,8 +376,8 @@ class Inputs(NamedTuple):
     """A `data.Dataset` for the device: as a whole or, where it is too large, by shards.
 
     Attributes:
-      dataset: the examples.
-      importance: their weights in the objective; None: all are equal.
+      dataset: the examples, with weights of mean 1.
+      class_weight, mean_weight: see `train.Data`.
       resamples: how often each counts in each resample; None: there are no resamples.
       placement: on the devices.
       dtype: of the features there.
@@ -370,11 +387,12 @@ class Inputs(NamedTuple):
     """
 
     dataset: Dataset
-    importance: Float[np.ndarray, " N"] | None
+    class_weight: Float[np.ndarray, " C"] | None
     resamples: UInt8[np.ndarray, "N R"] | None
     placement: Placement
     dtype: Any
     divided: bool = False
+    mean_weight: Float[np.ndarray, " R"] | None = None
     resident: Data | None = None
 
     def shards(self, epoch: int | None = None, batch_size: int = 1) -> Iterator[tuple[int, Data]]:
@@ -404,34 +422,43 @@ class Inputs(NamedTuple):
         return self._replace(dataset=dataset, resident=resident)
 
     def _on_device(self, dataset, rows):
-        importance = None if self.importance is None else self.importance[rows]
-        resamples = None if self.resamples is None else self.resamples[rows]
-        how = self.dtype, self.placement, self.divided
-        return device_data(dataset, importance, resamples, *how)
+        own = {
+            "class_weight": self.class_weight,
+            "mean_weight": self.mean_weight,
+            "resamples": None if self.resamples is None else self.resamples[rows],
+        }
+        return device_data(dataset, self.dtype, self.placement, self.divided, **own)
 
 
 def device_data(
     dataset: Dataset,
-    importance: Float[np.ndarray, " N"] | None = None,
-    resamples: UInt8[np.ndarray, "N R"] | None = None,
     dtype: Any = np.float32,
     placement: Placement = ONE,
     divided: bool = False,
+    *,
+    class_weight: Float[np.ndarray, " C"] | None = None,
+    mean_weight: Float[np.ndarray, " R"] | None = None,
+    resamples: UInt8[np.ndarray, "N R"] | None = None,
 ) -> Data:
     """A `data.Dataset` on the device; arrays that are there already are not copied.
 
     The other arguments are the fields of `Inputs`.
     """
-    mean, scale = _less_shift(dataset.mean, dataset, dtype), np.asarray(dataset.scale, dtype)
+
+    def numbers(values):
+        return None if values is None else np.asarray(values, dtype)
+
+    mean = _less_shift(dataset.mean, dataset, dtype)
     x = dataset.x if dataset.shift is None else normalised(dataset.x, dataset.shift, 1.0, dtype)
-    whole = {"mean": mean if np.any(mean) else None, "scale": scale}
-    examples = {
-        "x": x,
-        "y": dataset.y,
-        "weights": np.ones(len(dataset.y), np.float32),
-        "resamples": resamples,
-        "importance": importance,
+    whole = {
+        "mean": mean if np.any(mean) else None,
+        "scale": numbers(dataset.scale),
+        "class_weight": numbers(class_weight),
+        "mean_weight": numbers(mean_weight),
     }
+    weights = np.ones(len(dataset.y), np.float32) if dataset.weights is None else dataset.weights
+    examples = {"x": x, "y": dataset.y, "resamples": resamples}
+    examples["weights"] = weights if dataset.weights is None else numbers(weights)
     put = placement.examples if divided else placement.everywhere
     return Data(**put(examples), **placement.everywhere(whole))
 
@@ -496,7 +523,7 @@ def make_inputs(
     train: Dataset,
     val: Dataset | None,
     *,
-    class_weight: str | ArrayLike | Sequence | None = None,
+    class_weight: Float[np.ndarray, " C"] | None = None,
     resamples: Resamples | None = None,
     standardize: bool = False,
     centred: bool = False,
@@ -507,11 +534,12 @@ def make_inputs(
     """(inputs, mean, scale): the data on the device, and how an input is normalised.
 
     Args:
-      train: the examples to train on.
+      train: the examples to train on, none of weight 0.
       val: the examples to evaluate on, or None.
-      class_weight: see `example_importance`.
+      class_weight: see `class_weights`.
       resamples: of the training examples, instead of `val`.
-      standardize: whether features get mean 0 and standard deviation 1 over the training examples.
+      standardize: whether features get mean 0 and standard deviation 1 over the training examples,
+        each of which counts as often as its weight says.
       centred: whether a `Dataset.shift` stays subtracted without `standardize`, too. That moves no
         optimum, as the bias absorbs it.
       dtype: of the features on the device.
@@ -521,11 +549,8 @@ def make_inputs(
 
     Returns:
       The inputs, and mean and scale: numbers, [D], or [R, D] where each resample has its own.
-
-    Raises:
-      ValueError: see `example_importance`.
     """
-    importance = example_importance(train, class_weight)
+    train, val = _of_mean_one(train), val and _of_mean_one(val)
     own = None
     if standardize:
         of_counts = None if resamples is None else resamples.counts
@@ -534,20 +559,38 @@ def make_inputs(
         train = dataclasses.replace(train, mean=train.shift)
         val = val and dataclasses.replace(val, mean=train.shift)
     counts = None if resamples is None else np.asarray(resamples.counts, np.uint8)
-    inputs = Inputs(train, importance, counts, placement, dtype, divided).kept()
+    inputs = Inputs(train, class_weight, counts, placement, dtype, divided)
+    inputs = inputs._replace(mean_weight=_mean_weight(train, class_weight, counts)).kept()
     normalisation = train.mean, train.scale
     if resamples is None:
         held_out = None
         if val is not None:
-            held_out = Inputs(val, None, None, placement, dtype, divided=True).kept()
+            held_out = Inputs(val, class_weight, None, placement, dtype, divided=True).kept()
         return InputPair(inputs, held_out), *normalisation
     out = resamples.held_out
-    held_out = inputs._replace(importance=None, resamples=out)
+    held_out = inputs._replace(resamples=out)
     if inputs.resident is not None:  # the examples are there once
         put = placement.examples if divided else placement.everywhere
-        shared = inputs.resident._replace(importance=None, resamples=put(out))
-        held_out = held_out._replace(resident=shared)
+        held_out = held_out._replace(resident=inputs.resident._replace(resamples=put(out)))
     return InputPair(inputs, held_out, *(own or (None, None))), *(own or normalisation)
+
+
+def _of_mean_one(dataset):
+    """The dataset with its weights divided by their mean, in float64."""
+    if dataset.weights is None:
+        return dataset
+    weights, _ = relative(example_weights(dataset))
+    return dataclasses.replace(dataset, weights=weights / weights.mean())
+
+
+def _mean_weight(train, class_weight, counts):
+    """The mean weight of the examples in each resample, in the objective: [R], or None."""
+    weights = objective_weights(train, class_weight)
+    if weights is None:
+        return None
+    if counts is None:
+        return weights.mean(keepdims=True)
+    return weights @ counts / counts.sum(0)
 
 
 def _standardised(train, val, resamples, dtype):
@@ -558,7 +601,8 @@ def _standardised(train, val, resamples, dtype):
     shift = 0.0 if train.shift is None else train.shift
 
     def of(counts):
-        mean, scale = moments(train.blocks("mean and scale"), counts, constant=train.scale)
+        blocks = train.blocks("mean and scale")
+        mean, scale = moments(blocks, counts, train.scale, train.weights)
         mean, scale = (values.astype(dtype).astype(np.float64) for values in (mean - shift, scale))
         return shift + mean, scale
 

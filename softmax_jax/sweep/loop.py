@@ -21,7 +21,9 @@ from softmax_jax.sweep.chunks import Epochs, Pending, Run
 from softmax_jax.sweep.inputs import (
     Resamples,
     check_resamples,
+    class_weights,
     frequency_losses,
+    leave_out_absent,
     make_inputs,
     warn_unstandardised,
 )
@@ -117,7 +119,7 @@ def epochs(
     """Trains every trial of settings × seeds × batch sizes, an epoch per step of the iterator.
 
     Args:
-      train: a `data.Dataset`.
+      train: a `data.Dataset`; examples of weight 0 are left out.
       val: a `data.Dataset`, or None: nothing is evaluated. Or counts [N, R] of the training
         examples in R resamples (`sweep.fold_counts`, `sweep.bootstrap_counts`): every setting is
         then a trial per column, trained where the count is positive and evaluated where it is zero.
@@ -140,6 +142,11 @@ def epochs(
     host.check_process()
     check_types(solver=solver, objective=objective, devices=devices)
     held_out, resamples = _divide(val)
+    train = leave_out_absent(train)
+    if resamples is not None:
+        counts, held_out_of = train.aligned(resamples.counts), train.aligned(resamples.held_out)
+        resamples = resamples._replace(counts=counts, held_out=held_out_of)
+    held_out = None if held_out is None else held_out.without_absent()
     _check_alike(train, held_out)
     full = isinstance(solver, LBFGS)
     sizes = [len(train.y)] if full else np.atleast_1d(batch_size).tolist()
@@ -163,10 +170,11 @@ def epochs(
     table = table._replace(shown=("l2",)) if full else table
     if not (full or objective.standardize):
         warn_unstandardised(train)
+    by_class = class_weights(train, objective.class_weight)
     pair, mean, scale = make_inputs(
         train,
         held_out,
-        class_weight=objective.class_weight,
+        class_weight=by_class,
         resamples=resamples,
         standardize=objective.standardize,
         centred=full,
@@ -184,6 +192,7 @@ def epochs(
         num_examples=len(train.y),
         mean=mean,
         scale=scale,
+        class_weight=by_class,
         label_names=train.label_names,
         schedule=solver.schedule if isinstance(solver, SGD) else "constant",
         placement=placement,

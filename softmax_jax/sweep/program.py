@@ -81,7 +81,7 @@ def even_size(num_trials: int, num_microchunks: int) -> int | None:
 
 
 # The fields of a `Data` that have a row for each example, and the axes to map it over these.
-_BY_EXAMPLE = ("x", "y", "weights", "resamples", "importance")
+_BY_EXAMPLE = ("x", "y", "weights", "resamples")
 _EXAMPLES = Data._make(0 if name in _BY_EXAMPLE else None for name in Data._fields)
 
 

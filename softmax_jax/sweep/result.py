@@ -254,8 +254,8 @@ class Result:
         if isinstance(mean, np.ndarray) and isinstance(scale, np.ndarray) and scale.ndim == 2:
             fold = self.run.trials.fold[trial]
             mean, scale = mean[fold], scale[fold]
-        names = self.run.label_names, self.run.labels
-        return Classifier(np.asarray(W), np.asarray(b), mean, scale, *names)
+        own = np.asarray(W), np.asarray(b), mean, scale, self.run.label_names, self.run.labels
+        return Classifier(*own).corrected(self.run.class_weight)
 
     def predict(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Shaped[np.ndarray, " N"]:
         """Labels, as the data have them: by the refitted model if there is one, else by `best()`.

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from softmax_jax import checks, metrics, model, train
+from softmax_jax import checks, losses, metrics, model, train
 from softmax_jax.vocabulary.exact import (
     linear_cross_entropy,
     over_vocabulary,
@@ -193,12 +193,12 @@ def _binary(own, others):
     return jax.nn.softplus(-own) + jax.nn.softplus(others).sum(1)
 
 
-def _mean(losses, labels, example_weights):
-    losses = jnp.where(labels == checks.WRONG, jnp.nan, losses)
+def _mean(values, labels, example_weights):
+    values = jnp.where(labels == checks.WRONG, jnp.nan, values)
     if example_weights is None:
-        return losses.mean()
+        return values.mean()
     total = jnp.sum(example_weights)
-    return (example_weights * losses).sum() / jnp.where(total == 0, 1, total)
+    return (example_weights * values).sum() / jnp.where(total == 0, 1, total)
 
 
 EXACT = "cross_entropy"
@@ -258,9 +258,9 @@ def criterion(
 ) -> train.Criterion:
     """An `objective` on an augmented model, which never holds a batch's logits.
 
-    The train loss is the one that is minimised, on samples; validation is exact: loss, accuracy and
-    top5. num_samples: words drawn for each batch, the same for all trials; for the other arguments
-    see `objective`.
+    The train loss is on samples, as the one that is minimised, but not weighed by class; validation
+    is exact: loss, accuracy and top5. num_samples: words drawn for each batch, the same for all
+    trials; for the other arguments see `objective`.
 
     Raises:
       ValueError: as `objective`; its loss, where a label smoothing is not None.
@@ -279,17 +279,28 @@ def criterion(
                 "A loss of `softmax_jax.losses` does."
             )
         key = jax.random.fold_in(jax.random.key(0), step)
-        weights = count = batch.weights
-        if batch.importance is not None:
-            weights = weights * batch.importance
         x, W = model.augmented_layer(params, batch.x)
-        value = minimised(key, x, W, batch.y, example_weights=weights)
-        sums = {"sum": value * weights.sum(), "weight": count.sum()}
-        return metrics.mean_of(None).value(sums), {"loss": sums}
+
+        def total(W, weights, bias=None):
+            mean = minimised(key, x, W, batch.y, example_weights=weights, bias=bias)
+            return mean * weights.sum()
+
+        weights, own = batch.weights, None
+        if batch.class_weight is not None:
+            weights = weights * jnp.take(batch.class_weight, batch.y)
+            bias = -losses.weight_offsets(batch.class_weight) if name == EXACT else None
+            own = total(jax.lax.stop_gradient(W), batch.weights, bias)
+        objective = total(W, weights)
+        sums = {"sum": objective if own is None else own, "weight": batch.weights.sum()}
+        divisor = sums["weight"] if batch.total is None else batch.total
+        return metrics.ratio(objective, divisor), {"loss": sums}
 
     def evaluate(params, batch):
         x, W = model.augmented_layer(params, batch.x)
         w, found = batch.weights, measure(W, None, x, batch.y)
+        if batch.class_weight is not None:
+            bias = -losses.weight_offsets(batch.class_weight)
+            found = found | {"loss": measure(W, bias, x, batch.y)["loss"]}
         return {name: {"sum": (w * f).sum(), "weight": w.sum()} for name, f in found.items()}
 
     def values(sums):
