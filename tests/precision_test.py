@@ -13,7 +13,8 @@ from sklearn.metrics import log_loss
 
 from softmax_jax import data, predict, studies, sweep
 from softmax_jax.classifier import load
-from softmax_jax.data import DataError, loading, validation
+from softmax_jax.data import DataError, loading
+from softmax_jax.data.dataset import column_moments
 from softmax_jax.estimator import SoftmaxRegression, SoftmaxRegressionCV
 from softmax_jax.job import outputs
 from softmax_jax.job.workdir import Workdir
@@ -218,9 +219,7 @@ def test_the_estimators_shift_in_folds_and_warm_starts():
 )
 def test_column_moments_are_those_of_numpy(centre, exponent, rows):
     x = centre + np.random.default_rng(rows).normal(size=(40, 2)) * 10.0**exponent
-    mean, deviation = validation.column_moments(
-        x[start : start + rows] for start in range(0, 40, rows)
-    )
+    mean, deviation = column_moments(x[start : start + rows] for start in range(0, 40, rows))
     around, rounding = x - x[0], 1e-14 * np.abs(x).max()
     assert_allclose(mean, x[0] + around.mean(0), atol=rounding)
     assert_allclose(deviation, around.std(0), rtol=1e-6, atol=rounding)

@@ -7,12 +7,12 @@ JAX are checked on their device.
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Float, Int, Int32, Shaped, UInt64
 
-from softmax_jax.data.dataset import Dataset
+from softmax_jax.data.dataset import Dataset, column_moments
 from softmax_jax.host import DataError
 
 
@@ -187,30 +187,6 @@ _MOST_COLUMNS = 5  # named in a warning
 def is_wide(dtype: np.dtype) -> bool:
     """Whether float32 cannot hold all numbers of this type."""
     return (dtype.kind == "f" and dtype.itemsize > 4) or (dtype.kind in "iu" and dtype.itemsize > 2)
-
-
-def column_moments(
-    blocks: Iterable[Shaped[np.ndarray, "n ..."]],
-) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
-    """Mean and standard deviation of each column, in float64 and in one pass.
-
-    Exactly zero is the deviation of a column that is constant; see `sweep.inputs.moments`.
-
-    >>> column_moments([np.array([[1.0, 5.0]]), np.array([[3.0, 5.0]])])
-    (array([2., 5.]), array([1., 0.]))
-    """
-    first: np.ndarray | None = None
-    total, mean, squares = 0, np.zeros(()), np.zeros(())
-    for block in blocks:
-        x = np.asarray(block, np.float64).reshape(len(block), -1)
-        first = x[0].copy() if first is None else first
-        x = x - first
-        own, n = x.mean(0), len(x)
-        difference, total = own - mean, total + n
-        squares = squares + ((x - own) ** 2).sum(0) + difference**2 * (n * (total - n) / total)
-        mean = mean + difference * (n / total)
-    assert first is not None, "a dataset has examples"
-    return first + mean, np.sqrt(squares / total)
 
 
 def find_shift(
