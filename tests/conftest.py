@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jaxtyping
@@ -23,6 +25,15 @@ if os.environ.get("SOFTMAX_JAX_TYPES") == "1":
 RATES, PENALTIES, SEEDS, EPOCHS = (0.1, 0.5), (0.0, 0.01), (0, 1), 4
 NAMES = ("ant", "bee", "cat")
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+
+
+def pytest_configure(config):
+    """Compiled programs are kept for the session: for all workers, and the programs they start."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="softmax_jax_xla_")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture
