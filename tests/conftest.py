@@ -4,10 +4,8 @@ import csv
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import jaxtyping
@@ -15,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-# With SOFTMAX_JAX_TYPES=1 every call that the tests make in this process is held to annotations,
-# shapes included; an int passes for a float.
-if os.environ.get("SOFTMAX_JAX_TYPES") == "1":
+# Every call that the tests make in this process is held to annotations, shapes included; an int
+# passes for a float. SOFTMAX_JAX_TYPES=0 leaves that out.
+if os.environ.get("SOFTMAX_JAX_TYPES") != "0":
     jaxtyping.install_import_hook(
         "softmax_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
     )
@@ -28,12 +26,10 @@ METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
 def pytest_configure(config):
-    """Compiled programs are kept for the session: for all workers, and the programs they start."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="softmax_jax_xla_")
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    """Compiled programs are kept in .pytest_cache, for all workers and the programs they start."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and hasattr(config, "cache"):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("xla"))
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture

@@ -453,10 +453,10 @@ def test_gradient_in_a_soft_label_is_minus_log_p_also_where_it_is_zero(problem, 
 
 def test_gradients_of_a_soft_label_of_zero_are_those_of_the_issue_and_stay_finite_beside_them():
     logits, y = jnp.array([10.0, 1.0, -2.0]), jnp.array([1.0, 0.0, 0.0])
-    gradients = jax.grad(losses.cross_entropy, (0, 1))
-    assert_allclose(gradients(logits, y)[1], [1.2955e-4, 9.00013, 12.00013], rtol=1e-4)
+    gradient = jax.grad(losses.cross_entropy, 1)(logits, y)
+    assert_allclose(gradient, [1.2955e-4, 9.00013, 12.00013], rtol=1e-4)
     impossible = jnp.array([0.0, 0.0, -jnp.inf])
-    both = gradients(impossible, jnp.array([0.5, 0.5, 0.0]))
+    both = jax.grad(losses.cross_entropy, (0, 1))(impossible, jnp.array([0.5, 0.5, 0.0]))
     assert_allclose(both[0], 0, atol=1e-7)
     assert_allclose(both[1], [np.log(2), np.log(2), np.inf], rtol=1e-6)
 

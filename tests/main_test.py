@@ -192,6 +192,7 @@ def test_finished_folder_is_left_alone(environment, finished):
 def test_runs_repeat_under_a_seed_and_share_compiled_programs(main, environment, tmp_path):
     cache = tmp_path / "cache"
     env, weights, compiled = environment | {"XDG_CACHE_HOME": str(cache)}, {}, {}
+    env.pop("JAX_COMPILATION_CACHE_DIR", None)  # the tests' own
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         arguments = (f"--workdir={tmp_path / name}", f"--config.seed={seed}", SHORT)
         assert main(CONFIG, *arguments, env=env).returncode == 0

@@ -362,7 +362,9 @@ def test_labels_of_any_integer_type_give_the_loss_of_int32(num_words, dtype, kno
     mesh = jax.make_mesh((1,), ("v",), axis_types=(AxisType.Auto,))
     for loss in (linear_cross_entropy, functools.partial(sharded_linear_cross_entropy, mesh)):
         loss = functools.partial(loss, ignore_index=-100, bias=np.zeros(num_words, np.float32))
-        found, expected = (of_labels(loss, x, W, labels.astype(t), known) for t in (dtype, np.int32))
+        found, expected = (
+            of_labels(loss, x, W, labels.astype(t), known) for t in (dtype, np.int32)
+        )
         jax.tree.map(assert_array_equal, found, expected)
         full_form = optax.softmax_cross_entropy_with_integer_labels(x @ W, labels).mean()
         assert_allclose(found[0], full_form, rtol=1e-5)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Int, Num, Shaped
+from jaxtyping import Float, Int, Num, Shaped
 from numpy.typing import ArrayLike, DTypeLike
 
 from softmax_jax import host
@@ -377,7 +377,7 @@ _CANCELLED = 1e-8  # of the squares: a smaller difference is catastrophic cancel
 
 def moments(
     blocks: Iterable,
-    counts: Num[Array | np.ndarray, "N R"] | None = None,
+    counts: Num[Any, "N R"] | None = None,
     constant: ArrayLike = 1.0,
 ) -> tuple[Float[np.ndarray, "R D"], Float[np.ndarray, "R D"]]:
     """Mean [R, D] and standard deviation [R, D], float64, of each feature in each resample.

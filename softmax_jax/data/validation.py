@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import warnings
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Int32, Shaped, UInt64
@@ -303,7 +304,7 @@ def _check_label_kind(values: np.ndarray, role: str, train: np.ndarray) -> None:
         raise DataError(f"The labels of train are {expected}, and those of {role} {kind}.")
 
 
-def check_labels_present(values: Shaped[np.ndarray, "..."], role: str) -> None:
+def check_labels_present(values: Shaped[Any, "..."], role: str) -> None:
     """Raises DataError for labels that are NaN, which no conversion makes labels."""
     missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(0, bool)
     if missing.any():
