@@ -30,6 +30,7 @@ from sklearn.utils.validation import (
 
 from softmax_jax import host, losses
 from softmax_jax.data import validation
+from softmax_jax.data.dataset import column_moments
 from softmax_jax.optimum import Optimum, Prepared, Problem, minimise, prepare
 from softmax_jax.optimum.problem import relative
 
@@ -559,7 +560,7 @@ def _find_shift(estimator, x):
     """
     if estimator.dtype == "float64" and x.dtype == np.float64:
         return None
-    mean, deviation = validation.column_moments(rows for _, rows in _dense_rows(x))
+    mean, deviation = column_moments(rows for _, rows in _dense_rows(x))
     if x.dtype == np.float64 and estimator.fit_intercept:
         return validation.find_shift(mean, deviation)
     validation.warn_rounded(mean, deviation, np.float32)

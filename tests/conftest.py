@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-# With SOFTMAX_JAX_TYPES=1 every call that the tests make in this process is held to annotations,
-# shapes included; an int passes for a float.
-if os.environ.get("SOFTMAX_JAX_TYPES") == "1":
+# Every call that the tests make in this process is held to annotations, shapes included; an int
+# passes for a float. SOFTMAX_JAX_TYPES=0 leaves that out.
+if os.environ.get("SOFTMAX_JAX_TYPES") != "0":
     jaxtyping.install_import_hook(
         "softmax_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
     )
@@ -23,6 +23,13 @@ if os.environ.get("SOFTMAX_JAX_TYPES") == "1":
 RATES, PENALTIES, SEEDS, EPOCHS = (0.1, 0.5), (0.0, 0.01), (0, 1), 4
 NAMES = ("ant", "bee", "cat")
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+
+
+def pytest_configure(config):
+    """Compiled programs are kept in .pytest_cache, for all workers and the programs they start."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and hasattr(config, "cache"):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("xla"))
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture

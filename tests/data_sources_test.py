@@ -246,6 +246,7 @@ def test_a_login_page_in_place_of_the_network_is_no_dataset(tmp_path, serve, mon
     assert os.listdir(tmp_path / "fashion_mnist") == []
 
 
+@pytest.mark.slow
 def test_the_real_fashion_mnist_is_as_published(fashion_mnist_dir, tmp_path):
     shutil.copytree(fashion_mnist_dir / "fashion_mnist", tmp_path / "fashion_mnist")
     splits = data.load("fashion_mnist", data_dir=tmp_path, test="test[:5000]")

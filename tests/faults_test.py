@@ -43,6 +43,7 @@ OPTIMUM = (
     "--config.checkpoint_seconds=0",
 )
 slow = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from softmax_jax.data import DataError
 from softmax_jax.host import DONE, USAGE, WORKDIR, JobError
 from softmax_jax.job import processes, run
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[1]
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 MAIN = "main.py", "--config=configs/digits.py", "--config.learning_rate=0.05"

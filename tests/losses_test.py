@@ -44,6 +44,11 @@ def sum_of(loss, *arguments):
     return loss(*arguments).sum()
 
 
+# In the scores: of a loss, at (scores, labels).
+gradient_of = jax.jit(jax.grad(sum_of, 1), static_argnums=0)
+value_and_gradient_of = jax.jit(jax.value_and_grad(sum_of, 1), static_argnums=0)
+
+
 @DTYPES
 @SIZES
 def test_softmax_and_log_softmax_equal_scipy(size, dtype):
@@ -75,10 +80,10 @@ def test_cross_entropy_of_soft_labels_is_minus_the_sum_of_y_log_softmax(size, dt
 def test_gradient_of_cross_entropy_is_softmax_minus_y(size, dtype):
     """For soft labels, which may sum to a little more or less than one, it is Σy · softmax - y."""
     logits, exact = logits_of(size, dtype)
-    gradient = jax.grad(sum_of, 1)(losses.cross_entropy, logits, jnp.asarray(LABELS))
+    gradient = gradient_of(losses.cross_entropy, logits, jnp.asarray(LABELS))
     close(gradient, special.softmax(exact, -1) - np.eye(5)[LABELS], dtype)
     y, exact_y = soft_labels(dtype)
-    gradient = jax.grad(sum_of, 1)(losses.cross_entropy, logits, y)
+    gradient = gradient_of(losses.cross_entropy, logits, y)
     close(gradient, exact_y.sum(-1, keepdims=True) * special.softmax(exact, -1) - exact_y, dtype)
 
 
@@ -86,16 +91,17 @@ def test_gradient_of_cross_entropy_is_softmax_minus_y(size, dtype):
 def test_gradient_of_softmax_is_its_jacobian(size):
     logits, exact = logits_of(size, jnp.float32)
     p = special.softmax(exact[2])
-    close(jax.jacobian(losses.softmax)(logits[2]), np.diag(p) - np.outer(p, p), jnp.float32)
-    expected = np.eye(5) - p
-    close(jax.jacobian(losses.log_softmax)(logits[2]), expected, jnp.float32)
+    jacobian = jax.jit(lambda o: [jax.jacobian(f)(o) for f in (losses.softmax, losses.log_softmax)])
+    of_softmax, of_log_softmax = jacobian(logits[2])
+    close(of_softmax, np.diag(p) - np.outer(p, p), jnp.float32)
+    close(of_log_softmax, np.eye(5) - p, jnp.float32)
 
 
 @SIZES
 def test_gradient_equals_central_differences_of_the_definition_in_float64(size):
     """Independent of the formula softmax - y: the loss itself, moved a little each way."""
     logits, exact = logits_of(size, jnp.float32)
-    gradient = jax.grad(sum_of, 1)(losses.cross_entropy, logits, jnp.asarray(LABELS))
+    gradient = gradient_of(losses.cross_entropy, logits, jnp.asarray(LABELS))
 
     def loss(o):
         return (special.logsumexp(o, -1) - o[np.arange(8), LABELS]).sum()
@@ -115,7 +121,7 @@ def test_forms_on_probabilities_equal_numpy(dtype):
     expected = -np.log(exact[np.arange(4), labels])
     for form in losses.cross_entropy_from_probabilities, losses.cross_entropy_by_definition:
         close(form(p, jnp.asarray(labels)), expected, dtype)
-        gradient = jax.grad(sum_of, 1)(form, p, jnp.asarray(labels))
+        gradient = gradient_of(form, p, jnp.asarray(labels))
         close(gradient, -np.eye(5)[labels] / exact, dtype)
     y, exact_y = soft_labels(dtype)
     expected = -(exact_y[:4] * np.log(exact)).sum(-1)
@@ -125,14 +131,14 @@ def test_forms_on_probabilities_equal_numpy(dtype):
 def test_zero_times_log_zero_is_zero_and_so_is_its_gradient():
     y = p = jnp.array([[0.5, 0.5, 0.0]])
     assert_allclose(losses.cross_entropy_by_definition(p, y), np.log(2), rtol=1e-6)
-    gradient = jax.grad(sum_of, 1)(losses.cross_entropy_by_definition, p, y)
+    gradient = gradient_of(losses.cross_entropy_by_definition, p, y)
     assert_allclose(gradient, [[-1, -1, 0]])
 
 
 def test_a_class_of_logit_minus_infinity_costs_nothing_where_the_label_is_another():
     logits, y = jnp.array([[0.0, 0.0, -jnp.inf]]), jnp.array([[0.5, 0.5, 0.0]])
     for labels in y, jnp.array([1]):
-        value, gradient = jax.value_and_grad(sum_of, 1)(losses.cross_entropy, logits, labels)
+        value, gradient = value_and_gradient_of(losses.cross_entropy, logits, labels)
         assert_allclose(value, np.log(2), rtol=1e-6)
         assert np.isfinite(gradient).all()
 
@@ -143,7 +149,7 @@ def test_gradient_is_finite_wherever_the_loss_is(size):
     for label in range(3):
         labels = jnp.full(3, label)
         finite = np.isfinite(losses.cross_entropy(logits, labels))
-        gradient = jax.grad(sum_of, 1)(losses.cross_entropy, logits, labels)
+        gradient = gradient_of(losses.cross_entropy, logits, labels)
         assert np.isfinite(gradient[finite]).all()
         assert finite.all() or size == 3e38  # where even the difference of two logits overflows
 
@@ -170,7 +176,7 @@ def test_cross_entropy_equals_that_of_optax(size):
     ):
         ours, rounding = losses.cross_entropy, size * float(jnp.finfo(jnp.float32).eps)
         assert_allclose(ours(logits, labels), theirs(logits, labels), rtol=1e-6, atol=rounding)
-        gradients = (jax.grad(sum_of, 1)(loss, logits, labels) for loss in (ours, theirs))
+        gradients = (gradient_of(loss, logits, labels) for loss in (ours, theirs))
         assert_allclose(next(gradients), next(gradients), rtol=1e-6, atol=max(rounding, 1e-6))
 
 
@@ -180,10 +186,9 @@ def test_adding_a_constant_to_all_logits_changes_nothing():
     for function in losses.softmax, losses.log_softmax:
         assert_array_equal(function(logits + 4096), function(logits))
     labels = jnp.asarray(LABELS)
-    gradient = jax.grad(sum_of, 1)
     assert_array_equal(
-        gradient(losses.cross_entropy, logits - 4096, labels),
-        gradient(losses.cross_entropy, logits, labels),
+        gradient_of(losses.cross_entropy, logits - 4096, labels),
+        gradient_of(losses.cross_entropy, logits, labels),
     )
 
 
@@ -218,7 +223,7 @@ def test_the_losses_that_a_config_may_name_agree_on_moderate_logits():
     ]
     logits, _ = logits_of(20.0, jnp.float32)
     of_name = {
-        name: jax.value_and_grad(sum_of, 1)(loss, logits, jnp.asarray(LABELS))
+        name: value_and_gradient_of(loss, logits, jnp.asarray(LABELS))
         for name, loss in losses.FROM_LOGITS.items()
     }
     for value, gradient in of_name.values():
@@ -262,7 +267,7 @@ COMPILED = {name: jax.jit(loss, static_argnums=2) for name, loss in losses.FROM_
 @st.composite
 def problems(draw, least=-20.0, most=20.0):
     """Logits [N, C] in float32, labels [N] of any integer type, and which examples count."""
-    N, C = draw(st.sampled_from([(1, 1), (3, 2), (3, 5)]))
+    N, C = draw(st.sampled_from([(1, 1), (3, 4)]))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     logits = rng.uniform(least, most, (N, C)).astype(np.float32)
     if draw(st.booleans()):
@@ -291,6 +296,18 @@ def test_forms_agree_with_numpy_for_every_label_type_eager_and_compiled(problem,
             assert_allclose(found, expected, rtol=2e-5, atol=1e-6, err_msg=name)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def masked(loss, ignore_index, logits, labels, where):
+    """The losses, and the gradient of their sum."""
+
+    def total(logits):
+        each = loss(logits, labels, ignore_index=ignore_index, where=where)
+        return each.sum(), each
+
+    gradient, each = jax.grad(total, has_aux=True)(logits)
+    return each, gradient
+
+
 @PROPERTY
 @given(problems(), st.sampled_from([np.nan, np.inf]))
 def test_masked_examples_have_loss_and_gradient_zero_in_every_form(problem, junk):
@@ -301,14 +318,13 @@ def test_masked_examples_have_loss_and_gradient_zero_in_every_form(problem, junk
     plain = special.softmax(np.where(there[:, None], logits, 0), -1)
     right = there[:, None] * (plain - np.eye(plain.shape[1])[labels])
     for loss in losses.FROM_LOGITS.values():
-        for y, options in (
-            (ignored, {"ignore_index": -100}),
-            (ignored, {"where": there}),
-            (labels, {"where": there}),
+        for ignore_index, y, where in (
+            (-100, ignored, None),
+            (None, ignored, there),
+            (None, labels, there),
         ):
-            masked = functools.partial(loss, **options)
-            assert_allclose(masked(logits, y), expected, rtol=2e-5, atol=1e-6)
-            gradient = jax.grad(sum_of, 1)(masked, jnp.asarray(logits), y)
+            each, gradient = masked(loss, ignore_index, logits, y, where)
+            assert_allclose(each, expected, rtol=2e-5, atol=1e-6)
             assert_allclose(gradient, right, atol=2e-6)
 
 
@@ -321,10 +337,9 @@ def test_soft_labels_may_be_masked_and_hold_nan_there(form):
         pytest.skip("it takes no soft labels")
     y = jnp.array([[0.5, 0.5], [jnp.nan, 0.0]])
     p = jnp.array([[0.25, 0.75], [jnp.nan, 0.5]])
-    masked = functools.partial(form, where=np.array([True, False]))
-    assert masked(p, y)[1] == 0 and masked(p, y)[0] == form(p[:1], y[:1])[0]
-    for place in 0, 1:
-        gradient = jax.grad(lambda *a: masked(*a).sum(), place)(p, y)
+    first = functools.partial(form, where=np.array([True, False]))
+    assert first(p, y)[1] == 0 and first(p, y)[0] == form(p[:1], y[:1])[0]
+    for gradient in jax.jit(jax.grad(lambda *a: first(*a).sum(), (0, 1)))(p, y):
         assert np.isfinite(gradient).all() and (gradient[1] == 0).all()
     with pytest.raises(ValueError, match="ignore_index is for integer labels"):
         form(p, y, ignore_index=-1)
@@ -419,6 +434,9 @@ def test_a_mask_of_another_shape_or_type_is_refused(where):
         losses.cross_entropy(np.zeros((2, 3)), np.zeros(2, int), where=where)
 
 
+gradient_in_labels = jax.jit(jax.grad(sum_of, 2), static_argnums=0)
+
+
 @PROPERTY
 @given(problems(least=-300.0, most=300.0), st.integers(0, 10**6))
 def test_gradient_in_a_soft_label_is_minus_log_p_also_where_it_is_zero(problem, seed):
@@ -426,10 +444,10 @@ def test_gradient_in_a_soft_label_is_minus_log_p_also_where_it_is_zero(problem, 
     rng = np.random.default_rng(seed)
     y = rng.dirichlet(np.ones(logits.shape[1]), len(logits)) * (rng.random(logits.shape) > 0.5)
     y, expected = y.astype(np.float32), -special.log_softmax(logits.astype(np.float64), -1)
-    gradient = jax.grad(lambda y: losses.cross_entropy(logits, y).sum())(y)
+    gradient = gradient_in_labels(losses.cross_entropy, logits, y)
     assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
     p = special.softmax(logits.clip(-20, 20).astype(np.float64), -1).astype(np.float32)
-    gradient = jax.grad(lambda y: losses.cross_entropy_by_definition(p, y).sum())(y)
+    gradient = gradient_in_labels(losses.cross_entropy_by_definition, p, y)
     assert_allclose(gradient, -np.log(p.astype(np.float64)), rtol=1e-5, atol=1e-6)
 
 
@@ -444,15 +462,15 @@ def test_gradients_of_a_soft_label_of_zero_are_those_of_the_issue_and_stay_finit
 
 
 @PROPERTY
-@given(st.floats(-85, -(2.0**-10), width=32), st.integers(1, 4), st.integers(1, 3))
-def test_losses_far_below_one_keep_their_digits(below, others, ties):
+@given(st.floats(-85, -(2.0**-10), width=32), st.sampled_from([(1, 1), (1, 4), (2, 3), (3, 2)]))
+def test_losses_far_below_one_keep_their_digits(below, sizes):
     """Of the largest logit, 0: log1p(rest) where it is alone, log(ties + rest) where it is not."""
+    ties, others = sizes
     logits = np.array([0.0] * ties + [below] * others, np.float32)
     expected = np.log1p(ties - 1 + others * np.exp(np.float64(below)))
-    compiled = jax.jit(losses.cross_entropy)
     for labels in 0, np.eye(len(logits), dtype=np.float32)[0]:
         assert_allclose(losses.cross_entropy(logits, labels), expected, rtol=3e-6)
-        assert_allclose(compiled(logits, labels), expected, rtol=3e-6)
+        assert_allclose(COMPILED["cross_entropy"](logits, labels), expected, rtol=3e-6)
     assert_allclose(losses.log_softmax(logits)[0], -expected, rtol=3e-6)
     column = losses.cross_entropy(jnp.asarray(logits)[:, None], jnp.array([0]), axis=0)
     assert_allclose(column, expected, rtol=3e-6)
@@ -462,7 +480,7 @@ def test_second_derivatives_are_those_of_softmax():
     logits, labels = jnp.array([0.5, -1.0, 2.0]), jnp.array(1)
     p = special.softmax(np.asarray(logits, np.float64))
     for y in labels, jnp.array([0.25, 0.75, 0.0]):
-        hessian = jax.hessian(losses.cross_entropy)(logits, y)
+        hessian = jax.jit(jax.hessian(losses.cross_entropy))(logits, y)
         assert_allclose(hessian, np.diag(p) - np.outer(p, p), atol=1e-6)
 
 

@@ -63,7 +63,7 @@ def test_help_lists_the_flags(main):
     assert "--config" in done.stdout and "--workdir" in done.stdout
 
 
-# The lines of a config file after `config = default.get_config()`, which is its third.
+# The lines of a config file after `config = digits.get_config()`, which is its third.
 FAULTY = {
     "    config.learnin_rate = 3": ("line 4", "Did you mean learning_rate?"),
     "    config.num_epochs = 'x'": ("line 4", "TypeError"),
@@ -77,7 +77,7 @@ FAULTY = {
 
 
 def test_error_in_a_config_file_names_the_line(environment, tmp_path):
-    head = "from configs import default\ndef get_config():\n    config = default.get_config()\n"
+    head = "from configs import digits\ndef get_config():\n    config = digits.get_config()\n"
     paths = [tmp_path / f"variant_{number}.py" for number in range(len(FAULTY))]
     for path, body in zip(paths, FAULTY, strict=True):
         path.write_text(f"{head}{body}\n    return config\n")
@@ -192,6 +192,7 @@ def test_finished_folder_is_left_alone(environment, finished):
 def test_runs_repeat_under_a_seed_and_share_compiled_programs(main, environment, tmp_path):
     cache = tmp_path / "cache"
     env, weights, compiled = environment | {"XDG_CACHE_HOME": str(cache)}, {}, {}
+    env.pop("JAX_COMPILATION_CACHE_DIR", None)  # the tests' own
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         arguments = (f"--workdir={tmp_path / name}", f"--config.seed={seed}", SHORT)
         assert main(CONFIG, *arguments, env=env).returncode == 0
@@ -268,7 +269,7 @@ def test_sweeps_and_resampling_are_set_from_the_command_line(environment, tmp_pa
     rates, swept = "--config.sweep.learning_rate=0.01,0.1", tmp_path / "swept"
     more = ["--config.sweep.seed=0,1", "--config.sweep.batch_size=64,256"]
     common = [CONFIG, rates, "--config.train_split=train", "--config.test_split=test", SHORT]
-    fields = {"folds": 3, "bootstraps": 4}
+    fields = {"folds": 4, "bootstraps": 4}  # one program serves both
     done, *resampled = run_each(
         environment,
         [

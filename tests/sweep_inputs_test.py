@@ -11,8 +11,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
 from softmax_jax import data, sweep
+from softmax_jax.data.dataset import moments
 from softmax_jax.sweep import inputs
-from softmax_jax.sweep.inputs import bootstrap_counts, fold_counts, moments
+from softmax_jax.sweep.inputs import bootstrap_counts, fold_counts
 from tests.sweep_fixtures import DIGITS, fit
 
 # Resamples.

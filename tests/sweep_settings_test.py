@@ -220,6 +220,7 @@ def test_grid_of_a_billion_is_refused_before_it_is_made():
 
 @pytest.mark.parametrize("name", TRACED)
 @pytest.mark.parametrize("value", [1j, True, "a", [0.5, 1j], {}])
+@pytest.mark.usefixtures("untyped")
 def test_what_is_no_real_number_is_refused_on_every_axis(name, value):
     with pytest.raises(ValueError, match=f"{name} must be a real number or several"):
         sweep.grid(**{name: value})

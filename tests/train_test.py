@@ -494,12 +494,12 @@ def test_smoothed_loss_matches_optax_in_value_and_gradient_in_either_layout(name
         targets = optax.smooth_labels(jax.nn.one_hot(labels, 4), amount)
         return optax.softmax_cross_entropy(logits, targets).sum()
 
-    expected, slope = jax.value_and_grad(by_optax)(logits)
+    expected, slope = jax.jit(jax.value_and_grad(by_optax))(logits)
     for loss in (
         lambda logits: smoothed(logits, labels).sum(),
         lambda logits: smoothed(logits.T, labels, axis=0).sum(),
     ):
-        value, gradient = jax.value_and_grad(loss)(jnp.asarray(logits))
+        value, gradient = jax.jit(jax.value_and_grad(loss))(logits)
         assert value == pytest.approx(float(expected), rel=1e-5)
         assert_allclose(gradient, slope, rtol=1e-5, atol=1e-6)
 
@@ -507,9 +507,11 @@ def test_smoothed_loss_matches_optax_in_value_and_gradient_in_either_layout(name
 def test_smoothed_loss_is_smallest_at_the_smoothed_label():
     """At probabilities 1 - s + s/C and s/C, and not at 1 and 0."""
     amount, label = 0.2, jnp.array([1])
-    target = jnp.full((1, 4), amount / 4).at[0, 1].add(1 - amount)
-    slope = jax.grad(lambda o: losses.smoothed(losses.cross_entropy, amount)(o, label).sum())
-    assert_allclose(slope(jnp.log(target)), np.zeros((1, 4)), atol=1e-6)
+    target = np.full((1, 4), amount / 4, np.float32)
+    target[0, 1] += 1 - amount
+    smoothed = losses.smoothed(losses.cross_entropy, amount)
+    slope = jax.jit(jax.grad(lambda o: smoothed(o, label).sum()))
+    assert_allclose(slope(np.log(target)), np.zeros((1, 4)), atol=1e-6)
     assert abs(slope(100 * target)).max() > 0.01
 
 
@@ -549,7 +551,12 @@ SCHEDULE_STEPS = 50
 FRACTIONS = np.arange(SCHEDULE_STEPS + 1, dtype=np.float32) / SCHEDULE_STEPS
 EACH_SCHEDULE = pytest.mark.parametrize("schedule", train.SCHEDULES)
 
-multipliers_of = jax.jit(jax.vmap(train.rate_multiplier, (None, 0, None, None)), static_argnums=0)
+_multipliers = jax.jit(jax.vmap(train.rate_multiplier, (None, 0, None, None)), static_argnums=0)
+
+
+def multipliers_of(schedule, warmup, final_rate):
+    """At every step."""
+    return np.asarray(_multipliers(schedule, FRACTIONS, warmup, final_rate))
 
 
 def multipliers_in_optax(schedule, warmup, final_rate):
@@ -569,7 +576,7 @@ def multipliers_in_optax(schedule, warmup, final_rate):
 @pytest.mark.parametrize("warmup", [0.02, 0.2, 0.9])
 @pytest.mark.parametrize("final_rate", [0.001, 0.3])
 def test_schedules_match_optax(schedule, warmup, final_rate):
-    found = multipliers_of(schedule, FRACTIONS, warmup, final_rate)
+    found = multipliers_of(schedule, warmup, final_rate)
     expected = multipliers_in_optax(schedule, warmup, final_rate)
     assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
 
@@ -579,14 +586,14 @@ def test_schedules_match_optax(schedule, warmup, final_rate):
 @PROPERTY
 def test_a_schedule_peaks_after_warmup_and_never_rises_again(schedule, final_rate, warmup):
     """A decay arrives at the final rate; with a final rate of 1 there is none."""
-    found = np.asarray(multipliers_of(schedule, FRACTIONS, warmup, final_rate))
+    found = multipliers_of(schedule, warmup, final_rate)
     fallen = found[FRACTIONS >= warmup + 1e-6]
-    assert multipliers_of(schedule, FRACTIONS, 0.0, final_rate)[0] == 1
+    assert multipliers_of(schedule, 0.0, final_rate)[0] == 1
     assert (np.diff(fallen) <= 0).all() and found.max() <= 1
     assert schedule == "constant" or (np.diff(fallen) < 0).all()
     arrived = 1 if schedule == "constant" else final_rate
     assert found[-1] == pytest.approx(arrived, rel=1e-5)
-    flat = multipliers_of(schedule, FRACTIONS, warmup, 1.0)[FRACTIONS >= warmup + 1e-6]
+    flat = multipliers_of(schedule, warmup, 1.0)[FRACTIONS >= warmup + 1e-6]
     assert_allclose(flat, np.ones(len(flat)), rtol=1e-6)
 
 
@@ -594,7 +601,7 @@ def test_a_schedule_peaks_after_warmup_and_never_rises_again(schedule, final_rat
 def test_trials_have_schedules_of_their_own_under_vmap(schedule):
     """Traced numbers, for which optax's own schedules of peaks and rates cannot be made."""
     warmup, final_rate = np.float32([0.0, 0.1, 0.4]), np.float32([0.5, 0.01, 1.0])
-    together = jax.vmap(lambda w, r: train.rate_multiplier(schedule, 0.6, w, r))
+    together = jax.jit(jax.vmap(lambda w, r: train.rate_multiplier(schedule, 0.6, w, r)))
     alone = [train.rate_multiplier(schedule, 0.6, warmup[i], final_rate[i]) for i in range(3)]
     assert_allclose(together(warmup, final_rate), alone, rtol=1e-6)
 
@@ -625,14 +632,16 @@ def exact():
 
 
 def test_exact_loss_without_logits_trains_and_measures_as_with_them(augmented, batch):
-    with_logits, sums = train.train_step(augmented, batch, WITH_LOGITS)
-    without, own = train.train_step(augmented, batch, exact())
+    with_logits, sums = _step(augmented, batch, WITH_LOGITS)
+    without, own = _step(augmented, batch, exact())
     for pair in zip(MODEL.weights(without.params), MODEL.weights(with_logits.params), strict=True):
         assert_allclose(*pair, rtol=1e-5, atol=1e-6)
     assert_allclose(own["loss"]["sum"], sums["loss"]["sum"], rtol=1e-5)
     assert_allclose(own["loss"]["weight"], batch.weights.sum())
-    expected = WITH_LOGITS.values(WITH_LOGITS.evaluate(augmented.params, batch))
-    found = exact().values(exact().evaluate(augmented.params, batch))
+    found, expected = (
+        criterion.values(jax.jit(criterion.evaluate)(augmented.params, batch))
+        for criterion in (exact(), WITH_LOGITS)
+    )
     assert set(found) == {"loss", "accuracy", "top5"}
     for name, value in found.items():
         assert_allclose(value, expected[name], rtol=1e-5)
@@ -662,7 +671,7 @@ def test_class_weights_weigh_the_objective_and_are_taken_out_of_what_is_reported
 
 @pytest.mark.parametrize("name", vocabulary.OBJECTIVES[1:])
 def test_sampled_losses_draw_anew_at_every_step_and_alike_at_equal_steps(augmented, batch, name):
-    loss = vocabulary.criterion(name, WORDS, 4).loss
+    loss = jax.jit(vocabulary.criterion(name, WORDS, 4).loss)
     first, again, later = (loss(augmented.params, batch, None, step)[0] for step in (0, 0, 1))
     assert first == again and first != later
 

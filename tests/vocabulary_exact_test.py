@@ -349,9 +349,12 @@ NARROW = [(128, np.int8), (128, np.uint8), (256, np.uint8), (300, np.uint8), (65
 
 
 @pytest.mark.parametrize("num_words, dtype", [*NARROW, (65536, np.int16), (300, np.int64)])
-@pytest.mark.parametrize("jitted", [False, True])
-def test_labels_of_any_integer_type_give_the_loss_of_int32(num_words, dtype, jitted):
-    """On one device and on a mesh, with the bits of the ignore index among the labels."""
+@pytest.mark.parametrize("known", [False, True])
+def test_labels_of_any_integer_type_give_the_loss_of_int32(num_words, dtype, known):
+    """On one device and on a mesh, with the bits of the ignore index among the labels.
+
+    They are constants of the program, and so are checked, or arguments.
+    """
     rng = np.random.default_rng(0)
     x, W = np.float32(rng.normal(size=(8, 2))), np.float32(rng.normal(size=(2, num_words)))
     labels = rng.integers(0, min(num_words, np.iinfo(dtype).max + 1), 8)
@@ -359,12 +362,28 @@ def test_labels_of_any_integer_type_give_the_loss_of_int32(num_words, dtype, jit
     mesh = jax.make_mesh((1,), ("v",), axis_types=(AxisType.Auto,))
     for loss in (linear_cross_entropy, functools.partial(sharded_linear_cross_entropy, mesh)):
         loss = functools.partial(loss, ignore_index=-100, bias=np.zeros(num_words, np.float32))
-        gradients = jax.value_and_grad(loss, (0, 1))
-        gradients = jax.jit(gradients) if jitted else gradients
-        found, expected = (gradients(x, W, labels.astype(kind)) for kind in (dtype, np.int32))
+        found, expected = (
+            of_labels(loss, x, W, labels.astype(t), known) for t in (dtype, np.int32)
+        )
         jax.tree.map(assert_array_equal, found, expected)
         full_form = optax.softmax_cross_entropy_with_integer_labels(x @ W, labels).mean()
         assert_allclose(found[0], full_form, rtol=1e-5)
+
+
+def of_labels(loss, x, W, labels, known):
+    """Value and gradients; the labels are known while tracing, or not."""
+    gradients = jax.value_and_grad(loss, (0, 1))
+    if known:
+        return jax.jit(lambda x, W: gradients(x, W, labels))(x, W)
+    return jax.jit(gradients)(x, W, labels)
+
+
+def test_loss_op_by_op_is_that_of_the_compiled_program():
+    x, W, labels, bias, weights = problem(6, 8, 3, 11)
+    options = {"bias": jnp.float32(bias), "example_weights": jnp.float32(weights)}
+    gradients = jax.value_and_grad(of_words(labels, **options), (0, 1))
+    arrays = jnp.float32(x), jnp.float32(W)
+    assert_close(gradients(*arrays), jax.jit(gradients)(*arrays), 1e-6)
 
 
 @pytest.mark.parametrize("label", [2**32, 2**32 + 3, -(2**40)])

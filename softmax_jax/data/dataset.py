@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Num, Shaped
 from numpy.typing import ArrayLike, DTypeLike
 
 from softmax_jax import host
@@ -413,6 +413,107 @@ def _read_runs(
 
 def _run_length(dataset: Dataset) -> int:
     return _RUN_BYTES // max(dataset.num_features * dataset.x.dtype.itemsize, 1)
+
+
+_CANCELLED = 1e-8  # of the squares: a smaller difference is catastrophic cancellation
+
+
+def moments(
+    blocks: Iterable,
+    counts: Num[Any, "N R"] | None = None,
+    constant: ArrayLike = 1.0,
+    weights: Float[np.ndarray, " N"] | None = None,
+) -> tuple[Float[np.ndarray, "R D"], Float[np.ndarray, "R D"]]:
+    """Mean [R, D] and standard deviation [R, D], float64, of each feature in each resample.
+
+    One pass, and two matrix products for all resamples.
+
+    Args:
+      blocks: pairs (number of the first example, x [n, ...]), as `Dataset.blocks()` yields them.
+      counts: how often each example counts in each resample; None: once, R = 1.
+      constant: a number or [D], the scale of a feature that does not vary within a resample.
+      weights: what the counts are multiplied by, numbers of 0 or more; None: 1.
+
+    >>> x = np.array([[1.0, 5.0], [3.0, 5.0], [9.0, 5.0]])
+    >>> mean, scale = moments([(0, x)], counts=np.array([[1], [1], [0]]), constant=2.0)
+    >>> mean.round(6).tolist(), scale.round(6).tolist()
+    ([[2.0, 5.0]], [[1.0, 2.0]])
+    """
+
+    def of_blocks():
+        for start, x in blocks:
+            x = np.asarray(x, np.float64).reshape(len(x), -1)
+            rows = slice(start, start + len(x))
+            own = np.ones((len(x), 1)) if counts is None else np.asarray(counts[rows], np.float64)
+            own = own if weights is None else own * weights[rows, None]
+            yield _resampled_moments(x, own.T)
+
+    mean, scale = _combined(of_blocks())
+    # A reciprocal must be a finite float32.
+    return mean, np.where(scale >= np.finfo(np.float32).tiny, scale, constant)
+
+
+def column_moments(
+    blocks: Iterable[Shaped[np.ndarray, "n ..."]],
+) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
+    """Mean and standard deviation of each column, in float64 and in one pass.
+
+    Exactly zero is the deviation of a column that is constant.
+
+    >>> column_moments([np.array([[1.0, 5.0]]), np.array([[3.0, 5.0]])])
+    (array([2., 5.]), array([1., 0.]))
+    """
+    first: np.ndarray | None = None
+
+    def of_blocks():
+        nonlocal first
+        for block in blocks:
+            x = np.asarray(block, np.float64).reshape(len(block), -1)
+            first = x[0].copy() if first is None else first
+            x = x - first
+            mean = x.mean(0)
+            yield len(x), mean, ((x - mean) ** 2).sum(0)
+
+    mean, deviation = _combined(of_blocks())
+    assert first is not None, "a dataset has examples"
+    return first + mean, deviation
+
+
+def _combined(parts):
+    """Mean and standard deviation of all parts: triples (count, mean, squared deviations' sum).
+
+    Two sets are combined as in Chan, Golub and LeVeque, *Updating Formulae and a Pairwise Algorithm
+    for Computing Sample Variances* (1979), so that a large mean costs no precision.
+    """
+    total, mean, squares = np.zeros(3)
+    for n, own_mean, own_squares in parts:
+        fraction = n / np.where(total + n > 0, total + n, 1)
+        difference = own_mean - mean
+        mean = mean + difference * fraction
+        squares = squares + own_squares + difference**2 * fraction * total
+        total = total + n
+    return mean, np.sqrt(squares / total)
+
+
+def _resampled_moments(x, counts):
+    """Count [R, 1], mean and sum of squared deviations [R, D] of x [n, D] for counts [R, n]."""
+    n = counts.sum(1, keepdims=True)
+    centre = x.mean(0)
+    centred = x - centre
+    offset = counts @ centred / np.where(n > 0, n, 1)
+    mean, squares = centre + offset, counts @ centred**2 - n * offset**2
+    cancelled = (squares <= _CANCELLED * n * offset**2) & (offset != 0)
+    for r in np.flatnonzero(cancelled.any(1)):
+        rows, columns = np.flatnonzero(counts[r]), np.flatnonzero(cancelled[r])
+        mean[r, columns], squares[r, columns] = _exact_moments(x[rows][:, columns], counts[r, rows])
+    return n, mean, squares
+
+
+def _exact_moments(x, counts):
+    """Mean and sum of squared deviations [D] of x [n, D]: exact where a feature is constant."""
+    shifted = x - x[0]
+    mean = counts @ shifted / counts.sum()
+    return x[0] + mean, counts @ (shifted - mean) ** 2
 
 
 def html_table(rows: Iterable[dict]) -> str:

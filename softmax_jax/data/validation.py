@@ -7,13 +7,13 @@ JAX are checked on their device.
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, Shaped, UInt64
 
-from softmax_jax.data.dataset import Dataset
+from softmax_jax.data.dataset import Dataset, column_moments
 from softmax_jax.host import DataError
 
 
@@ -253,30 +253,6 @@ def is_wide(dtype: np.dtype) -> bool:
     return (dtype.kind == "f" and dtype.itemsize > 4) or (dtype.kind in "iu" and dtype.itemsize > 2)
 
 
-def column_moments(
-    blocks: Iterable[Shaped[np.ndarray, "n ..."]],
-) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
-    """Mean and standard deviation of each column, in float64 and in one pass.
-
-    Exactly zero is the deviation of a column that is constant; see `sweep.inputs.moments`.
-
-    >>> column_moments([np.array([[1.0, 5.0]]), np.array([[3.0, 5.0]])])
-    (array([2., 5.]), array([1., 0.]))
-    """
-    first: np.ndarray | None = None
-    total, mean, squares = 0, np.zeros(()), np.zeros(())
-    for block in blocks:
-        x = np.asarray(block, np.float64).reshape(len(block), -1)
-        first = x[0].copy() if first is None else first
-        x = x - first
-        own, n = x.mean(0), len(x)
-        difference, total = own - mean, total + n
-        squares = squares + ((x - own) ** 2).sum(0) + difference**2 * (n * (total - n) / total)
-        mean = mean + difference * (n / total)
-    assert first is not None, "a dataset has examples"
-    return first + mean, np.sqrt(squares / total)
-
-
 def find_shift(
     mean: Float[np.ndarray, " D"], deviation: Float[np.ndarray, " D"]
 ) -> Float[np.ndarray, " D"] | None:
@@ -391,7 +367,7 @@ def _check_label_kind(values: np.ndarray, role: str, train: np.ndarray) -> None:
         raise DataError(f"The labels of train are {expected}, and those of {role} {kind}.")
 
 
-def check_labels_present(values: Shaped[np.ndarray, "..."], role: str) -> None:
+def check_labels_present(values: Shaped[Any, "..."], role: str) -> None:
     """Raises DataError for labels that are NaN, which no conversion makes labels."""
     missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(0, bool)
     if missing.any():

@@ -7,14 +7,20 @@ once, as uint8 [N, R], whatever the number of trials.
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, Num, Shaped, UInt8
 
 from softmax_jax.data import validation
-from softmax_jax.data.dataset import Dataset, example_weights, normalised
+from softmax_jax.data.dataset import (
+    Dataset,
+    column_moments,
+    example_weights,
+    moments,
+    normalised,
+)
 from softmax_jax.optimum.problem import relative
 from softmax_jax.sweep import mesh
 from softmax_jax.sweep.mesh import ONE, Placement
@@ -22,74 +28,6 @@ from softmax_jax.train import Data
 
 # A mean or a scale: one for all features, [D], or [R, D] where each resample has its own.
 Moment: TypeAlias = float | int | Float[np.ndarray, "..."]
-
-_CANCELLED = 1e-8  # of the squares: a smaller difference is catastrophic cancellation
-
-
-def moments(
-    blocks: Iterable,
-    counts: Num[Array | np.ndarray, "N R"] | None = None,
-    constant: ArrayLike = 1.0,
-    weights: Float[np.ndarray, " N"] | None = None,
-) -> tuple[Float[np.ndarray, "R D"], Float[np.ndarray, "R D"]]:
-    """Mean [R, D] and standard deviation [R, D], float64, of each feature in each resample.
-
-    One pass, and two matrix products for all resamples. Each block gives its means and sums of
-    squared deviations; those of two sets are combined as in Chan, Golub and LeVeque,
-    *Updating Formulae and a Pairwise Algorithm for Computing Sample Variances* (1979), so that a
-    large mean costs no precision.
-
-    Args:
-      blocks: pairs (number of the first example, x [n, ...]), as `Dataset.blocks()` yields them.
-      counts: how often each example counts in each resample; None: once, R = 1.
-      constant: a number or [D], the scale of a feature that does not vary within a resample.
-      weights: what the counts are multiplied by, numbers of 0 or more; None: 1.
-
-    >>> x = np.array([[1.0, 5.0], [3.0, 5.0], [9.0, 5.0]])
-    >>> mean, scale = moments([(0, x)], counts=np.array([[1], [1], [0]]), constant=2.0)
-    >>> mean.round(6).tolist(), scale.round(6).tolist()
-    ([[2.0, 5.0]], [[1.0, 2.0]])
-    """
-    total, mean, squares = np.zeros((3, 1, 1))
-    for start, x in blocks:
-        x = np.asarray(x, np.float64).reshape(len(x), -1)
-        rows = slice(start, start + len(x))
-        own_counts = (
-            np.ones((len(x), 1)) if counts is None else np.asarray(counts[rows], np.float64)
-        )
-        if weights is not None:
-            own_counts = own_counts * weights[rows, None]
-        n, own_mean, own_squares = _block_moments(x, own_counts.T)
-        fraction = n / np.where(total + n > 0, total + n, 1)
-        difference = own_mean - mean
-        mean = mean + difference * fraction
-        squares = squares + own_squares + difference**2 * fraction * total
-        total = total + n
-    scale = np.sqrt(squares / total)
-    # A reciprocal must be a finite float32.
-    return mean, np.where(scale >= np.finfo(np.float32).tiny, scale, constant)
-
-
-def _block_moments(x, counts):
-    """Count [R, 1], mean and sum of squared deviations [R, D] of x [n, D] for counts [R, n]."""
-    n = counts.sum(1, keepdims=True)
-    centre = x.mean(0)
-    centred = x - centre
-    offset = counts @ centred / np.where(n > 0, n, 1)
-    mean, squares = centre + offset, counts @ centred**2 - n * offset**2
-    cancelled = (squares <= _CANCELLED * n * offset**2) & (offset != 0)
-    for r in np.flatnonzero(cancelled.any(1)):
-        rows, columns = np.flatnonzero(counts[r]), np.flatnonzero(cancelled[r])
-        mean[r, columns], squares[r, columns] = _exact_moments(x[rows][:, columns], counts[r, rows])
-    return n, mean, squares
-
-
-def _exact_moments(x, counts):
-    """Mean and sum of squared deviations [D] of x [n, D]: exact where a feature is constant."""
-    shifted = x - x[0]
-    mean = counts @ shifted / counts.sum()
-    return x[0] + mean, counts @ (shifted - mean) ** 2
-
 
 _MOST_COPIES = 255  # of a uint8
 
@@ -482,7 +420,7 @@ def warn_unstandardised(train: Dataset) -> None:
     if train.x.dtype == np.uint8:
         return
     x = train.x[:: len(train) // _SAMPLE + 1]
-    mean, deviation = validation.column_moments([np.asarray(x)])
+    mean, deviation = column_moments([np.asarray(x)])
     columns = np.flatnonzero((deviation > 0) & (np.abs(mean) > _FAR * deviation))
     if len(columns):
         warnings.warn(
