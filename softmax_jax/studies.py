@@ -315,7 +315,7 @@ def learning_curve(
 
 
 def floor_interval(
-    rows: Sequence[dict[str, Any]], num_val: int, *, draws: int = 200, seed: int = 0
+    rows: Sequence[dict[str, Any]], num_val: int | float, *, draws: int = 200, seed: int = 0
 ) -> list[float] | None:
     """A 95 % interval for the floor a of the law: what no number of examples gets below.
 
@@ -325,7 +325,7 @@ def floor_interval(
 
     Args:
       rows: of `learning_curve`.
-      num_val: the number of validation examples.
+      num_val: the (effective) number of validation examples.
       draws: how many laws.
       seed: of the draws.
     """

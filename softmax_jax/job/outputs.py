@@ -558,7 +558,8 @@ def write_studies(
             workdir.write_csv("learning_curve.csv", rows)
             drawn = functools.partial(plots.learning_curve, rows, law, splits.name)
             pictures["learning_curve.png"] = drawn
-            floor = studies.floor_interval(rows, len(splits.val))
+            size = metrics.effective_size(example_weights(splits.val))
+            floor = studies.floor_interval(rows, size)
             summary["learning_curve"] = law and law._asdict() | {"a_interval": floor}
         if config.audit_folds:
             options = l2, config.audit_folds, config.class_weight

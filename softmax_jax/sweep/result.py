@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 from softmax_jax import metrics as measures
 from softmax_jax.classifier import Classifier
 from softmax_jax.data import Dataset
-from softmax_jax.data.dataset import html_table
+from softmax_jax.data.dataset import example_weights, html_table
 from softmax_jax.sweep.chunks import Epoch, Run
 from softmax_jax.sweep.settings import (
     SELECTION_RULES,
@@ -348,10 +348,15 @@ class Result:
         measured = (self.classifier(trial, epoch).by_example(val) for trial in own)
         return np.mean([pair[metric == "val_accuracy"] for pair in measured], 0, np.float64)
 
+    def _val_weights(self):
+        """The weights of the validation examples, or None."""
+        val = self.run.val
+        return None if val is None else example_weights(val)
+
     def _interval(self, differences, confidence):
         resamples = self.run.resamples
         if resamples is None:
-            return measures.mean_interval(differences, confidence=confidence)
+            return measures.mean_interval(differences, self._val_weights(), confidence)
         error = differences.std(ddof=1) * resamples.corrected_factor
         return measures.t_interval(differences.mean(), error, len(differences) - 1, confidence)
 
@@ -366,7 +371,8 @@ class Result:
         errors = np.full(len(settings.mean), math.nan)
         for number in np.flatnonzero(~settings.diverged):
             difference = self._paired(settings.first[number], metric, epoch) - of_best
-            errors[number] = difference.std() / math.sqrt(len(difference))
+            _, deviation, n = measures.mean_and_spread(difference, self._val_weights())
+            errors[number] = deviation / math.sqrt(n)
         return errors
 
     def take(self, rows: Bool[np.ndarray, " T"]) -> "Result":
