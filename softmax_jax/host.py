@@ -17,7 +17,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO
 
 # Control characters but the line feed; characters that turn the direction of text or end a line;
 # halves of surrogate pairs, of which a path that is not UTF-8 is made.
@@ -470,7 +470,7 @@ def _show_warning(text: Warning | str, *_: Any, **__: Any) -> None:
     write_line(f"Warning: {message(str(text))}", sys.stderr)
 
 
-def write_line(text: str, stream: TextIO) -> None:
+def write_line(text: str, stream: Any) -> None:
     """Writes lines at once; where nobody reads them, or the disk is full, that is no error."""
     try:
         stream.write(shown(text) + "\n")

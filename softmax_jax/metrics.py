@@ -31,7 +31,7 @@ class Metric(NamedTuple):
 _PLAIN, _BLOCK = 2**16, 2**8  # values that are added up as they come; in a block of more
 
 
-def total(values: Float[_Array, "N ..."]) -> Float[Array, "..."]:
+def total(values: Float[_Array, "N ..."]) -> Any:
     """Σ over the first axis: of many values in blocks, and so are their sums.
 
     Under `jax.vmap` the compiler adds up one value after the other: of 20 million, float32 loses

@@ -312,7 +312,8 @@ def say_diverged(result: Result) -> None:
     """Warns that every setting diverged, and says what to do."""
     first = result.diverged[result.diverged > 0].min()
     by_rate = "learning rate" in result.remedy
-    rate = " (0.1 is safe for pixels; with momentum m, 1 - m times as much)" if by_rate else ""
+    safe = "0.1 is safe for pixels; with momentum m, 1 - m times as much"
+    rate = f" ({safe}): --config.learning_rate" if by_rate else ""
     console.warn(
         f"Every setting has a diverged trial, the first in epoch {first}: a loss stopped being "
         f"finite: {result.remedy}{rate}."

@@ -212,7 +212,7 @@ def _separates(trial, loss, fractions):
 _MOST_MARGINS = 2**22  # numbers in the linear programme
 
 
-def recedes(prepared: Prepared, column: int = 0) -> bool:
+def recedes(prepared: Prepared, column: int | np.integer = 0) -> bool:
     """Whether weights without a penalty can grow forever and never raise the loss of any example.
 
     Then the classes are separable, wholly or in part, and the optimum is at infinity. In such a
