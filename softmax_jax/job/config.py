@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+import absl.logging
 from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_dict import RequiredValueError
@@ -349,10 +350,13 @@ def parse_flags(argv: list[str]) -> list[str]:
     Raises:
       SystemExit: a flag or the config file is wrong (exit code 2, after one message).
     """
+    absl.logging.set_verbosity(absl.logging.ERROR)  # until the console is set up
     try:
         _check_fields(argv)
         rest = flags.FLAGS(argv)
         if flags.FLAGS.config is None:
+            if flags.FLAGS["config"].present:
+                _exit_usage("The config file's get_config() must return a ConfigDict, not None.")
             _exit_usage("--config is missing. Give one, as in --config=configs/default.py.")
         if len(rest) > 1:
             _exit_usage(f"{rest[1]!r} is not a flag. Settings are given as --config.FIELD=VALUE.")

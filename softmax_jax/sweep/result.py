@@ -525,10 +525,16 @@ class Collection:
 
     @classmethod
     def restored(cls, run: Run, arrays: dict[str, Shaped[np.ndarray, "..."]]) -> "Collection":
-        """The collection of this run with these `arrays`."""
+        """The collection of this run with these `arrays`.
+
+        Raises:
+          ValueError: they cannot be those of `arrays()`.
+        """
         kept = traverse_util.unflatten_dict(arrays, sep="/")
         collection = cls(run)
         length = kept["reached"].shape[1]
+        if not 0 <= kept["count"].min() <= kept["count"].max() <= length:
+            raise ValueError(f"a trial cannot have been measured {kept['count'].max():,} times")
         collection.count, collection.facts = kept["count"], kept.get("facts", {})
         collection.reached[:, :length] = kept["reached"]
         for name, values in kept.get("metrics", {}).items():
