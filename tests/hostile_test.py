@@ -630,6 +630,7 @@ BODIES = {
     "raise ValueError": "ValueError: no message",
     "raise SyntaxError": "",
     "raise ValueError('x' * 10**6)": "ValueError: x",
+    "raise SystemExit(1)": "ends the program",
     "return None": "ConfigDict",
     "return 5": "ConfigDict",
     "return [1]": "ConfigDict",
