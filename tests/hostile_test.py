@@ -305,6 +305,7 @@ def test_drawn_text_is_never_mathematics():
             assert not any(map(cbook.is_math_text, plots.plain_text(text).split("\n")))
 
 
+@slow
 def test_a_picture_that_fails_is_one_warning(job, tmp_path, monkeypatch):
     def broken(*_, **__):
         raise ValueError("no font\x1b[31m")
@@ -754,6 +755,7 @@ def test_no_cell_of_a_table_is_a_formula(write_run, tmp_path):
         assert raw or not [cell for cell in cells if cell[0] in "=+-@\t"]
 
 
+@slow
 def test_the_audit_is_no_formula_either(job, tmp_path):
     labels = ("=1+1", "@b", "c")
     assert job(tmp_path / "w", labels=labels, audit_folds=2)[0] == 0
