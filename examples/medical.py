@@ -41,7 +41,8 @@ def table(studies, penalties=PENALTIES) -> str:
             ]
             costs = one.costs(chosen)
             saved = by_argmax - costs
-            interval = metrics.normal_interval(saved.mean(), saved.std(ddof=1), len(saved))
+            error = saved.std(ddof=1) / len(saved) ** 0.5
+            interval = metrics.t_interval(saved.mean(), error, len(saved) - 1)
             saving = "" if rule == "argmax" else f"{saved.mean():.3f} {_brackets(interval)}"
             rows.append([f"{penalty:g}", rule, *figures, f"{costs.mean():.3f}", saving])
     return output.markdown(["l2", "rule", "sensitivity", "specificity", "cost", "saved"], rows)

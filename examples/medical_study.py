@@ -47,7 +47,7 @@ class Study(NamedTuple):
 
     def recalls(self, actions):
         """[R, C]: the sensitivity and the specificity of each split."""
-        confusion = metrics.confusion_matrix(self.labels, actions, 2, included=self.held_out)
+        confusion = metrics.confusion_matrix(self.labels, actions, 2, weights=self.held_out)
         return metrics.per_class(confusion)["recall"]
 
     def costs(self, actions):

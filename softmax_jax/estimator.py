@@ -301,9 +301,9 @@ class SoftmaxRegressionCV(_LinearClassifier):
         Cs, l2s = _check_penalties(self.Cs, self.l2s)
         examples = _read_examples(self, X, y, sample_weight)
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        for_splitter, for_scorer = self._routed(weights, params)
-        for_scorer = _check_method_params(X, for_scorer, indices=np.flatnonzero(examples.there))
-        if "sample_weight" in for_scorer:
+        for_splitter, routed = self._routed(weights, params)
+        for_scorer = _check_method_params(X, routed, indices=np.flatnonzero(examples.there))
+        if sample_weight is not None and routed.get("sample_weight") is sample_weight:
             for_scorer["sample_weight"] = examples.sample_weight
         folds = _split(self.cv, X, y, for_splitter, examples)
         counts = _counts(folds, len(examples.labels))

@@ -156,7 +156,7 @@ def _without_absent(scores, weights, axis):
     return jnp.where(jnp.expand_dims(weights > 0, axis), scores, 0)
 
 
-def ratio(sum_: _Array, weight: _Array) -> _Array:
+def ratio(sum_: Any, weight: Any) -> Any:
     """sum / weight; 0 where both are 0."""
     return sum_ / jnp.maximum(weight, jnp.finfo(jnp.float32).tiny)
 

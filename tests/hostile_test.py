@@ -305,6 +305,7 @@ def test_drawn_text_is_never_mathematics():
             assert not any(map(cbook.is_math_text, plots.plain_text(text).split("\n")))
 
 
+@slow
 def test_a_picture_that_fails_is_one_warning(job, tmp_path, monkeypatch):
     def broken(*_, **__):
         raise ValueError("no font\x1b[31m")
@@ -346,6 +347,7 @@ def test_the_lock_holds_without_its_file(tmp_path):
         assert warning == ""
 
 
+@pytest.mark.usefixtures("untyped")  # an epoch by hand
 @pytest.mark.parametrize("what", ["config.json", "metrics.jsonl", "folder", "another folder"])
 def test_a_folder_that_is_gone_or_another_is_noticed(tmp_path, what):
     opened = Workdir(tmp_path / "w")
@@ -630,6 +632,7 @@ BODIES = {
     "raise ValueError": "ValueError: no message",
     "raise SyntaxError": "",
     "raise ValueError('x' * 10**6)": "ValueError: x",
+    "raise SystemExit(1)": "ends the program",
     "return None": "ConfigDict",
     "return 5": "ConfigDict",
     "return [1]": "ConfigDict",
@@ -753,6 +756,7 @@ def test_no_cell_of_a_table_is_a_formula(write_run, tmp_path):
         assert raw or not [cell for cell in cells if cell[0] in "=+-@\t"]
 
 
+@slow
 def test_the_audit_is_no_formula_either(job, tmp_path):
     labels = ("=1+1", "@b", "c")
     assert job(tmp_path / "w", labels=labels, audit_folds=2)[0] == 0

@@ -61,6 +61,7 @@ def test_command_line_mistake_is_one_message_with_exit_2(environment):
 def test_help_lists_the_flags(main):
     done = main("--help")
     assert "--config" in done.stdout and "--workdir" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # The lines of a config file after `config = digits.get_config()`, which is its third.

@@ -11,13 +11,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+import absl.logging
 from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_dict import RequiredValueError
 
 from softmax_jax import losses, model, train, vocabulary
 from softmax_jax.data.dataset import Splits
-from softmax_jax.host import USAGE, JobError, brief, cut, message, write_line
+from softmax_jax.host import DONE, USAGE, JobError, brief, cut, message, write_line
 from softmax_jax.hyperparameters import TABLE, TRACED
 from softmax_jax.sweep import result, settings
 
@@ -367,10 +368,13 @@ def parse_flags(argv: list[str]) -> list[str]:
     Raises:
       SystemExit: a flag or the config file is wrong (exit code 2, after one message).
     """
+    absl.logging.set_verbosity(absl.logging.ERROR)  # until the console is set up
     try:
         _check_fields(argv)
-        rest = flags.FLAGS(argv)
+        rest = _parsed(argv)
         if flags.FLAGS.config is None:
+            if flags.FLAGS["config"].present:
+                _exit_usage("The config file's get_config() must return a ConfigDict, not None.")
             _exit_usage("--config is missing. Give one, as in --config=configs/default.py.")
         if len(rest) > 1:
             _exit_usage(f"{rest[1]!r} is not a flag. Settings are given as --config.FIELD=VALUE.")
@@ -390,6 +394,19 @@ def parse_flags(argv: list[str]) -> list[str]:
         _exit_usage(_in_config_file(error) if "config file" in text else text)
     except Exception as error:  # a config file is a program: it may raise anything
         _exit_usage(_in_config_file(error))
+
+
+_HELP = ("help", "helpfull", "helpshort", "helpxml", "?", "h")
+
+
+def _parsed(argv):
+    """The arguments that are no flags; the help ends with 0, not with 1 as the library has it."""
+    try:
+        return flags.FLAGS(argv)
+    except SystemExit as left:
+        if any(argument.lstrip("-") in _HELP for argument in argv[1:]):
+            sys.exit(DONE)
+        _exit_usage(f"The config file ends the program (SystemExit: {brief(left.code)}).")
 
 
 def _check_fields(argv):

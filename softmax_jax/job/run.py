@@ -192,12 +192,12 @@ def _resuming(folder, progress):
     except (JobError, data.DataError, MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:
-        if not progress.number:
+        if progress.pending is None:  # it was begun, and not resumed
             raise
         host.keep_traceback(error, folder)
         reason = f"{type(error).__name__}: {host.cut(' '.join(str(error).split()), 200)}"
         raise JobError(
-            f"{folder} cannot be resumed from checkpoint {progress.number} ({reason}). The "
+            f"{folder} cannot be resumed from its checkpoint ({reason}). The "
             f"traceback is in {host.ERROR_FILE} there. Begin the job anew with --overwrite.",
             WORKDIR,
         ) from error

@@ -598,7 +598,11 @@ class Collection:
 
     @classmethod
     def restored(cls, run: Run, arrays: dict[str, Shaped[np.ndarray, "..."]]) -> "Collection":
-        """The collection of this run with these `arrays`, or those of its first trials."""
+        """The collection of this run with these `arrays`, or those of its first trials.
+
+        Raises:
+          ValueError: they cannot be those of `arrays()`.
+        """
         collection = cls(run)
         more = len(collection.count) - len(arrays["count"])
         longer = {
@@ -609,6 +613,8 @@ class Collection:
         }
         kept = traverse_util.unflatten_dict(longer, sep="/")
         length = kept["reached"].shape[1]
+        if not 0 <= kept["count"].min() <= kept["count"].max() <= length:
+            raise ValueError(f"a trial cannot have been measured {kept['count'].max():,} times")
         collection.count, collection.facts = kept["count"], kept.get("facts", {})
         collection.reached[:, :length] = kept["reached"]
         for name, values in kept.get("metrics", {}).items():
