@@ -183,7 +183,7 @@ def check_weights(weights: Any, shape: tuple[int, ...], role: str) -> None:
 def warn_absent_classes(
     labels: Shaped[np.ndarray, " N"],
     there: Bool[np.ndarray, " N"],
-    names: Sequence[str] | None = None,
+    names: Sequence | None = None,
 ) -> None:
     """Warns of classes all of whose examples have weight 0.
 
