@@ -50,7 +50,8 @@ def get_config():
     # The rate over training: 'constant', or 'cosine' or 'exponential' down to final_rate times it.
     config.schedule = "constant"
     # What an example of each class weighs in the objective: None (all the same), 'balanced'
-    # (inversely to the size of the class), or a tuple of one number per class.
+    # (inversely to the size of the class), or a tuple of one number per class. It moves the
+    # predicted classes; probabilities and losses are corrected for it.
     config.class_weight = config_dict.placeholder(object)
 
     # The hyperparameters: learning_rate, momentum, l2, init_scale, label_smoothing, warmup,

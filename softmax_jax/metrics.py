@@ -244,7 +244,7 @@ def _fraction(numerator, denominator):
     return np.where(there, numerator / np.where(there, denominator, 1), np.nan)
 
 
-def effective_size(weights: Float[np.ndarray, " N"]) -> float:
+def effective_size(weights: Real[np.ndarray, " N"]) -> float:
     """(Σ w)² / Σ w²: as many equal weights give a weighted mean its variance. Source: Kish (1965).
 
     >>> effective_size(np.array([2.0, 2.0, 0.0])), round(effective_size(np.array([3.0, 1.0])), 2)
@@ -255,7 +255,7 @@ def effective_size(weights: Float[np.ndarray, " N"]) -> float:
 
 
 def mean_and_spread(
-    values: Real[_Array, " N"], weights: Float[np.ndarray, " N"]
+    values: Real[_Array, " N"], weights: Real[np.ndarray, " N"]
 ) -> tuple[float, float, float]:
     """(mean, standard deviation, n): weighted, with the n of `effective_size`.
 
