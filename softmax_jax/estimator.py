@@ -38,7 +38,7 @@ from softmax_jax.optimum.problem import relative
 _TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
 # What float32 tries to reach beyond its tolerance, and in how many iterations: the error of the
 # weights goes with the square root of the gap.
-_FINER, _MORE = 1e-9, 50
+_FINER, _MORE = 1e-11, 100
 _SPARSE_ROWS = 4096  # rows of a sparse matrix that are made dense at a time
 
 
@@ -158,13 +158,14 @@ class SoftmaxRegression(_LinearClassifier):
       fit_intercept: False keeps the intercept at zero.
       class_weight: None, 'balanced', or {class: weight}.
       tol: the relative gap to the optimum that the certificate must prove; None: 1e-6 in float64,
-        1e-4 in float32, which then takes up to 50 more iterations for the smallest it can prove.
+        1e-4 in float32, which then takes up to 100 more iterations for the smallest it can prove.
       max_iter: the most iterations of L-BFGS; if they do not suffice there is a ConvergenceWarning.
         With 0 the weights stay where they begin: at zero, with the classes' log frequencies.
       solver: 'lbfgs', the only one; here because `LogisticRegression` has it.
       warm_start: start from the weights of the last `fit`.
       random_state: no effect; here because `LogisticRegression` has it.
-      dtype: 'float64', or 'float32', which takes half the memory and reaches gaps of about 1e-5.
+      dtype: 'float64', or 'float32', which takes half the memory; the coefficients are then good to
+        about 1e-5 of the largest.
 
     After `fit`: classes_ [C] · coef_ [C, D], intercept_ [C], with two classes [1, D] and [1] ·
     class_weight_ [C] · n_iter_ [1] · n_features_in_, feature_names_in_ · l2_: the penalty of the
