@@ -370,9 +370,11 @@ def test_labels_of_another_shape_or_type_are_refused_also_while_tracing(form, ax
             call(scores, wrong, axis)
 
 
-def test_the_error_for_a_column_of_labels_names_the_shape_and_the_remedy():
+def test_the_error_for_wrong_labels_names_what_they_are_and_the_remedy():
     with pytest.raises(ValueError, match=r"integers \[2\].*int32 \[2, 1\].*reshape\(\(2,\)\)"):
         losses.cross_entropy(jnp.zeros((2, 3)), jnp.array([[0], [1]]))
+    with pytest.raises(ValueError, match=r"labels must be integers; .*\[1\]: nan. Leave"):
+        losses.cross_entropy(jnp.zeros((2, 3)), np.array([0.0, np.nan]))
     with pytest.raises(ValueError, match="one-hot vectors, convert them to floats"):
         losses.cross_entropy(jnp.zeros((2, 3)), jnp.eye(3, dtype=int)[:2])
 
@@ -471,6 +473,8 @@ def test_losses_far_below_one_keep_their_digits(below, sizes):
     for labels in 0, np.eye(len(logits), dtype=np.float32)[0]:
         assert_allclose(losses.cross_entropy(logits, labels), expected, rtol=3e-6)
         assert_allclose(COMPILED["cross_entropy"](logits, labels), expected, rtol=3e-6)
+    rows = COMPILED["cross_entropy"](logits[None], np.array([0]), -1)
+    assert_allclose(rows, expected, rtol=3e-6)
     assert_allclose(losses.log_softmax(logits)[0], -expected, rtol=3e-6)
     column = losses.cross_entropy(jnp.asarray(logits)[:, None], jnp.array([0]), axis=0)
     assert_allclose(column, expected, rtol=3e-6)

@@ -75,6 +75,19 @@ def test_scores_that_are_nan_are_never_correct():
     assert [value_of(name, scores, labels) for name in metrics.METRICS] == [0, 0, 0]
 
 
+def test_classes_are_the_last_axis_unless_told_otherwise():
+    scores, labels = example()
+    many, again = np.stack([scores, -scores]), np.stack([labels, labels])
+    assert_array_equal(metrics.accuracy(many, again), many.argmax(-1) == again)
+    weights = np.ones(len(labels))
+    for metric in metrics.METRICS.values():
+        found, expected = (
+            metric.sums(scores, labels, weights),
+            metric.sums(scores.T, labels, weights, 0),
+        )
+        jax.tree.map(assert_allclose, found, expected)
+
+
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 def test_accuracies_match_scikit_learn():
     """One class has no examples and does not count in the balanced accuracy."""
@@ -207,6 +220,7 @@ def test_mean_cost_is_the_mean_over_the_examples():
     labels, predicted = predictions()
     error = metrics.mean_cost(metrics.confusion_matrix(labels, predicted, 5), 1 - np.eye(5))
     assert error == pytest.approx((labels != predicted).mean())
+    assert metrics.mean_cost([[0, 1], [0, 0]], [[0, 3], [0, 0]]) == 3  # of a single example
 
 
 # Intervals.

@@ -40,6 +40,14 @@ def test_path_spans_from_zero_weights_to_a_negligible_penalty():
     assert largest.loss[0] == pytest.approx(-(fractions * np.log(fractions)).sum(), rel=0.05)
 
 
+def test_path_follows_the_unit_of_the_features():
+    """Weights of c · x are those of x divided by c: penalties grow as c², here exactly."""
+    problem = random_problem(1, weighted=False)
+    small = problem._replace(x=problem.x / 2**20)
+    paths = [optimum.l2_path(optimum.prepare(each), 4) for each in (problem, small)]
+    np.testing.assert_allclose(paths[0], paths[1] * 2.0**40, rtol=1e-6)
+
+
 def test_leaders_are_the_next_greater_penalties_of_the_column():
     l2, columns = np.array([0.1, 1.0, 0.0, 0.1, 0.01, 2.0]), np.array([0, 0, 0, 0, 1, 1])
     leaders = order.leaders(l2, columns)

@@ -47,6 +47,19 @@ def estimate(problem):
     return prepared, curvature, basis, hessian
 
 
+@pytest.mark.parametrize("shape", [(20, 3), (12, 30)])
+def test_spectrum_is_that_of_the_covariance(shape):
+    """Also with more features than examples, where a direction for each example is kept."""
+    x, num_examples = np.random.default_rng(0).normal(size=shape), shape[0]
+    prepared = optimum.prepare(Problem(x.astype(np.float32), np.arange(num_examples) % 3))
+    covariance = np.cov(x.T, bias=True)
+    expected = np.linalg.eigvalsh(covariance)[-min(shape[1], num_examples - 1) :]
+    found = np.asarray(prepared.eigenvalues)[-len(expected) :]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    directions = np.asarray(prepared.directions)[:, -len(expected) :]
+    np.testing.assert_allclose(covariance @ directions, expected * directions, atol=1e-4)
+
+
 @pytest.mark.parametrize("most", [256, 2])
 def test_curvature_is_the_diagonal_of_the_hessian(pairs, monkeypatch, most):
     monkeypatch.setattr(lbfgs, "_MOST_CLASSES", most)

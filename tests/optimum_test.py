@@ -407,6 +407,13 @@ def test_separation_in_part_is_reported(kind):
     assert found.converged.tolist() == [False, True]
 
 
+def test_labels_that_are_nearly_as_probable_as_others_are_not_separable():
+    """Both labels at both places, 4 to 6: the optimum is finite, and no probability is below .4."""
+    x, y, weights = np.array([[0.0], [0], [1], [1]]), np.array([0, 1, 0, 1]), [4.0, 6, 6, 4]
+    found = minimise(Problem(x, y, np.array(weights)), [0.0, 0.1], tolerance=1e-5)
+    assert found.converged.all() and not found.separable.any()
+
+
 @settings(derandomize=True, deadline=None, database=None, max_examples=20)
 @given(st.integers(0, 10**6), st.integers(2, 3), st.sampled_from([1e-5, 1, 1e6]))
 def test_separation_in_part_is_found_and_nothing_else(seed, num_classes, size):
