@@ -85,7 +85,7 @@ def _tile(k, tiles, *arrays):
 # With more features than this, the spectrum is estimated from this many examples: the full
 # eigendecomposition would cost more than the iterations that it saves.
 _MOST_DIRECTIONS = 1024
-_POWERS = 50  # steps of the power iteration, from the largest direction of the spectrum
+_POWERS = 20  # steps of the power iteration, from the largest direction of the spectrum
 
 
 class Problem(NamedTuple):
