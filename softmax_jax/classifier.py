@@ -138,13 +138,13 @@ class Classifier(NamedTuple):
         dataset = dataset.without_absent()
         (loss, hit), (others_loss, others_hit) = self.by_example(dataset), other.by_example(dataset)
         weights = example_weights(dataset)
-        losses = others_loss.astype(np.float64) - loss
-        hits = others_hit.astype(np.float64) - hit
+        more_loss = others_loss.astype(np.float64) - loss
+        more_hits = others_hit.astype(np.float64) - hit
         return {
-            "loss": float(np.average(losses, weights=weights)),
-            "loss_interval": metrics.mean_interval(losses, weights),
-            "accuracy": float(np.average(hits, weights=weights)),
-            "accuracy_interval": metrics.mean_interval(hits, weights),
+            "loss": float(np.average(more_loss, weights=weights)),
+            "loss_interval": metrics.mean_interval(more_loss, weights),
+            "accuracy": float(np.average(more_hits, weights=weights)),
+            "accuracy_interval": metrics.mean_interval(more_hits, weights),
             "p_value": metrics.mcnemar(hit, others_hit),
         }
 
@@ -225,8 +225,8 @@ def _of_one(classifier, example):
     return model.product(features[None], classifier.W)[0] + classifier.b
 
 
-_NUMBERS = ("W", "b", "mean", "scale")
-_PARAMETERS = (*_NUMBERS, "label_names")
+_PARAMETERS = ("W", "b", "mean", "scale", "label_names")
+_OPTIONAL = ("labels", "class_weight")
 
 
 def load(folder: str | os.PathLike) -> Classifier:
@@ -251,13 +251,16 @@ def load(folder: str | os.PathLike) -> Classifier:
         missing = [name for name in _PARAMETERS if name not in there]
         if missing:
             raise DataError(f"{path} is not the model of a run: it has no {', '.join(missing)}.")
-        kept = (*_PARAMETERS, *({"labels", "class_weight"} & set(there)))
+        kept = [*_PARAMETERS, *(name for name in _OPTIONAL if name in there)]
         stored = {name: npz.find_array(path, name) for name in kept}
         _check_headers(path, {name: array.header for name, array in stored.items()})
         found = {name: array.read() for name, array in stored.items()}
     # In the order of bytes of this machine, which JAX takes alone.
-    there = (*_NUMBERS, *({"class_weight"} & set(found)))
-    numbers = {name: found[name].astype(found[name].dtype.newbyteorder("=")) for name in there}
+    numbers = {
+        name: array.astype(array.dtype.newbyteorder("="))
+        for name, array in found.items()
+        if name not in ("label_names", "labels")
+    }
     for name, values in numbers.items():
         if not np.isfinite(values).all():
             raise DataError(f"{path} is damaged: {name} has values that are not finite.")

@@ -330,7 +330,7 @@ def floor_interval(
       seed: of the draws.
     """
     size = np.array([row["size"] for row in rows])
-    errors = np.maximum([1 - row["val_accuracy"] for row in rows], 0.5 / num_val)
+    errors = _errors(rows, num_val)
     if len(np.unique(size)) < 3:
         return None
     by_size = [errors[size == n] for n in np.unique(size)]
@@ -403,6 +403,9 @@ def _law(rows, num_val):
     sizes = [row["size"] for row in rows]
     if len(set(sizes)) < 3:
         return None
-    # An error of zero on (effectively) num_val examples is taken as half an example's.
-    errors = [max(1 - row["val_accuracy"], 0.5 / num_val) for row in rows]
-    return fit_power_law(sizes, errors)
+    return fit_power_law(sizes, _errors(rows, num_val))
+
+
+def _errors(rows, num_val):
+    """One of zero on (effectively) num_val examples is taken as half an example's."""
+    return np.maximum([1 - row["val_accuracy"] for row in rows], 0.5 / num_val)

@@ -251,10 +251,6 @@ def test_seeds_alone_are_compared_by_example():
 # Chance, by simulation.
 
 
-def _two_settings(config):
-    config.sweep.l2 = (0.0, 0.1)
-
-
 CASES = {
     "probe": (probe, {}),
     "probe with val": (probe, {"train_split": "train[:80%]", "val_split": "train[80%:]"}),

@@ -6,6 +6,7 @@ epoch alone. Within a shard, the caller shuffles.
 """
 
 import dataclasses
+import functools
 import hashlib
 import html
 import math
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num, Shaped
+from jaxtyping import Bool, Float, Int, Num, Shaped, UInt64
 from numpy.typing import ArrayLike, DTypeLike
 
 from softmax_jax import host
@@ -155,6 +156,26 @@ class Dataset:
     def text_labels(self, labels: Iterable) -> list[str]:
         """Names of labels: `text_labels([9, 0])` is, say, `['ankle boot', 't-shirt']`."""
         return [self.label_names[int(label)] for label in np.asarray(labels)]
+
+    @functools.cached_property
+    def row_hashes(self) -> UInt64[np.ndarray, " N"]:
+        """A hash of the features of each example: equal rows have equal ones.
+
+        Σ m_j · mix(w_j) modulo 2⁶⁴ over the 32-bit words w of a row, for fixed random odd m.
+        """
+        hashes = np.zeros(len(self), np.uint64)
+        factors = None
+        for start, block in self.blocks("hashes"):
+            rows = block.reshape(len(block), -1) + block.dtype.type(0)  # no -0.0
+            rows = np.ascontiguousarray(rows).view(np.uint8)
+            rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4))).view(np.uint32).astype(np.uint64)
+            if factors is None:
+                rng = np.random.default_rng(0)
+                drawn = rng.integers(1 << 63, size=rows.shape[1], dtype=np.uint64)
+                factors = 2 * drawn + np.uint64(1)
+            mixed = (rows + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+            hashes[start : start + len(rows)] = (mixed ^ (mixed >> np.uint64(29))) @ factors
+        return hashes
 
     def blocks(self, what: str = "reading") -> Iterator[tuple[int, Shaped[np.ndarray, "n ..."]]]:
         """x in its `form`, in order, as pairs (row of the first example, examples [n, ...]).

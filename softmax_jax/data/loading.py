@@ -579,10 +579,9 @@ def load_or_stream(datasets: Mapping[str, Dataset], stream: str | bool) -> dict[
     for role, dataset in datasets.items():
         size = _shard_size(dataset)
         if wanted and isinstance(dataset.x, kind) and size < dataset.num_examples:
-            dataset = dataclasses.replace(dataset, shard_size=size)
+            placed[role] = dataclasses.replace(dataset, shard_size=size)
         else:
-            dataset = _resident(dataset, role)
-        placed[role] = dataset
+            placed[role] = _resident(dataset, role)
     return placed
 
 

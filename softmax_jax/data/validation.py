@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32, Shaped, UInt64
+from jaxtyping import Bool, Float, Int, Int32, Shaped
 
 from softmax_jax.data.dataset import Dataset, column_moments
 from softmax_jax.host import DataError
@@ -63,8 +63,8 @@ def count_copies(train: Dataset, others: Mapping[str, Dataset]) -> dict[str, int
     """
     if not all(isinstance(one.x, np.ndarray) for one in (train, *others.values())):
         return dict.fromkeys(others, 0)
-    hashes = row_hashes(train)
-    return {role: int(np.isin(row_hashes(one), hashes).sum()) for role, one in others.items()}
+    hashes = train.row_hashes
+    return {role: int(np.isin(one.row_hashes, hashes).sum()) for role, one in others.items()}
 
 
 def copies(dataset: Dataset) -> Int[np.ndarray, " N"] | None:
@@ -76,10 +76,23 @@ def copies(dataset: Dataset) -> Int[np.ndarray, " N"] | None:
     """
     if not isinstance(dataset.x, np.ndarray):
         return None
-    _, first, inverse = np.unique(row_hashes(dataset), return_index=True, return_inverse=True)
-    if len(first) == len(dataset) or _few_values(dataset.x[np.sort(first)], len(dataset)):
+    first, number = numbered(dataset.row_hashes)
+    if len(first) == len(dataset) or _few_values(dataset.x[first[:_TOLD_APART]], len(dataset)):
         return None
-    return np.argsort(np.argsort(first))[inverse]
+    return number
+
+
+def numbered(
+    values: Shaped[np.ndarray, " N"],
+) -> tuple[Int[np.ndarray, " M"], Int[np.ndarray, " N"]]:
+    """Where each of the M values appears first, in order, and its number there for each of the N.
+
+    >>> first, number = numbered(np.array([7, 5, 7]))
+    >>> first.tolist(), number.tolist()
+    ([0, 1], [0, 1, 0])
+    """
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    return np.sort(first), np.argsort(np.argsort(first))[inverse]
 
 
 _TOLD_APART = 1000  # distinct rows whose values are counted
@@ -87,28 +100,9 @@ _TOLD_APART = 1000  # distinct rows whose values are counted
 
 def _few_values(rows, num_examples):
     """Whether the columns of these distinct rows have too few values to tell the examples apart."""
-    columns = np.sort(np.asarray(rows[:_TOLD_APART]).reshape(min(len(rows), _TOLD_APART), -1), 0)
+    columns = np.sort(np.asarray(rows).reshape(len(rows), -1), 0)
     num_values = 1 + (columns[1:] != columns[:-1]).sum(0)
     return np.log(num_values).sum() < 2 * np.log(num_examples)
-
-
-def row_hashes(dataset: Dataset) -> UInt64[np.ndarray, " N"]:
-    """A hash of the features of each example: equal rows have equal ones.
-
-    Σ m_j · mix(w_j) modulo 2⁶⁴ over the 32-bit words w of a row, for fixed random odd m.
-    """
-    hashes = np.zeros(len(dataset), np.uint64)
-    factors = None
-    for start, block in dataset.blocks("hashes"):
-        rows = np.ascontiguousarray(block.reshape(len(block), -1) + block.dtype.type(0))  # no -0.0
-        rows = rows.view(np.uint8)
-        rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4))).view(np.uint32).astype(np.uint64)
-        if factors is None:
-            drawn = np.random.default_rng(0).integers(1 << 63, size=rows.shape[1], dtype=np.uint64)
-            factors = 2 * drawn + np.uint64(1)
-        mixed = (rows + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        hashes[start : start + len(rows)] = (mixed ^ (mixed >> np.uint64(29))) @ factors
-    return hashes
 
 
 _FEWEST_TO_JUDGE = 20  # examples: fewer may be in the order of their labels by chance

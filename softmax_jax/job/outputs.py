@@ -211,13 +211,7 @@ def _mean_with_interval(values, weights):
 def _resample_spread(values):
     """None where no resample held out an example of the class."""
     values = values[~np.isnan(values)]
-    if not len(values):
-        return None
-    return {
-        "mean": float(values.mean()),
-        "sd": float(values.std(ddof=len(values) > 1)),
-        "spread": [float(bound) for bound in np.quantile(values, (0.025, 0.975))],
-    }
+    return metrics.spread_of(values) if len(values) else None
 
 
 def summary_fields(

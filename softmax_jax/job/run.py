@@ -255,10 +255,7 @@ def penalties(config: ConfigDict, splits: Splits, num: int = 0) -> tuple[float, 
 
 def _prepare(config):
     refuse(unreadable_fields(config))
-    if not processes.are_several() or processes.is_first():
-        console.warn_if(host.use_compilation_cache())
-    else:
-        host.use_compilation_cache()
+    console.warn_if(host.use_compilation_cache())
     processes.use_precision(field_value(config, "precision"))
     processes.start_devices()
 
@@ -417,7 +414,7 @@ def devices_of(config: ConfigDict) -> sweep.Devices:
 
 def resamples(config: ConfigDict, train: Dataset) -> inputs.Resamples | None:
     """The folds or bootstrap draws of the config, with equal rows together; None: it has none."""
-    if not (config.folds or config.bootstraps):
+    if not resampled(config):
         return None
     together = validation.copies(train)
     if together is not None:

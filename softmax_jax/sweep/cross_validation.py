@@ -69,10 +69,11 @@ def cross_validate(
             raise ValueError("outer_folds needs a number of folds, and not which fold is whose.")
         number = np.asarray(folds).item()
         counts = nested_folds(dataset.y, number, outer_folds, together=validation.copies(dataset))
-    elif np.ndim(folds) == 0:
-        counts = fold_counts(dataset.y, folds, together=validation.copies(dataset))
+    elif np.ndim(folds) == 2:
+        counts = folds
     else:
-        counts = folds if np.ndim(folds) == 2 else fold_counts(dataset.y, folds)
+        together = None if np.ndim(folds) else validation.copies(dataset)
+        counts = fold_counts(dataset.y, folds, together=together)
     return _fit_and_refit(
         dataset,
         settings,
@@ -210,11 +211,7 @@ def spread(
     setting, values = result.run.trials.setting, result.values(metric, epoch).astype(np.float64)
     own = values[setting == setting[selected.trial]]
     with np.errstate(invalid="ignore"):  # without a penalty the bound of the gap is infinite
-        found = {
-            "mean": float(own.mean()),
-            "sd": float(own.std(ddof=len(own) > 1)),
-            "spread": [float(bound) for bound in np.quantile(own, (0.025, 0.975))],
-        }
+        found = metrics.spread_of(own)
     resamples = result.run.resamples
     if resamples is not None:
         settings = result.compared(values, corrected=True)

@@ -252,8 +252,7 @@ def _groups(num_examples, together):
     """(the first example of each group [M], in their order; the group of each example [N])."""
     if together is None:
         return np.arange(num_examples), np.arange(num_examples)
-    _, first, inverse = np.unique(together, return_index=True, return_inverse=True)
-    return np.sort(first), np.argsort(np.argsort(first))[inverse]
+    return validation.numbered(together)
 
 
 def frequency_losses(train: Dataset, val: Dataset | None) -> dict[str, float]:
