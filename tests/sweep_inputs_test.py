@@ -149,7 +149,8 @@ def test_weights_on_the_device_have_a_mean_of_one_in_any_unit(unit):
     own = np.random.default_rng(0).uniform(0.1, 9, 16)
     weighted, v = dataset([5, 11], unit * own), np.array([3.0, 0.5])
     counts = np.random.default_rng(1).integers(0, 3, (16, 2))
-    made = inputs.make_inputs(weighted, None, class_weight=v, resamples=counts)[0]
+    resamples = inputs.Resamples.of(counts)
+    made = inputs.make_inputs(weighted, None, class_weight=v, resamples=resamples)[0]
     on_device, each = made.train.resident, own / own.mean()
     assert_allclose(on_device.weights, each, rtol=1e-6)
     means = [np.average(each * v[weighted.y], weights=column) for column in counts.T]

@@ -79,8 +79,8 @@ def test_selection_is_a_matter_of_values_and_not_of_order(case, rule, larger_win
     comparison, l2, rate = case
     of = (comparison.mean, l2, rate)
     # Of the best settings that tie in all of these, the first gives the standard error.
-    settings = set(zip(*of, comparison.spread, strict=True))
-    assume(len({setting[:3] for setting in settings}) == len(settings))
+    distinct = set(zip(*of, comparison.spread, strict=True))
+    assume(len({setting[:3] for setting in distinct}) == len(distinct))
     order = list(range(len(l2)))
     random.shuffle(order)
     shuffled = settings.Comparison(*(field[order] for field in comparison))
