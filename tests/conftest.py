@@ -32,6 +32,15 @@ def pytest_configure(config):
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_this_file():
+    """Compiled programs go with the file that made them; a process has 65,530 memory maps."""
+    yield
+    import jax  # after `pytest_configure`, which says where compiled programs are kept
+
+    jax.clear_caches()
+
+
 @pytest.fixture
 def untyped():
     """The test breaks the annotations on purpose, for the messages of the package's own checks."""
