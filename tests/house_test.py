@@ -20,7 +20,7 @@ FLOORS = (
     ("train",),
     ("vocabulary", "optimum"),
     ("data",),
-    ("calibration", "classifier", "conformal", "decisions"),
+    ("calibration", "classifier", "conformal", "decisions", "inference"),
     ("sweep",),
     ("charts", "plots", "studies"),
     ("job",),
