@@ -251,15 +251,44 @@ def flat_fields(values: dict, prefix: str = "") -> dict[str, str]:
     return flat
 
 
+_TOLD = ("config", "dataset", "job")  # what config.json repeats, to identify the job
+
+
 def configuration(runs: list[Run]) -> dict[str, list[str]]:
     """{field: a text per run} of every field in config.json."""
     by_run = []
     for run in runs:
         used = {"dataset used": str(run.config.get("dataset", "–"))}
-        rest = {name: v for name, v in run.config.items() if name not in ("config", "dataset")}
+        rest = {name: v for name, v in run.config.items() if name not in _TOLD}
         by_run.append(flat_fields(section(run.config, "config")) | used | flat_fields(rest))
     names = dict.fromkeys(name for found in by_run for name in found)
     return {name: [found.get(name, "–") for found in by_run] for name in names}
+
+
+# What follows from other fields, and is no difference of its own where one of these differs.
+_FOLLOWS = {
+    "dataset used": ("dataset",),
+    "fingerprint": ("dataset", "dataset used", "train_split", "val_split", "test_split"),
+}
+
+
+def differences(fields: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Those of the `configuration` that differ between runs, each difference once."""
+    differing = {name: cells for name, cells in fields.items() if len(set(cells)) > 1}
+    return {
+        name: cells
+        for name, cells in differing.items()
+        if not any(cause in differing for cause in _FOLLOWS.get(name, ()))
+    }
+
+
+def on_same_data(runs: list[Run]) -> list[list[int]]:
+    """The places of the runs, those on the same data together; unknown data are like no others."""
+    by_print: dict[str, list[int]] = {}
+    for place, run in enumerate(runs):
+        known = run.config.get("fingerprint")
+        by_print.setdefault(str(place) if known is None else f"= {known}", []).append(place)
+    return list(by_print.values())
 
 
 def metric_cell(

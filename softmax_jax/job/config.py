@@ -326,7 +326,9 @@ def _nearest_field(name: str, known: Collection[str]) -> str | None:
     (patience for early_stopping.patience); lr is learning_rate here, and sweep.learning_rate there.
     """
     whole, last = name.rpartition(".")[0], name.rpartition(".")[2]
-    outer = [field for field in known if "." in field and field.startswith(f"{whole}." * bool(whole))]
+    outer = [
+        field for field in known if "." in field and field.startswith(f"{whole}." * bool(whole))
+    ]
     inside = {field.rpartition(".")[2]: field for field in reversed(outer)}
     if whole:
         found = inside.get(nearest(last, inside) or "") or nearest(name, known)
