@@ -28,6 +28,7 @@ from softmax_jax.runs import (
     final_metrics,
     finite,
     flat_fields,
+    interval_of,
     metric_cell,
     notices,
     number,
@@ -387,12 +388,9 @@ def _classes(run, _):
         values = section(values)
         lines[name] = [number(values.get("examples"))]
         for metric in ("precision", "recall", "f1"):
-            ends = values.get(f"{metric}_interval")
-            pair = isinstance(ends, list) and len(ends) == 2
-            ends = [finite(end) for end in ends] if pair else None
-            known = ends if ends and None not in ends else None
             value = finite(values.get(metric))
-            lines[name].append("–" if value is None else metric_cell(value, known))
+            interval = interval_of(values, metric)
+            lines[name].append("–" if value is None else metric_cell(value, interval))
         other, count = values.get("taken_for"), number(values.get("taken_for_examples"))
         lines[name].append("–" if other is None else f"{other} ({count})")
     heads = ["examples", "precision", "recall", "f1", "most often taken for"]

@@ -211,13 +211,18 @@ def final_metrics(run: Run) -> dict[str, dict]:
         for name, value in given.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if name.startswith(f"{role}_") and is_number and finite(value) is not None:
-                ends = given.get(f"{name}_interval")
-                ends = [finite(end) for end in ends] if isinstance(ends, list) else []
-                known = [end for end in ends if end is not None]
-                interval = known if len(known) == len(ends) == 2 else None
+                interval = interval_of(given, name)
                 chosen = on.get(role, {}).get("selected_on") is True
                 found[name] = metric_cell(value, interval, "selected on" if chosen else None)
     return found
+
+
+def interval_of(values: dict, name: str) -> list[float] | None:
+    """The interval [lo, hi] that stands beside a metric of that name; None: there is none."""
+    ends = values.get(f"{name}_interval")
+    known = [finite(end) for end in ends] if isinstance(ends, list) else []
+    sound = [end for end in known if end is not None]
+    return sound if len(sound) == len(known) == 2 else None
 
 
 def notices(run: Run) -> list[str]:

@@ -308,8 +308,8 @@ class Progress:
         if found:
             try:
                 self.seconds = float(found.facts["seconds"])
-                self.arrays, self.pending = _unpack_progress(found, "pending")
-                self._go_on(found, config.num_epochs)
+                self.arrays, pending = _unpack_progress(found, "pending")
+                self.pending = pending + self._further(found, config.num_epochs, pending)
             except Exception as error:  # sealed, and of this job, but not by this program
                 raise JobError(
                     f"The newest checkpoint in {folder} does not say how to resume the job "
@@ -318,14 +318,15 @@ class Progress:
                     WORKDIR,
                 ) from error
 
-    def _go_on(self, found, num_epochs):
-        """Adds the chunks that have ended and are to be trained longer."""
+    def _further(self, found, num_epochs, pending):
+        """The chunks that have ended, and have epochs left in a job that is longer by now."""
         if self._ended is None:
-            return
-        ended = _unpack_progress(found, "ended")[1]
+            return []
+        arrays, ended = _unpack_progress(found, "ended")
         self._ended = {int(item.chunk.trials[0, 0]): item for item in ended}
-        pending = chunks.going_on(ended, self.pending, num_epochs, self.arrays)
-        self.longer, self.pending = len(pending) > len(self.pending), pending
+        further = chunks.going_on(ended, pending, num_epochs, arrays)
+        self.longer = bool(further)
+        return further
 
     def collection(self, run: chunks.Run) -> Collection:
         """What the job has measured so far."""

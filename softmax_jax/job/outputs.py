@@ -373,7 +373,8 @@ def say_diverged(result: Result) -> None:
     several = len(result.run.trials.setting) > 1
     which = "Every setting has a diverged trial, the first" if several else "The training diverged"
     console.warn(
-        f"{which} in epoch {first}: a loss stopped being finite, or ended at over 100 times that of guessing: {result.remedy}{rate}."
+        f"{which} in epoch {first}: a loss stopped being finite, or ended at over 100 times that "
+        f"of guessing: {result.remedy}{rate}."
     )
 
 

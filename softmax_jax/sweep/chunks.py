@@ -314,11 +314,11 @@ def ended(epoch: Epoch) -> Pending:
 def going_on(
     ended: list[Pending], pending: list[Pending], num_epochs: int, arrays: dict[str, np.ndarray]
 ) -> list[Pending]:
-    """The chunks of which a longer training has epochs left: those that have ended come first.
+    """The chunks that have ended, and of which a longer training has epochs left.
 
     Args:
       ended: see the function of that name.
-      pending: the chunks that have not.
+      pending: the chunks that are being trained already.
       num_epochs: of the longer training.
       arrays: of the `Collection`, with the parameters.
     """
@@ -336,7 +336,7 @@ def going_on(
                 if name.startswith(prefix)
             }
             found.append(item._replace(saved=saved | params))
-    return found + pending
+    return found
 
 
 def pack(pending: list[Pending]) -> tuple[dict[str, Shaped[np.ndarray, "..."]], list[dict]]:
