@@ -322,7 +322,9 @@ def _sweep(run, place):
     if len(sweep.axes) == 2 and cells <= _MAX_HEAT_CELLS:
         drawn.append(_sweep_heat(sweep))
     label = _words(sweep.metric)
-    entries = [("c1", label), ("c0 dashed", label.replace("val", "train"))]
+    spreads = any(spread > 0 for _, spread, _ in sweep.settings.values())
+    band = ", ± a standard deviation over seeds and folds" * spreads
+    entries = [("c1", label + band), ("c0 dashed", label.replace("val", "train"))]
     entries += [("faint", "other combinations")] if len(sweep.axes) > 1 else []
     entries += [("star", "selected")] if sweep.winner else []
     return [_legend(entries), _charts(drawn)]

@@ -379,17 +379,22 @@ def say_diverged(result: Result) -> None:
 
 
 def say_leaders(config: ConfigDict, result: Result, leaders: list[dict] | None) -> None:
-    """Prints the best settings of a sweep by what was swept, and what sets them apart."""
+    """Prints the ten best settings of a sweep by what was swept, and what sets them apart."""
     if not leaders:
         return
     axes, metric = _swept_axes(result), config.select_metric
     others = len(np.unique(result.run.trials.setting)) - 1
     for_all = f", for all {others:,} at once" if others > 1 else ""
-    console.say(f"\nThe best settings, and how far they are from the best (95 %{for_all}):")
-    texts = [[f"{row[name]:g}" for name in axes] + [f"{row[metric]:.4f}"] for row in leaders]
-    table = [[*axes, metric], *texts]
+    count = f"the {len(leaders)} best of {others + 1:,}" if others >= len(leaders) else "all"
+    console.say(f"\nSettings, {count}, and how far they are behind the best (95 %{for_all}):")
+    each = len(result.run.trials.setting) // (others + 1)
+    spread = [f"± sd of {each}"] if each > 1 else []
+    table = [[*axes, metric, *spread]]
+    for row in leaders:
+        cells = [f"{row[name]:g}" for name in axes] + [f"{row[metric]:.4f}"]
+        table.append([*cells, *(f"{row['sd']:.4f}" for _ in spread)])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    intervals = ["", *(_apart(row) for row in leaders)]
+    intervals = ["difference", *(_apart(row) for row in leaders)]
     for cells, interval in zip(table, intervals, strict=True):
         line = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
         console.say(f"  {line}  {interval}".rstrip())
@@ -564,15 +569,17 @@ def draw(
     which += ", before the refit" if config.refit else ""
     named = "" if config.val_split == "auto" else f" ({config.val_split})"
     on_val = f"{splits.name}, validation{named}"
+    held_out = "the folds" if config.folds else "the bootstrap draws" if config.bootstraps else ""
+    compared = f"{splits.name}, held out of train by {held_out}" if held_out else on_val
 
     def sweep_figure():
         grid = plots.lay_out(result, selected, config.select_metric, config.select_epoch)
-        return plots.sweep(grid, on_val) if grid else None
+        return plots.sweep(grid, compared) if grid else None
 
     pictures: Pictures = {
-        "curves.png": lambda: plots.curves(result, selected, on_val + which),
+        "curves.png": lambda: plots.curves(result, selected, compared + which),
         "sweep.png": sweep_figure,
-        "settings.png": lambda: plots.settings(result, on_val, config.select_epoch),
+        "settings.png": lambda: plots.settings(result, compared, config.select_epoch),
     }
     pictures |= plots.of_classifier(
         selected.classifier, splits.val, on_val + which, f"{splits.name}, learned on train{which}"

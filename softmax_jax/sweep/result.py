@@ -332,6 +332,7 @@ class Result:
     def leaders(self, metric: str = "val_loss", epoch: str = "last", most: int = 10) -> list[dict]:
         """The best settings, a row each, and how far each is behind the best one.
 
+        `sd` is the standard deviation over the setting's trials, 0 of one.
         `difference` is to the best one, on the same examples (or folds): its `interval` is one of
         95 % for all comparisons with the best at once (Bonferroni), since the best of many is the
         luckiest, too. None where the metric is not a mean over the examples of a validation set.
@@ -347,7 +348,7 @@ class Result:
             of_best = own if of_best is None else of_best
             row = self.run.trials.row(settings.first[number])
             row = {name: value for name, value in row.items() if name not in ("seed", "fold")}
-            row |= {metric: float(settings.mean[number])}
+            row |= {metric: float(settings.mean[number]), "sd": float(settings.spread[number])}
             row["difference"] = float(settings.mean[number] - settings.mean[order[0]])
             row["interval"] = None if own is None else self._interval(own - of_best, confidence)
             rows.append(row)
