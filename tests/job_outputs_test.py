@@ -91,6 +91,24 @@ def test_divergence_warning_names_the_epoch_and_a_remedy(result, capsys):
     assert "a larger l2" in said and "learning rate" not in said
 
 
+def test_a_sweep_ends_with_its_best_settings(config, result, capsys):
+    """Each with its axes, mean, spread and paired difference from the best, which has none."""
+    leaders = result.leaders()
+    outputs.say_leaders(config, result, leaders)
+    _, title, head, *rows = capsys.readouterr().out.splitlines()
+    assert "all, and how far" in title and "for all 3 at once" in title
+    assert head.split() == ["learning_rate", "l2", "val_loss", "±", "sd", "of", "2", "difference"]
+    wanted = sorted(result.by_setting(), key=lambda row: row["val_loss_mean"])
+    for row, setting in zip(rows, wanted, strict=True):
+        rate, l2, mean, spread, *difference = row.split()
+        assert [float(rate), float(l2)] == pytest.approx([setting["learning_rate"], setting["l2"]])
+        assert float(mean) == pytest.approx(setting["val_loss_mean"], abs=1e-4)
+        assert float(spread) == pytest.approx(setting["val_loss_sd"], abs=1e-4)
+        assert bool(difference) == (setting is not wanted[0])
+    outputs.say_leaders(config, result, leaders[:2])
+    assert "the 2 best of 4" in capsys.readouterr().out
+
+
 # Classes and costs.
 
 
