@@ -50,6 +50,18 @@ def test_log_of_l_bfgs_counts_trials_and_estimates_by_the_gap(splits, capsys):
     assert "2 of 2 trials done" in last and "left" not in last
 
 
+def test_time_left_of_a_resumed_job_counts_what_is_done_here(splits, monkeypatch):
+    """Each epoch takes ten seconds: after the first one here, the fourth of five, ten are left."""
+    passes, now = console._Passes(start(splits, 5).run, 1437), iter((10.0, 20.0))
+    monkeypatch.setattr(console.time, "perf_counter", lambda: next(now))
+    for epoch, left, advance in ((4, 10, 4), (5, 0, 1)):
+        run = SimpleNamespace(num_epochs=5, trials=SimpleNamespace(setting=np.zeros(1)))
+        seen = {"trials": np.zeros(1, int), "reached": np.array([epoch]), "run": run}
+        metrics = {"train_loss": np.ones(1)}
+        found = passes.step(SimpleNamespace(epoch=epoch, metrics=metrics, **seen))
+        assert (found[0], round(found[3])) == (advance, left)
+
+
 @pytest.mark.parametrize("rate", [0.5, 2.0])
 def test_iterations_to_go_follow_from_the_gap(rate):
     """A gap that shrinks by e^-rate in each iteration reaches the tolerance when that says."""

@@ -118,15 +118,20 @@ class _Passes:
     def step(self, epoch):
         """(progress since the last step, what it is called, its metrics, the seconds left)."""
         now = dict(zip(epoch.trials.tolist(), epoch.reached.tolist(), strict=True))
-        passes = sum(now.values()) - sum(self.reached.get(trial, 0) for trial in now)
+        earlier = sum(reached - 1 for trial, reached in now.items() if trial not in self.reached)
+        passes = sum(
+            reached - self.reached.get(trial, reached - 1) for trial, reached in now.items()
+        )
         self.reached.update(now)
+        self.total -= earlier  # what an earlier process has done takes no time here
         self.done += passes
         present = time.perf_counter()
         rate = self.num_examples * passes / (present - self.before)
         self.before = present
         left = (self.total / max(self.done, 1) - 1) * (present - self.began)
-        text = f"{_metric_text(epoch)}  {rate:,.0f} examples/s"
-        return passes, f"epoch {epoch.epoch:3d}/{epoch.run.num_epochs}{_which(epoch)}", text, left
+        text = f"{_metric_text(epoch.metrics)}  {rate:,.0f} examples/s"
+        name = f"epoch {epoch.epoch:3d}/{epoch.run.num_epochs}{_which(epoch)}"
+        return earlier + passes, name, text, left
 
 
 class _Proofs:
@@ -142,10 +147,13 @@ class _Proofs:
     def __init__(self, run, tolerance):
         self.total, self.tolerance = len(run.trials.setting), tolerance
         self.starts, self.ended, self.done, self.last = {}, set(), 0, 0
+        self.latest = {}  # of every metric, by trial
 
     def step(self, epoch):
         """As `_Passes.step`."""
         gap, to_go = self._look(epoch)
+        for metric, values in epoch.metrics.items():
+            self.latest.setdefault(metric, np.full(self.total, np.nan))[epoch.trials] = values
         done = self.total - _pending_trials(epoch) if epoch.ends else len(self.ended)
         advance, iterations = done - self.done, max(epoch.epoch - self.last, 1)
         present = time.perf_counter()
@@ -155,9 +163,9 @@ class _Proofs:
         self.before, self.last, self.done = present, epoch.epoch, done
         name = f"iteration {epoch.epoch:3d}"
         if self.total > 1:
-            name += f"  {done} of {self.total} trials done, best of the others:"
+            name += f"  {done} of {self.total} trials done, best:"
         ends = f"  gap {gap:.1e} (ends at {self.tolerance:g})" if gap else ""
-        return advance, name, _metric_text(epoch) + ends, left
+        return advance, name, _metric_text(self.latest) + ends, left
 
     def _look(self, epoch):
         """(the widest relative gap of the trials that go on, the most iterations one has to go)."""
@@ -212,14 +220,12 @@ class _Lines:
         """Lines leave nothing open."""
 
 
-def _metric_text(epoch):
+def _metric_text(metrics):
     """'train loss .., val loss .., val accuracy ..' of the best trial by val loss."""
-    shown = ["train_loss"] + [
-        name for name in ("val_loss", "val_accuracy") if name in epoch.metrics
-    ]
-    by = epoch.metrics[shown[1] if len(shown) > 1 else "train_loss"]
+    shown = [name for name in ("train_loss", "val_loss", "val_accuracy") if name in metrics]
+    by = metrics["val_loss" if "val_loss" in metrics else "train_loss"]
     best = int(np.nanargmin(by)) if np.isfinite(by).any() else 0
-    return "  ".join(f"{name.replace('_', ' ')} {epoch.metrics[name][best]:.4f}" for name in shown)
+    return "  ".join(f"{name.replace('_', ' ')} {metrics[name][best]:.4f}" for name in shown)
 
 
 def _which(epoch):
