@@ -375,7 +375,7 @@ def _duration(seconds):
     """A rough time in words.
 
     >>> [_duration(s) for s in (0.02, 3.2, 47, 200, 9000)]
-    ['less than a second', '3 s', '50 s', '3 minutes', '2.5 hours']
+    ['less than a second', '3 s', '50 s', '3.3 minutes', '2.5 hours']
     """
     if seconds < 1:
         return "less than a second"
