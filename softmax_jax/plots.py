@@ -181,7 +181,7 @@ def mistakes(dataset: "Dataset", probabilities: Float[np.ndarray, "N C"], title:
         for true, predicted, percent in zip(*names, percents, strict=True)
     ]
     heading = (
-        f"{title}: the {len(shown)} most confident of {len(wrong):,} mistakes, the true label over "
+        f"{title}\nthe {len(shown)} most confident of {len(wrong):,} mistakes: the true label over "
         "the predicted one with its probability"
     )
     return show_images(np.asarray(dataset.x)[shown], titles, heading=heading)
@@ -191,7 +191,7 @@ def suspects(dataset: "Dataset", found: "Suspects", title: str) -> "Figure":
     """The images with the least probable labels: the given label over the predicted one."""
     rows = found.table(dataset.label_names)[:_MAX_IMAGES]
     titles = [f"{row['given']}?\n{row['predicted']}" for row in rows]
-    heading = f"{title}: the {len(rows)} least probable labels, over the predicted class"
+    heading = f"{title}\nthe {len(rows)} least probable labels, over the predicted class"
     return show_images(np.asarray(dataset.x)[found.row[:_MAX_IMAGES]], titles, heading=heading)
 
 
@@ -231,7 +231,7 @@ def show_images(
       titles: n texts; each may have several lines.
       num_columns: images in a row.
       scale: width and height of a cell, in inches.
-      heading: a line above all images.
+      heading: a line, or several, above all images.
 
     Returns:
       A figure; `figure.savefig(path)` writes it, and a notebook shows it after
@@ -249,7 +249,8 @@ def show_images(
     lines = max(str(title).count("\n") + 1 for title in titles)
     height = scale + 0.17 * lines  # inches: an image and its title
     top = num_rows * height  # where the images end and the heading begins
-    figure = Figure(figsize=(num_columns * scale, top + (0.4 if heading else 0)))
+    above = heading.count("\n") + 2 if heading else 0  # lines of the heading, and one between
+    figure = Figure(figsize=(num_columns * scale, top + 0.2 * above))
     width, total = figure.get_size_inches()
     figure.suptitle(plain_text(heading), y=1 - 0.1 / total, va="top", fontsize=11)
     for index, (image, title) in enumerate(zip(array, titles, strict=True)):

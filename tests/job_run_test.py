@@ -170,7 +170,7 @@ def test_plan_in_words_says_what_would_be_done(config):
     text = told(folds=5, test_split="")
     assert "30 models" in text and "held out of train" in text and "trained anew on train." in text
     text = told(optimizer="lbfgs", sweep=dict(seed=()), folds=0)
-    assert "within 0.0001 of its optimum" in text and "An iteration of all takes about" in text
+    assert "within 0.0001 of its optimum" in text and "How many iterations there will be" in text
 
 
 def test_time_in_the_plan_grows_with_the_work(config):

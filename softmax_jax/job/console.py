@@ -225,7 +225,15 @@ def _metric_text(metrics):
     shown = [name for name in ("train_loss", "val_loss", "val_accuracy") if name in metrics]
     by = metrics["val_loss" if "val_loss" in metrics else "train_loss"]
     best = int(np.nanargmin(by)) if np.isfinite(by).any() else 0
-    return "  ".join(f"{name.replace('_', ' ')} {metrics[name][best]:.4f}" for name in shown)
+    return "  ".join(f"{name.replace('_', ' ')} {_value(metrics[name][best])}" for name in shown)
+
+
+def _value(value):
+    """Four decimals, or three digits of what is very large."""
+    return f"{value:.4f}" if abs(value) < _LARGE or not math.isfinite(value) else f"{value:.3g}"
+
+
+_LARGE = 1e5
 
 
 def _which(epoch):
@@ -362,8 +370,8 @@ def forecast_sentences(config: ConfigDict, splits: Splits, epochs: Epochs) -> li
     each = seconds_of_epoch(epochs, splits)
     if full:
         text.append(
-            f"An iteration of all takes about {_duration(each)} here; how many there will be shows "
-            f"only then: {_duration(each * _FEW)} to {_duration(each * _MANY)} are usual."
+            f"How many iterations there will be shows only then: {_duration(each * _FEW)} to "
+            f"{_duration(each * _MANY)} on this machine are usual."
         )
     else:
         text.append(f"The training takes about {_duration(each * rounds)} on this machine.")
