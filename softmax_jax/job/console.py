@@ -342,12 +342,9 @@ def forecast_sentences(config: ConfigDict, splits: Splits, epochs: Epochs) -> li
     trials, rounds = epochs.run.trials, config.num_epochs
     axes = {name: len(axis_values(config, name)) for name in AXES}
     axes |= {"l2": config.l2_path or axes["l2"], "fold": config.folds or config.bootstraps or 1}
-    swept = " × ".join(f"{n} {name}" for name, n in axes.items() if n > 1)
-    swept = (
-        f" ({swept})" if config.combine == "product" and swept and not config.outer_folds else ""
-    )
-    count = len(trials.setting)
-    models = f"{count:,} models{swept}" if count > 1 else "one model"
+    swept, count = [f"{n} {name}" for name, n in axes.items() if n > 1], len(trials.setting)
+    crossed = len(swept) > 1 and config.combine == "product" and not config.outer_folds
+    models = f"{count:,} models" + f" ({' × '.join(swept)})" * crossed if count > 1 else "one model"
     full = config.optimizer == "lbfgs"
     how = (
         f"each to within {config.tolerance:g} of its optimum, in {rounds:,} iterations at most"
@@ -409,12 +406,13 @@ def seconds_of_epoch(epochs: Epochs, splits: Splits) -> float:
 
 
 _BESIDE_PRODUCTS = 1.5  # times as long as its products alone takes an epoch
-_FEW, _MANY = 20, 150  # iterations of all trials: some end after one, some after hundreds
+_FEW, _MANY = 30, 500  # iterations: under small penalties hundreds, and ever fewer trials share one
 
 
 def products_per_second(rows: int, features: int, columns: int) -> float:
     """Multiplications with an addition, in products of these sizes (the largest are cut)."""
-    rows, columns = min(rows, _MOST_ROWS), min(columns, _MOST_COLUMNS)
+    most = max(1, _MOST_NUMBERS // features)
+    rows, columns = min(rows, _MOST_ROWS, most), min(columns, _MOST_COLUMNS, most)
     each = 2 * rows * features * columns
     repeats = max(1, round(_PRODUCTS_TIMED / each))
     x, w = np.ones((rows, features), np.float32), np.zeros((features, columns), np.float32)
@@ -431,7 +429,7 @@ def products_per_second(rows: int, features: int, columns: int) -> float:
     return each * repeats / min(times)
 
 
-_MOST_ROWS, _MOST_COLUMNS = 4096, 2560
+_MOST_ROWS, _MOST_COLUMNS, _MOST_NUMBERS = 4096, 2560, 2**24
 _PRODUCTS_TIMED = 2e9  # some hundredths of a second on a CPU
 
 
