@@ -237,14 +237,15 @@ def _curves_overlaid(runs):
     for group, places in enumerate(together):
         drawn = []
         for what in ("loss", "accuracy"):
-            lines = []
+            lines, sound = [], []
             for place in places:
                 run = runs[place]
                 if (trial := chosen_trial(run)) is not None:
                     role = "val" if _has(run, trial, f"val_{what}") else "train"
                     label, look = f"{run.name}, {role} {what}", charts.page_look(place)
                     lines.append(_curve(run, trial, f"{role}_{what}", label, look))
-            drawn.append(_curve_chart(lines, lines, what, f"compared{group}-{what}-"))
+                    sound += lines[-1:] if status(run)[1] != "bad" else []
+            drawn.append(_curve_chart(lines, sound or lines, what, f"compared{group}-{what}-"))
         entries = [(charts.page_look(place), runs[place].name) for place in places]
         blocks += [_legend(entries), _charts(drawn)]
     text = "The selected trial of each run on validation data, or without any on train."

@@ -426,6 +426,18 @@ def test_only_runs_on_the_same_data_share_axes(run):
     assert len([e for e in both.elements if e[0] == "svg"]) == 4
 
 
+def test_curves_compared_ignore_the_scale_of_a_run_that_diverged(run):
+    """The sound run still spans a quarter of the height."""
+    metrics = {
+        t: {e: v | {"val_loss": 1e30} for e, v in es.items()} for t, es in run.metrics.items()
+    }
+    bad = run._replace(name="bad", metrics=metrics, summary={"selected": None, "trials": 8})
+    html = render([run, bad])
+    svg = re.search(r'aria-label="loss against epoch".*?</svg>', html, re.DOTALL)[0]
+    heights = re.findall(r'class="mark c0.*?<use [^>]*y="([^"]*)"', svg, re.DOTALL)
+    assert len(heights) == 4 and np.ptp(np.array(heights, float)) > 224 / 4
+
+
 CLASSES = {
     "on": "test",
     "selected_on": False,
