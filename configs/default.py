@@ -98,11 +98,10 @@ def get_config():
     config.checkpoint_seconds = 30  # between two checkpoints; 0: one after every epoch
     config.keep = 2  # checkpoints that are kept
 
-    # Devices: how many share the trials, the examples of a minibatch, the classes (they must divide
-    # their number); -1: all others.
+    # Devices.
     config.mesh = config_dict.ConfigDict()
-    config.mesh.trials = -1
-    config.mesh.batch = 1
-    config.mesh.classes = 1
+    config.mesh.trials = -1  # how many devices share the trials; -1: all others
+    config.mesh.batch = 1  # how many share the examples of a minibatch
+    config.mesh.classes = 1  # how many share the classes; it must divide their number
 
     return config.lock()

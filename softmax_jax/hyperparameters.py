@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 _LARGEST_WHOLE = 2**53  # floats represent every whole number up to here
+_LONGEST_NAME = 100  # characters of a name that another one is looked for by
 
 
 class Range(NamedTuple):
@@ -214,19 +215,38 @@ def config_defaults() -> dict[str, Any]:
     return fields
 
 
-# Names in other libraries, for the hint in an error.
+# Names in other libraries and other habits, for the hint in an error: what each may mean here.
 _SYNONYMS = {
-    "lr": "learning_rate",
-    "alpha": "l2",
-    "weight_decay": "l2",
-    "wd": "l2",
-    "smoothing": "label_smoothing",
-    "epochs": "num_epochs",
-    "max_epochs": "num_epochs",
-    "n_epochs": "num_epochs",
-    "bs": "batch_size",
-    "random_state": "seeds",
-    "cv": "folds",
+    "lr": ("learning_rate",),
+    "eta": ("learning_rate",),
+    "eta0": ("learning_rate",),
+    "rate": ("learning_rate",),
+    "step_size": ("learning_rate",),
+    "alpha": ("l2",),
+    "c": ("l2",),
+    "lambda": ("l2",),
+    "penalty": ("l2",),
+    "wd": ("l2",),
+    "weight_decay": ("l2",),
+    "smoothing": ("label_smoothing",),
+    "epochs": ("num_epochs",),
+    "epoch": ("num_epochs",),
+    "max_epochs": ("num_epochs",),
+    "max_iter": ("num_epochs",),
+    "n_epochs": ("num_epochs",),
+    "steps": ("num_epochs",),
+    "batch": ("batch_size",),
+    "bs": ("batch_size",),
+    "minibatch": ("batch_size",),
+    "random_state": ("seeds", "seed"),
+    "cv": ("folds",),
+    "kfold": ("folds",),
+    "tol": ("tolerance",),
+    "solver": ("optimizer",),
+    "data": ("dataset",),
+    "metric": ("select_metric",),
+    "scoring": ("select_metric",),
+    "early_stopping": ("patience",),
 }
 
 
@@ -236,7 +256,6 @@ def nearest(name: str, names: Collection[str]) -> str | None:
     >>> nearest("lr", TRACED), nearest("momentun", TRACED), nearest("colour", TRACED)
     ('learning_rate', 'momentum', None)
     """
-    known = _SYNONYMS.get(name)
-    if known is not None and known in names:
-        return known
-    return next(iter(difflib.get_close_matches(name, names, n=1)), None)
+    name = name[:_LONGEST_NAME]
+    known = (meant for meant in _SYNONYMS.get(name.lower(), ()) if meant in names)
+    return next(known, None) or next(iter(difflib.get_close_matches(name, names, n=1)), None)

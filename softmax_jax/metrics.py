@@ -229,6 +229,50 @@ def per_class(confusion: _ArrayLike) -> dict[str, Real[np.ndarray, "*tables C"]]
     }
 
 
+def class_intervals(
+    confusion: _ArrayLike, squares: _ArrayLike | None = None, confidence: float = 0.95
+) -> dict[str, list[list[float] | None]]:
+    """Intervals for the precision, recall and F1 of each class, from a confusion matrix [C, C].
+
+    Each is Wilson's, of a proportion of independent examples: of those predicted as the class, and
+    of those that are of it. Of those that are either, let q be both: then F1 = 2q / (1 + q), which
+    grows with q, so that the ends of q's interval give F1's.
+
+    Args:
+      confusion: see `confusion_matrix`.
+      squares: the same table of the squared weights; None: all weights are 1.
+      confidence: of each interval by itself.
+
+    Returns:
+      By name a list of [lo, hi], None where there is no such example.
+
+    >>> [round(end, 2) for end in class_intervals([[9, 1], [0, 10]])["recall"][0]]
+    [0.6, 0.98]
+    """
+    counts = np.asarray(confusion, np.float64)
+    squared = counts if squares is None else np.asarray(squares, np.float64)
+    found: dict[str, list[list[float] | None]] = {}
+    for name, (total, of_squares) in {
+        "precision": (counts.sum(0), squared.sum(0)),
+        "recall": (counts.sum(1), squared.sum(1)),
+        "f1": (_either(counts), _either(squared)),
+    }.items():
+        share, size = _fraction(counts.diagonal(), total), _fraction(total**2, of_squares)
+        ends = [
+            None if n != n else wilson_interval(q * n, n, confidence)
+            for q, n in zip(share, size, strict=True)
+        ]
+        if name == "f1":
+            ends = [end and [2 * q / (1 + q) for q in end] for end in ends]
+        found[name] = ends
+    return found
+
+
+def _either(counts):
+    """How many examples are of each class, predicted as it, or both."""
+    return counts.sum(0) + counts.sum(1) - counts.diagonal()
+
+
 def mean_cost(confusion: _ArrayLike, cost: _ArrayLike) -> Float[np.ndarray, "*tables"]:
     """Σ counts · cost / N of tables [..., C, A] and a cost matrix [C, A]: [...].
 

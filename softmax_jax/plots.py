@@ -42,6 +42,7 @@ _LONGEST_NAME = 30  # characters of the name of a class
 _MAX_IMAGES = 36  # in the galleries of mistakes and of suspects
 OVERHANG = 8  # units outside the frame at which lines are cut off
 _MAX_HOVER_MARKS = 60
+_MOST_OF_A_LOSS = 100  # times the best one: a loss beyond is that of a diverged setting
 _EXTRAPOLATED = 10  # the power law is drawn up to so many times the examples
 
 
@@ -68,13 +69,14 @@ def curves(result: "Result", selected: "Selected", title: str) -> "Figure":
     """Loss and accuracy by epoch: the selected trial bold, the next best thin, the rest faint."""
     figure = _figure((9, 3.6), title)
     near, far = _other_trials(result, selected)
+    reached = result.reached[selected.trial]
     for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         shown = [name for name in (f"train_{what}", f"val_{what}") if name in result.metrics]
         for name in shown:
             colour = _COLOURS[name.split("_")[0]]
             faint: dict[str, Any] = {"color": colour, "alpha": 0.12, "linewidth": 0.7}
             thin: dict[str, Any] = {"color": colour, "alpha": 0.55, "linewidth": 0.8}
-            marker = "." if len(result.reached[selected.trial]) <= _MAX_MARKED_EPOCHS else None
+            marker = "." if len(np.unique(reached)) <= _MAX_MARKED_EPOCHS else None
             bold: dict[str, Any] = {
                 "color": colour,
                 "marker": marker,
@@ -87,20 +89,32 @@ def curves(result: "Result", selected: "Selected", title: str) -> "Figure":
                 draw_line(
                     axes, Line(name, result.reached[trial], result.metrics[name][trial], style)
                 )
-        # A diverging trial must not flatten the others.
-        top = 2.5 * np.nanmax(result.metrics[shown[0]][selected.trial])
-        if axes.get_ylim()[1] > top:
-            axes.set_ylim(0, top)
-        axes.set(xlabel="epoch", ylabel=what)
-        axes.legend()
+        # Others must not flatten the selected one: they are seen as far as its own range again.
+        own = np.concatenate([result.metrics[name][selected.trial] for name in shown])
+        own = own[np.isfinite(own)]
+        if own.size and (room := np.ptp(own)) > 0:
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, own.min() - room), min(high, own.max() + room))
+        if result.full_batch:  # trials that take longer go on beyond
+            axes.set_xlim(0, 1.05 * reached[-1])
+        others = ((near, 0.55, "the next best"), (far, 0.25, "other trials"))
+        more = [
+            _key(label, color="0.3", alpha=a, linewidth=0.8) for t, a, label in others if len(t)
+        ]
+        axes.set(xlabel="iteration" if result.full_batch else "epoch", ylabel=what)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        axes.legend(handles=[*axes.get_legend_handles_labels()[0], *more], fontsize=8)
         axes.grid(alpha=0.3)
     return figure
 
 
 def of_classifier(
-    classifier: "Classifier", dataset: "Dataset", title: str
+    classifier: "Classifier", dataset: "Dataset", title: str, of_weights: str = ""
 ) -> dict[str, Callable[[], "Figure"]]:
-    """{file name: what draws it} of the classifier's predictions, as the kind of dataset allows."""
+    """{file name: what draws it} of the classifier's predictions, as the kind of dataset allows.
+
+    title: names the examples that are predicted; of_weights: the title of the weights, if another.
+    """
     if dataset.num_classes > _MAX_CONFUSION_CLASSES and not dataset.is_image:
         return {}
     probabilities, labels = classifier.weighted_proba(dataset.x), np.asarray(dataset.y)
@@ -111,7 +125,9 @@ def of_classifier(
             labels, predicted, names, title, dataset.weights
         )
     if dataset.is_image:
-        figures["weights.png"] = lambda: weights(classifier, dataset.x.shape[1:], title)
+        figures["weights.png"] = lambda: weights(
+            classifier, dataset.x.shape[1:], of_weights or title
+        )
         if (predicted != labels).any():
             figures["mistakes.png"] = lambda: mistakes(dataset, probabilities, title)
     return figures
@@ -124,7 +140,7 @@ def confusion(
     title: str,
     example_weights: Float[np.ndarray, " N"] | None = None,
 ) -> "Figure":
-    """True labels by row, predictions by column; the cells hold counts, shaded by row.
+    """True labels by row, predictions by column; counts, shaded by their fraction of the row.
 
     An example counts as often as its weight says, once without weights.
     """
@@ -149,16 +165,25 @@ def confusion(
 
 
 def mistakes(dataset: "Dataset", probabilities: Float[np.ndarray, "N C"], title: str) -> "Figure":
-    """Misclassified images, the most confident first: the true label over the predicted one."""
+    """Misclassified images, the most confident first: the true label over the predicted one.
+
+    The predicted one has its probability.
+    """
     labels, predictions = np.asarray(dataset.y), probabilities.argmax(-1)
     wrong = np.flatnonzero(predictions != labels)
     confidence = probabilities[wrong, predictions[wrong]]
     shown = wrong[np.argsort(-confidence, kind="stable")[:_MAX_IMAGES]]
-    names = zip(
-        dataset.text_labels(labels[shown]), dataset.text_labels(predictions[shown]), strict=True
+    names = dataset.text_labels(labels[shown]), dataset.text_labels(predictions[shown])
+    # Cut, not rounded: a probability below 1 is none of 100 %.
+    percents = np.floor(1000 * probabilities[shown, predictions[shown]]) / 10
+    titles = [
+        f"{true}\n{cut(predicted, _LONGEST_NAME - 8)} {percent:.1f} %"
+        for true, predicted, percent in zip(*names, percents, strict=True)
+    ]
+    heading = (
+        f"{title}\nthe {len(shown)} most confident of {len(wrong):,} mistakes: the true label over "
+        "the predicted one with its probability"
     )
-    titles = [f"{true}\n{predicted}" for true, predicted in names]
-    heading = f"{title}: {len(shown)} of {len(wrong)} mistakes, the true label over the predicted"
     return show_images(np.asarray(dataset.x)[shown], titles, heading=heading)
 
 
@@ -166,7 +191,7 @@ def suspects(dataset: "Dataset", found: "Suspects", title: str) -> "Figure":
     """The images with the least probable labels: the given label over the predicted one."""
     rows = found.table(dataset.label_names)[:_MAX_IMAGES]
     titles = [f"{row['given']}?\n{row['predicted']}" for row in rows]
-    heading = f"{title}: the {len(rows)} least probable labels, over the predicted class"
+    heading = f"{title}\nthe {len(rows)} least probable labels, over the predicted class"
     return show_images(np.asarray(dataset.x)[found.row[:_MAX_IMAGES]], titles, heading=heading)
 
 
@@ -206,7 +231,7 @@ def show_images(
       titles: n texts; each may have several lines.
       num_columns: images in a row.
       scale: width and height of a cell, in inches.
-      heading: a line above all images.
+      heading: a line, or several, above all images.
 
     Returns:
       A figure; `figure.savefig(path)` writes it, and a notebook shows it after
@@ -224,7 +249,8 @@ def show_images(
     lines = max(str(title).count("\n") + 1 for title in titles)
     height = scale + 0.17 * lines  # inches: an image and its title
     top = num_rows * height  # where the images end and the heading begins
-    figure = Figure(figsize=(num_columns * scale, top + (0.4 if heading else 0)))
+    above = heading.count("\n") + 2 if heading else 0  # lines of the heading, and one between
+    figure = Figure(figsize=(num_columns * scale, top + 0.2 * above))
     width, total = figure.get_size_inches()
     figure.suptitle(plain_text(heading), y=1 - 0.1 / total, va="top", fontsize=11)
     for index, (image, title) in enumerate(zip(array, titles, strict=True)):
@@ -305,8 +331,12 @@ def settings(result: "Result", title: str, epoch: str = "last") -> "Figure | Non
     figure = _figure((10, 0.8 + 3.4 * rows), title)
     for axes, name in zip(figure.subplots(rows, 2).ravel(), measured, strict=False):
         _settings_panel(axes, result, name, names, epoch)
-    handles = axes.get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=min(len(names), 4), fontsize=9)
+    compared = f"the model that is compared ({epoch} epoch)"
+    dot = _key(compared, color="0.3", marker="o", linestyle="none")
+    handles = [*axes.get_legend_handles_labels()[0], dot]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=9
+    )
     return figure
 
 
@@ -357,6 +387,13 @@ def _figure(size: tuple[float, float], title: str = "") -> "Figure":
     if title:
         figure.suptitle(plain_text(title), fontsize=11)
     return figure
+
+
+def _key(label, **style):
+    """An entry of a legend for what several lines have in common."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **style)
 
 
 def plain_text(text: object, most: int = 100) -> str:
@@ -441,21 +478,25 @@ def _sweep_panel(axes, grid, name):
         label = ", ".join(f"{other} {values[i]:g}" for (other, values), i in chosen)
         colour = colours[combination]
         style = {"color": colour, "linewidth": 1.2}
-        label = f"val {label if colour != _FAINT else ''}".strip()
-        val = style | {"marker": ".", "label": label}
+        label = label if colour != _FAINT else ""
+        val = style | {"marker": ".", "label": label or "_other"}
         train = style | {"linestyle": "--", "alpha": 0.7}
         x, spread = grid.axes[name], grid.val_spread[where]
         draw_line(axes, Line(label, x, grid.val[where], val, spread=spread))
-        draw_line(axes, Line(label, x, grid.train[where], train))
+        draw_line(axes, Line(label, x, grid.train[where], train | {"label": "_train"}))
     star = {"marker": "*", "markersize": 14, "color": "crimson", "linestyle": "none", "zorder": 5}
     x, y = grid.axes[name][grid.winner[position]], grid.val[grid.winner]
     axes.plot(x, y, label="selected", **star)
     scale_swept(axes, name, grid.axes[name])
     scale_loss(axes, grid.metric, np.concatenate([grid.val, grid.train], None), y)
     axes.set_ylabel(grid.metric.removeprefix("val_") + " (val solid, train dashed)")
-    handles, labels = axes.get_legend_handles_labels()
-    named = {label: handle for handle, label in zip(handles, labels, strict=True) if label != "val"}
-    axes.legend(named.values(), named.keys(), fontsize=7)
+    handles = axes.get_legend_handles_labels()[0]
+    if (grid.val_spread > 0).any():
+        band = "± a standard deviation over seeds and folds"
+        handles.append(_key(band, color="0.5", alpha=0.3, linewidth=7))
+    if len(combinations) > _MAX_COLOURED_LINES:
+        handles.append(_key("other combinations", color=_FAINT))
+    axes.legend(handles=handles, fontsize=7)
     axes.grid(alpha=0.3)
 
 
@@ -525,21 +566,37 @@ def _heat_map(figure, axes, grid):
 
 def _settings_panel(axes, result, name, names, epoch):
     trials, marked = result.run.trials, result.values(name, epoch)
-    judged, shown = result.epochs(epoch), []
+    judged, shown, ends = result.epochs(epoch), [], []
     for group, label in enumerate(names):
         own = trials.setting == group
         reached, values = result.reached[own].max(0), result.metrics[name][own].mean(0)
         (line,) = axes.plot(reached, values, label=label, linewidth=1.1)
-        axes.plot(judged[own].mean(), marked[own].mean(), "o", color=line.get_color(), zorder=3)
+        ends.append(marked[own].mean())
+        axes.plot(judged[own].mean(), ends[-1], "o", color=line.get_color(), zorder=3)
         shown.append(values[len(values) // 10 :])  # in the first tenth all settings are similar
-    values = np.concatenate(shown)
-    finite = values[np.isfinite(values)]
-    if finite.size:
-        low, high = finite.min(), min(finite.max(), 3 * np.median(finite))
-        pad = 0.05 * (high - low) or 0.01
-        axes.set_ylim(low - pad, high + pad)
-    axes.set(xlabel="epoch", ylabel=name.replace("_", " "))
+    _scale_settings(axes, name, np.concatenate(shown), np.array(ends))
+    axes.set(xlabel="iteration" if result.full_batch else "epoch", ylabel=name.replace("_", " "))
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.grid(alpha=0.3)
+
+
+def _scale_settings(axes, name, values, ends):
+    """Shows every end but those of diverged settings; peaks on the way may leave the frame.
+
+    A loss with ends more than five times apart has a logarithmic axis.
+    """
+    values, ends = values[np.isfinite(values)], ends[np.isfinite(ends)]
+    if not (values.size and ends.size):
+        return
+    if name.endswith("loss"):
+        ends = ends[ends <= _MOST_OF_A_LOSS * max(ends.min(), 1e-9)]
+    low, high = values.min(), max(min(values.max(), 3 * np.median(values)), ends.max())
+    if name.endswith("loss") and ends.max() > 5 * ends.min() > 0:
+        axes.set_ylim(0.8 * max(low, ends.min() / 5), 1.25 * high)
+        make_logarithmic(axes)
+        return
+    pad = 0.05 * (high - low) or 0.01
+    axes.set_ylim(low - pad, high + pad)
 
 
 def _range_over_seeds(axes, rows, sizes, value, label):
@@ -547,7 +604,9 @@ def _range_over_seeds(axes, rows, sizes, value, label):
     means, low, high = (np.array([f(v) for v in values]) for f in (np.mean, np.min, np.max))
     colour = _COLOURS[label.split()[0]]
     axes.plot(sizes, means, marker=".", color=colour, label=label)
-    axes.fill_between(sizes, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.fill_between(
+        sizes, low, high, color=colour, alpha=0.2, linewidth=0, label=f"{label}, range of the seeds"
+    )
 
 
 def group_id(look: str, title: str | None = None) -> str:

@@ -24,11 +24,15 @@ from softmax_jax.runs import (
     Run,
     chosen_trial,
     configuration,
+    differences,
     final_metrics,
     finite,
     flat_fields,
+    interval_of,
+    metric_cell,
     notices,
     number,
+    on_same_data,
     read,
     section,
     select_metric,
@@ -46,7 +50,7 @@ _MAX_ROWS, _MAX_VALUES, _MAX_DEPTH = 1000, 50, 4
 _SHOWN_AS_CHARTS = ("curves.png", "sweep.png")
 _SHOWN_ELSEWHERE = {
     *("dataset", "num_examples", "val_is_test", "trials", "diverged", "selected", "nested", "test"),
-    *("seconds", "hyperparameters", "hints", "loss_interval", "accuracy_interval"),
+    *("seconds", "hyperparameters", "hints", "loss_interval", "accuracy_interval", "classes"),
 }
 
 
@@ -143,12 +147,13 @@ def _card_lines(run):
 def _topics(runs):
     """(heading, blocks) of every section, the most important first."""
     names, fields = [run.name for run in runs], configuration(runs)
-    differing = {name: cells for name, cells in fields.items() if len(set(cells)) > 1}
+    differing = differences(fields)
     yield "What differs", differing and [_table(names, differing)]
     yield "Metrics", _metrics_compared(runs)
     yield "Curves compared", _curves_overlaid(runs) if len(runs) > 1 else None
     yield "Curves", _by_run(runs, _curves)
     yield "Sweep", _by_run(runs, _sweep)
+    yield "Classes", _by_run(runs, _classes)
     yield "Figures", _figures(runs)
     yield "More metrics", _by_run(runs, _more_metrics)
     yield "Settings", _by_run(runs, _settings)
@@ -182,8 +187,7 @@ def _metrics_compared(runs):
             _words(kind): [by_run[0].get(f"{role}_{kind}", "–") for role in roles] for kind in kinds
         }
         return [_table(list(roles), rows)]
-    prints, rows = [run.config.get("fingerprint") for run in runs], {}
-    alike = prints[0] is not None and prints.count(prints[0]) == len(prints)
+    rows, alike = {}, len(on_same_data(runs)) == 1
     for name in sorted(names, key=lambda name: ROLES.index(name.split("_")[0])):
         best = _best(name, [found[name] for found in by_run if name in found]) if alike else None
         cells = [found.get(name, "–") for found in by_run]
@@ -224,19 +228,30 @@ def _curves(run, place):
 
 
 def _curves_overlaid(runs):
-    """Two charts with a line per run: the chosen trial's metric on val, or without it on train."""
-    drawn = []
-    for what in ("loss", "accuracy"):
-        lines = []
-        for place, run in enumerate(runs):
-            if (trial := chosen_trial(run)) is not None:
-                role = "val" if _has(run, trial, f"val_{what}") else "train"
-                label, look = f"{run.name}, {role} {what}", charts.page_look(place)
-                lines.append(_curve(run, trial, f"{role}_{what}", label, look))
-        drawn.append(_curve_chart(lines, lines, what, f"compared-{what}-"))
-    entries = [(charts.page_look(place), run.name) for place, run in enumerate(runs)]
+    """Two charts with a line per run, for every set of runs on the same data.
+
+    The chosen trial's metric on val, or without it on train.
+    """
+    together = [places for places in on_same_data(runs) if len(places) > 1]
+    blocks = []
+    for group, places in enumerate(together):
+        drawn = []
+        for what in ("loss", "accuracy"):
+            lines, sound = [], []
+            for place in places:
+                run = runs[place]
+                if (trial := chosen_trial(run)) is not None:
+                    role = "val" if _has(run, trial, f"val_{what}") else "train"
+                    label, look = f"{run.name}, {role} {what}", charts.page_look(place)
+                    lines.append(_curve(run, trial, f"{role}_{what}", label, look))
+                    sound += lines[-1:] if status(run)[1] != "bad" else []
+            drawn.append(_curve_chart(lines, sound or lines, what, f"compared{group}-{what}-"))
+        entries = [(charts.page_look(place), runs[place].name) for place in places]
+        blocks += [_legend(entries), _charts(drawn)]
     text = "The selected trial of each run on validation data, or without any on train."
-    return [_legend(entries), _note(text), _charts(drawn)]
+    if len(together) > 1 or sum(map(len, together)) < len(runs):
+        text += " Only runs on the same data share axes."
+    return [_note(text), *blocks] if blocks else None
 
 
 def _has(run, trial, name):
@@ -308,7 +323,9 @@ def _sweep(run, place):
     if len(sweep.axes) == 2 and cells <= _MAX_HEAT_CELLS:
         drawn.append(_sweep_heat(sweep))
     label = _words(sweep.metric)
-    entries = [("c1", label), ("c0 dashed", label.replace("val", "train"))]
+    spreads = any(spread > 0 for _, spread, _ in sweep.settings.values())
+    band = ", ± a standard deviation over seeds and folds" * spreads
+    entries = [("c1", label + band), ("c0 dashed", label.replace("val", "train"))]
     entries += [("faint", "other combinations")] if len(sweep.axes) > 1 else []
     entries += [("star", "selected")] if sweep.winner else []
     return [_legend(entries), _charts(drawn)]
@@ -363,6 +380,42 @@ def _sweep_heat(sweep):
     return _heat(down, across, values, shades, f"{row_name} ↓ {column_name} →", chosen)
 
 
+def _classes(run, _):
+    """The metrics by class with their intervals, and the confusion matrix, of one split."""
+    found = section(run.summary, "classes")
+    rows, on = section(found, "by_class"), str(found.get("on", "an unknown split"))
+    if not rows:
+        return None
+    lines: dict[str, list] = {}
+    for name, values in list(rows.items())[:_MAX_ROWS]:
+        values = section(values)
+        lines[name] = [number(values.get("examples"))]
+        for metric in ("precision", "recall", "f1"):
+            value = finite(values.get(metric))
+            interval = interval_of(values, metric)
+            lines[name].append("–" if value is None else metric_cell(value, interval))
+        other, count = values.get("taken_for"), number(values.get("taken_for_examples"))
+        lines[name].append("–" if other is None else f"{other} ({count})")
+    heads = ["examples", "precision", "recall", "f1", "most often taken for"]
+    blocks = [_subtitle(_on(found, on)), _table(heads, lines)]
+    counts = found.get("confusion")
+    if isinstance(counts, list) and counts and all(map(_is_flat, counts)):
+        if len({len(row) for row in counts}) == 1:
+            text = f"Confusion on {on}: the true class by rows, the predicted one by columns"
+            blocks += [_subtitle(text), _matrix(counts, tuple(rows))]
+    return blocks
+
+
+def _on(found, on):
+    if found.get("selected_on") is True:
+        return f"On {on}, whose examples decided the choice: without intervals"
+    return f"On {on}, with intervals of 95 %"
+
+
+def _subtitle(text):
+    return {"kind": "subtitle", "text": text}
+
+
 def _figures(runs):
     """The figures by name, those of all runs side by side, without those drawn as charts."""
     names = dict.fromkeys(name for run in runs for name in run.figures)
@@ -390,7 +443,7 @@ def _more_metrics(run, _):
     blocks = []
     for name, value in found.items():
         if name not in _SHOWN_ELSEWHERE:
-            blocks += [{"kind": "subtitle", "text": _words(name)}, show(value, run.label_names)]
+            blocks += [_subtitle(_words(name)), show(value, run.label_names)]
     return blocks
 
 

@@ -211,13 +211,18 @@ def final_metrics(run: Run) -> dict[str, dict]:
         for name, value in given.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if name.startswith(f"{role}_") and is_number and finite(value) is not None:
-                ends = given.get(f"{name}_interval")
-                ends = [finite(end) for end in ends] if isinstance(ends, list) else []
-                known = [end for end in ends if end is not None]
-                interval = known if len(known) == len(ends) == 2 else None
+                interval = interval_of(given, name)
                 chosen = on.get(role, {}).get("selected_on") is True
                 found[name] = metric_cell(value, interval, "selected on" if chosen else None)
     return found
+
+
+def interval_of(values: dict, name: str) -> list[float] | None:
+    """The interval [lo, hi] that stands beside a metric of that name; None: there is none."""
+    ends = values.get(f"{name}_interval")
+    known = [finite(end) for end in ends] if isinstance(ends, list) else []
+    sound = [end for end in known if end is not None]
+    return sound if len(sound) == len(known) == 2 else None
 
 
 def notices(run: Run) -> list[str]:
@@ -251,15 +256,44 @@ def flat_fields(values: dict, prefix: str = "") -> dict[str, str]:
     return flat
 
 
+_TOLD = ("config", "dataset", "job")  # what config.json repeats, to identify the job
+
+
 def configuration(runs: list[Run]) -> dict[str, list[str]]:
     """{field: a text per run} of every field in config.json."""
     by_run = []
     for run in runs:
         used = {"dataset used": str(run.config.get("dataset", "–"))}
-        rest = {name: v for name, v in run.config.items() if name not in ("config", "dataset")}
+        rest = {name: v for name, v in run.config.items() if name not in _TOLD}
         by_run.append(flat_fields(section(run.config, "config")) | used | flat_fields(rest))
     names = dict.fromkeys(name for found in by_run for name in found)
     return {name: [found.get(name, "–") for found in by_run] for name in names}
+
+
+# What follows from other fields, and is no difference of its own where one of these differs.
+_FOLLOWS = {
+    "dataset used": ("dataset",),
+    "fingerprint": ("dataset", "dataset used", "train_split", "val_split", "test_split"),
+}
+
+
+def differences(fields: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Those of the `configuration` that differ between runs, each difference once."""
+    differing = {name: cells for name, cells in fields.items() if len(set(cells)) > 1}
+    return {
+        name: cells
+        for name, cells in differing.items()
+        if not any(cause in differing for cause in _FOLLOWS.get(name, ()))
+    }
+
+
+def on_same_data(runs: list[Run]) -> list[list[int]]:
+    """The places of the runs, those on the same data together; unknown data are like no others."""
+    by_print: dict[str, list[int]] = {}
+    for place, run in enumerate(runs):
+        known = run.config.get("fingerprint")
+        by_print.setdefault(str(place) if known is None else f"= {known}", []).append(place)
+    return list(by_print.values())
 
 
 def metric_cell(

@@ -293,7 +293,7 @@ def test_any_label_is_drawn_as_text(job, tmp_path, labels, images):
         {"weights.png", "mistakes.png"} if images else set()
     )
     assert wanted <= set(os.listdir(folder))
-    named = json.loads((folder / "summary.json").read_text())["decisions"]["classes"]["label_names"]
+    named = json.loads((folder / "summary.json").read_text())["classes"]["by_class"]
     assert sorted(named) == sorted(labels)
 
 

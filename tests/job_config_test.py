@@ -209,3 +209,44 @@ def test_cost_matrix_must_fit_the_classes(cost, what):
     found = config.cost_problems(cost, ("malignant", "benign"))
     assert bool(found) == (what is not None)
     assert not found or what in found[0]
+
+
+def test_every_field_has_its_default_and_its_meaning():
+    """As configs/default.py has them, whose comments are read."""
+    fields, defaults = config.described_fields(), config_with()
+    assert set(fields) == set(config.RULES)
+    for name, field in fields.items():
+        assert len(field.meaning) > 5, name
+        value = field_value(defaults, name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        assert float(field.default) == value if number else field.default == str(value), name
+    assert fields["learning_rate"].meaning == "of SGD: the size of a step"
+    assert fields["num_epochs"] == config.Field("10", "passes over the training examples")
+    assert fields["schedule"].meaning.startswith("The rate over training: 'constant'")
+    assert max(map(len, config.field_lines())) <= 100
+
+
+@pytest.mark.parametrize(
+    "written, meant",
+    [
+        ("lr", "learning_rate"),
+        ("sweep.lr", "sweep.learning_rate"),
+        ("patience", "early_stopping.patience"),
+        ("epochs", "num_epochs"),
+        ("batch", "batch_size"),
+        ("seeds", "seed"),
+        ("sweep.weight_decay", "sweep.l2"),
+        ("early_stoping.patience", "early_stopping.patience"),
+        ("cv", "folds"),
+        ("zzz", None),
+    ],
+)
+def test_the_nearest_field_is_named_with_its_meaning(written, meant):
+    fields = [*config.RULES, *(f"sweep.{name}" for name in config.AXES)]
+    found = config._nearest_field(written, fields)
+    if meant is None:
+        assert found is None
+        return
+    name, meaning = found.split("? ", 1)
+    field = config.AXES.get(meant.removeprefix("sweep."), meant)
+    assert (name, meaning) == (meant, f"({config.described_fields()[field].meaning})")

@@ -38,6 +38,51 @@ def test_log_of_many_trials_shows_the_best(splits, capsys):
     assert f"val loss {epoch.metrics['val_loss'].min():.4f}" in said
 
 
+def test_log_of_l_bfgs_counts_trials_and_estimates_by_the_gap(splits, capsys):
+    """Not by the limit of its iterations, of which a hundred million take longer than a minute."""
+    settings, solver = sweep.grid(l2=(1e-3, 1.0)), sweep.LBFGS(1e-6)
+    sizes = {"num_epochs": 10**8, "solver": solver}
+    epochs = sweep.epochs(splits.train, splits.val, settings, **sizes)
+    list(console.watch(epochs, 1437, 1e-6))
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("iteration  ") and "of 2 trials done" in first
+    assert "gap " in first and "(ends at 1e-06)" in first and "left" not in first
+    assert "2 of 2 trials done" in last and "left" not in last
+
+
+def test_time_left_of_a_resumed_job_counts_what_is_done_here(splits, monkeypatch):
+    """Each epoch takes ten seconds: after the first one here, the fourth of five, ten are left."""
+    passes, now = console._Passes(start(splits, 5).run, 1437), iter((10.0, 20.0))
+    monkeypatch.setattr(console.time, "perf_counter", lambda: next(now))
+    for epoch, left, advance in ((4, 10, 4), (5, 0, 1)):
+        run = SimpleNamespace(num_epochs=5, trials=SimpleNamespace(setting=np.zeros(1)))
+        seen = {"trials": np.zeros(1, int), "reached": np.array([epoch]), "run": run}
+        metrics = {"train_loss": np.ones(1)}
+        found = passes.step(SimpleNamespace(epoch=epoch, metrics=metrics, **seen))
+        assert (found[0], round(found[3])) == (advance, left)
+
+
+@pytest.mark.parametrize("rate", [0.5, 2.0])
+def test_iterations_to_go_follow_from_the_gap(rate):
+    """A gap that shrinks by e^-rate in each iteration reaches the tolerance when that says."""
+    run = SimpleNamespace(trials=SimpleNamespace(setting=np.zeros(1)), num_epochs=1000)
+    proofs, found = console._Proofs(run, 1e-6), []
+    for iteration in (2, 4, 6):
+        gap = np.exp(-rate * np.array([iteration], float))
+        metrics = {"gap_bound": gap, "objective": np.ones(1)}
+        facts = {"converged": np.zeros(1, bool)}
+        epoch = SimpleNamespace(
+            trials=np.zeros(1, int),
+            reached=np.array([iteration]),
+            metrics=metrics,
+            facts=facts,
+            run=run,
+        )
+        found.append(proofs._look(epoch)[1])
+    assert np.isnan(found[0])
+    np.testing.assert_allclose(found[1:], [np.log(1e6) / rate - n for n in (4, 6)])
+
+
 def test_warning_stands_between_rules_on_stderr(capsys):
     console.warn("mind this")
     captured = capsys.readouterr()

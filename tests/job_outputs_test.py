@@ -1,6 +1,7 @@
 """What a job reports, in words and in files, is what counting by hand gives."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -90,6 +91,24 @@ def test_divergence_warning_names_the_epoch_and_a_remedy(result, capsys):
     assert "a larger l2" in said and "learning rate" not in said
 
 
+def test_a_sweep_ends_with_its_best_settings(config, result, capsys):
+    """Each with its axes, mean, spread and paired difference from the best, which has none."""
+    leaders = result.leaders()
+    outputs.say_leaders(config, result, leaders)
+    _, title, head, *rows = capsys.readouterr().out.splitlines()
+    assert "all, and how far" in title and "for all 3 at once" in title
+    assert head.split() == ["learning_rate", "l2", "val_loss", "±", "sd", "of", "2", "difference"]
+    wanted = sorted(result.by_setting(), key=lambda row: row["val_loss_mean"])
+    for row, setting in zip(rows, wanted, strict=True):
+        rate, l2, mean, spread, *difference = row.split()
+        assert [float(rate), float(l2)] == pytest.approx([setting["learning_rate"], setting["l2"]])
+        assert float(mean) == pytest.approx(setting["val_loss_mean"], abs=1e-4)
+        assert float(spread) == pytest.approx(setting["val_loss_sd"], abs=1e-4)
+        assert bool(difference) == (setting is not wanted[0])
+    outputs.say_leaders(config, result, leaders[:2])
+    assert "the 2 best of 4" in capsys.readouterr().out
+
+
 # Classes and costs.
 
 
@@ -125,20 +144,77 @@ def actions_by_hand(p, threshold):
 
 
 def test_class_metrics_match_scikit_learn(cancer, probabilities):
-    found = outputs.class_metrics(probabilities, cancer[1])
-    expected = precision_recall_fscore_support(cancer[1].y, probabilities.argmax(1))
-    for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
-        assert_allclose(found[name], values)
-    assert found["label_names"] == ("malignant", "benign")
-    assert found["confusion"].sum() == len(cancer[1].y)
+    y, predicted = cancer[1].y, probabilities.argmax(1)
+    found = outputs.class_metrics(predicted, cancer[1])
+    assert list(found["by_class"]) == ["malignant", "benign"]
+    expected = precision_recall_fscore_support(y, predicted)
+    for name, values in zip(("precision", "recall", "f1", "examples"), expected, strict=True):
+        assert_allclose([row[name] for row in found["by_class"].values()], values)
+    assert found["confusion"].sum() == len(y)
+    missed = int(((y == 0) & (predicted == 1)).sum())
+    malignant = found["by_class"]["malignant"]
+    assert (malignant["taken_for"], malignant["taken_for_examples"]) == ("benign", missed)
+    for metric in ("precision", "recall", "f1"):
+        low, high = malignant[f"{metric}_interval"]
+        assert 0 <= low < malignant[metric] < high <= 1
+    assert not [
+        name
+        for name in outputs.class_metrics(predicted, cancer[1], False)["by_class"]["benign"]
+        if "interval" in name
+    ]
 
 
-def test_class_metrics_of_many_classes_omit_the_confusion_matrix():
-    names = tuple(map(str, range(101)))
-    dataset = data.Dataset(np.zeros((101, 1)), np.arange(101, dtype=np.int32), 1.0, names, "")
-    found = outputs.class_metrics(np.eye(101), dataset)
-    assert found["confusion"] is None and found["recall"].tolist() == [1.0] * 101
-    assert outputs.decision_lines({"classes": found, "costs": None, "resampled": None}) == []
+def test_weighted_class_metrics_are_those_of_copies(cancer, probabilities):
+    """The values; copies are fewer examples than they seem, and the intervals know."""
+    y, predicted = cancer[1].y, probabilities.argmax(1)
+    times = np.arange(len(y)) % 3
+    weighted = dataclasses.replace(cancer[1], weights=times.astype(np.float32))
+    copied = dataclasses.replace(
+        cancer[1], x=np.repeat(cancer[1].x, times, 0), y=np.repeat(y, times), weights=None
+    )
+    one = outputs.class_metrics(predicted, weighted)["by_class"]
+    other = outputs.class_metrics(np.repeat(predicted, times), copied)["by_class"]
+    for name, row in one.items():
+        for metric in ("examples", "precision", "recall", "f1", "taken_for", "taken_for_examples"):
+            assert row[metric] == (
+                other[name][metric] if metric == "taken_for" else pytest.approx(other[name][metric])
+            )
+        widths = [np.ptp(table[name]["recall_interval"]) for table in (one, other)]
+        assert widths[0] > widths[1]
+
+
+def class_table(num_classes, selected_on=False):
+    """`class_fields` of classes that are all predicted right but the first, which is the second."""
+    names = tuple(f"class {k}" for k in range(num_classes))
+    y = np.arange(2 * num_classes, dtype=np.int32) % num_classes
+    dataset = data.Dataset(np.zeros((len(y), 1)), y, 1.0, names, "")
+    found = outputs.class_metrics(np.where(y == 0, 1, y), dataset, intervals=not selected_on)
+    return {"on": "test", "selected_on": selected_on, **found}
+
+
+def test_class_lines_name_the_split_and_the_most_frequent_confusion():
+    title, head, first, second, _ = outputs.class_lines(class_table(3))
+    assert title == "By class, on test, with intervals of 95 %:"
+    assert head.split()[:5] == ["class", "examples", "precision", "recall", "f1"]
+    assert first.split()[:3] == ["class", "0", "2"] and first.endswith("class 1 (2)")
+    assert "0.500 [0.150, 0.850]" in second and "1.000 [0.342, 1.000]" in second
+    title, *rows = outputs.class_lines(class_table(3, selected_on=True))
+    assert title == "By class, on test, which decided the choice:"
+    assert not [row for row in rows if "[" in row]
+
+
+def test_class_lines_of_many_classes_are_the_worst():
+    found = class_table(101)
+    assert found["confusion"] is None and len(found["by_class"]) == 101
+    title, _, *rows = outputs.class_lines(found)
+    assert "the 10 worst of 101" in title and len(rows) == 10
+    assert [row.split()[1] for row in rows[:2]] == ["0", "1"]
+
+
+def test_classes_of_one_name_stay_apart():
+    dataset = data.Dataset(np.zeros((3, 1)), np.arange(3, dtype=np.int32), 1.0, ("a", "a", "b"), "")
+    found = outputs.class_metrics(np.array([0, 1, 1]), dataset)["by_class"]
+    assert list(found) == ["a (0)", "a (1)", "b (2)"] and found["b (2)"]["taken_for"] == "a (1)"
 
 
 def test_costs_match_the_decisions_of_each_rule(cancer, probabilities):
@@ -198,48 +274,69 @@ def test_resampled_costs_use_the_examples_that_each_resample_held_out(cancer, bo
     assert "recall" not in referring["bayes"]
 
 
-def test_decisions_use_the_refitted_model_on_test_and_the_chosen_one_on_val(
+def test_the_refitted_model_is_judged_on_test_and_the_chosen_one_on_val(
     config, cancer, bootstrapped
 ):
     _, result = bootstrapped
     chosen, other = result.best(), result.classifier(0)
     splits = data.Splits(*cancer, None, "", cancer[0].label_names, False)
-    arguments = result, chosen, chosen._replace(classifier=other)
+    models = chosen, chosen._replace(classifier=other)
     config.cost_matrix = ()
-    found = outputs.decision_fields(config, splits, *arguments)
-    expected = outputs.class_metrics(chosen.classifier.predict_proba(cancer[1].x), cancer[1])
-    assert_array_equal(found["classes"]["confusion"], expected["confusion"])
-    assert (found["on"], found["costs"], found["resampled"]) == ("val", None, None)
+    assert outputs.decision_fields(config, splits, result, *models) is None
+    found = outputs.class_fields(splits, *models)
+    expected = outputs.class_metrics(chosen.classifier.classes(cancer[1].x), cancer[1])
+    assert_array_equal(found["confusion"], expected["confusion"])
+    assert (found["on"], found["selected_on"]) == ("val", True)
+    assert "recall_interval" not in found["by_class"]["benign"]
     config.cost_matrix = COST
     tested = dataclasses.replace(splits, test=cancer[1])
-    found = outputs.decision_fields(config, tested, *arguments)
+    expected = outputs.class_metrics(other.classes(cancer[1].x), cancer[1])
+    judged = outputs.class_fields(tested, *models)
+    assert judged["on"] == "test" and judged["by_class"] == expected["by_class"]
+    found = outputs.decision_fields(config, tested, result, *models)
     expected = outputs.cost_metrics(other.predict_proba(cancer[1].x), cancer[1], COST)
     assert found["on"] == "test" and found["costs"]["saving"] == expected["saving"]
     assert found["resampled"]["resamples"] == 30
     plain = dataclasses.replace(result, run=result.run._replace(resamples=None))
-    assert outputs.decision_fields(config, tested, plain, *arguments[1:])["resampled"] is None
+    assert outputs.decision_fields(config, tested, plain, *models)["resampled"] is None
 
 
-def test_decision_lines_have_one_per_class_and_the_costs(config, cancer, bootstrapped):
+def test_decision_lines_name_the_costs_and_their_split(config, cancer, bootstrapped):
     _, result = bootstrapped
     splits = data.Splits(*cancer, None, "", cancer[0].label_names, False)
     config.cost_matrix = COST
     found = outputs.decision_fields(config, splits, result, result.best(), result.best())
-    head, malignant, benign, cost, over = outputs.decision_lines(found)
-    assert head.split() == ["precision", "recall", "f1", "examples"]
-    assert malignant.split()[0] == "malignant" and malignant.split()[-1] == "43"
-    assert f"{found['classes']['recall'][1]:.4f}" in benign
+    cost, over = outputs.decision_lines(found)
+    assert cost.startswith("cost of an example of val: ")
     assert f"{found['costs']['bayes']['cost']['mean']:.4f} by least expected cost" in cost
     assert over.startswith("over 30 resamples: ")
 
 
-def test_decision_fields_are_json(cancer, probabilities, tmp_path):
+def test_classes_and_costs_are_json(cancer, probabilities, tmp_path):
     workdir = Workdir(tmp_path)
-    never = np.tile(np.array([0.0, 1.0]), (len(cancer[1].y), 1))  # so malignant has no precision
+    never = np.ones(len(cancer[1].y), int)  # so malignant has no precision
     workdir.write_json("a.json", outputs.class_metrics(never, cancer[1]))
     workdir.write_json("b.json", outputs.cost_metrics(probabilities, cancer[1], COST))
-    assert '"precision": [\n    null,' in (tmp_path / "a.json").read_text()
+    malignant = json.loads((tmp_path / "a.json").read_text())["by_class"]["malignant"]
+    assert malignant["precision"] is malignant["precision_interval"] is None
+    assert malignant["recall"] == 0 and malignant["taken_for"] == "benign"
     assert '"actions"' in (tmp_path / "b.json").read_text()
+
+
+def test_files_are_listed_as_people_open_them(tmp_path, capsys):
+    names = ["trials.csv", "metrics.jsonl", "curves.png", "summary.json", ".lock", "mine.txt"]
+    for name in names:
+        (tmp_path / name).touch()
+    outputs.say_files(tmp_path)
+    _, _, listed, more = capsys.readouterr().out.splitlines()
+    assert listed.split() == [
+        "curves.png",
+        "summary.json",
+        "trials.csv",
+        "metrics.jsonl",
+        "mine.txt",
+    ]
+    assert f"report {tmp_path}" in more
 
 
 def test_recall_of_a_class_that_no_resample_held_out_is_none(cancer, bootstrapped):

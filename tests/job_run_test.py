@@ -12,7 +12,7 @@ import pytest
 
 from softmax_jax import data, sweep
 from softmax_jax.host import DIVERGED, DONE, USAGE, WORKDIR, JobError
-from softmax_jax.job import checkpoint, run, workdir
+from softmax_jax.job import checkpoint, console, run, workdir
 from softmax_jax.job.processes import Stop, Stopped
 from softmax_jax.job.workdir import Workdir
 
@@ -125,7 +125,7 @@ def plan(config):
         splits = data.load("digits")
         return dict(
             line.split(maxsplit=1)
-            for line in run.forecast_lines(splits, run.start_sweep(config, splits))
+            for line in console.forecast_lines(splits, run.start_sweep(config, splits))
         )
 
     return lines
@@ -151,6 +151,39 @@ def test_plan_needs_more_memory_for_more_trials(plan):
     few = gib(plan(sweep=dict(l2=(0.0, 0.1)))["memory"])
     many = gib(plan(sweep=dict(l2=tuple(i / 1000 for i in range(500))))["memory"])
     assert many > max(few, 0.1)
+
+
+def test_plan_in_words_says_what_would_be_done(config):
+    def told(**fields):
+        config.update(fields)
+        splits = run.load_data(config)
+        epochs = run.start_sweep(config, splits)
+        return " ".join(console.forecast_sentences(config, splits, epochs))
+
+    text = told(num_epochs=3)
+    assert "train one model on 1,437 examples of digits with 64 features and 10 classes" in text
+    assert "for 3 epochs" in text and "The training takes about" in text and "choose" not in text
+    text = told(sweep=dict(l2=(0.0, 0.1), seed=(0, 1, 2)), test_split="test")
+    assert "6 models (2 l2 × 3 seed)" in text
+    assert "choose the setting by val_loss on 360 validation examples" in text
+    assert "360 test examples would be read once" in text
+    text = told(folds=5, test_split="")
+    assert "30 models" in text and "held out of train" in text and "trained anew on train." in text
+    text = told(optimizer="lbfgs", sweep=dict(seed=()), folds=0)
+    assert "within 0.0001 of its optimum" in text and "How many iterations there will be" in text
+
+
+def test_time_in_the_plan_grows_with_the_work(config):
+    """By the number of trials and of examples, whatever the speed of this machine."""
+    splits = data.load("digits")
+
+    def seconds(**fields):
+        config.update(fields)
+        return console.seconds_of_epoch(run.start_sweep(config, splits), splits)
+
+    one = seconds()
+    many = seconds(sweep=dict(l2=tuple(k / 1000 for k in range(1000))))
+    assert 0 < 2 * one < many
 
 
 # From the config to the sweep.
@@ -379,6 +412,92 @@ def test_metrics_that_cannot_be_written_leave_the_checkpoints_intact(job, tmp_pa
     with pytest.raises(JobError, match="metrics.jsonl cannot be written") as error:
         job(watch=take_away)
     assert error.value.exit_code == WORKDIR and saved(tmp_path) == [1, 2]
+
+
+# More epochs.
+
+
+def told_by(folder):
+    """What a job has left: the bytes of its tables and models, and summary.json without times."""
+    names = ["params.npz", "trials.csv", "settings.csv", "metrics.jsonl"]
+    found = {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+    found["params.npz"] = {k: v.tobytes() for k, v in np.load(folder / "params.npz").items()}
+    return found | {"summary": json.loads((folder / "summary.json").read_text()) | {"seconds": 0}}
+
+
+LONGER = {
+    "one trial": {},
+    "momentum": {"momentum": 0.9, "sweep": {"l2": (0.0, 0.1), "seed": (0, 1)}},
+    "several programs": {"sweep": {"batch_size": (64, 256), "learning_rate": (0.05, 0.1)}},
+    "chunks": {"chunk": 1, "sweep": {"momentum": (0.0, 0.5, 0.9)}},
+    "best epochs": {"select_epoch": "best", "learning_rate": 20.0},
+    "early stopping": {"learning_rate": 20.0, "sweep": {"patience": (0, 1, 2), "seed": (0, 1)}},
+    "folds": {"folds": 3, "sweep": {"l2": (0.0, 0.1)}},
+}
+
+
+@pytest.mark.parametrize("fields", LONGER.values(), ids=LONGER)
+def test_more_epochs_go_on_from_a_finished_job_to_the_same_bits(config, tmp_path, fields, capsys):
+    config.update(fields)
+    for folder, lengths in (("longer", (2, 3, 5)), ("whole", (5,))):
+        for length in lengths:
+            config.num_epochs = length
+            assert run.main(config, tmp_path / folder) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert said.count("with more epochs than it had") == 2
+    first = said[said.index("with more epochs") :]
+    assert "epoch   3/3" in first and "epoch   2/3" not in first
+    assert told_by(tmp_path / "longer") == told_by(tmp_path / "whole")
+    assert json.loads((tmp_path / "longer/config.json").read_text())["config"]["num_epochs"] == 5
+    assert run.main(config, tmp_path / "longer") == 0
+    assert "Nothing is left to do" in capsys.readouterr().out
+
+
+def test_more_epochs_that_are_interrupted_are_resumed(config, tmp_path, monkeypatch):
+    """In every chunk of a job of three; with a checkpoint after every epoch."""
+    config.update({"chunk": 1, "momentum": 0.5, "sweep": {"l2": (0.0, 0.1, 0.2)}})
+    config.update({"num_epochs": 2, "checkpoint_seconds": 0})
+    assert run.main(config, tmp_path / "longer") == 0
+    config.num_epochs = 4
+    assert run.main(config, tmp_path / "whole") == 0
+    append, seen = Workdir.append_metrics, []
+
+    def broken(self, epoch):
+        append(self, epoch)
+        seen.append(epoch.epoch)
+        if len(seen) in (1, 4):
+            raise JobError("stopped here", WORKDIR)
+
+    monkeypatch.setattr(Workdir, "append_metrics", broken)
+    assert [run.main(config, tmp_path / "longer") for _ in range(3)] == [WORKDIR, WORKDIR, 0]
+    assert told_by(tmp_path / "longer") == told_by(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "fields, why",
+    [
+        ({"averaging": 0.5}, "averaging is over a fraction of the whole training"),
+        ({"sweep": {"averaging": (0.0, 0.5)}}, "averaging is over a fraction"),
+        ({"warmup": 0.1}, "warmup is over a fraction"),
+        ({"schedule": "cosine"}, "the cosine schedule decays over the whole training"),
+        ({"optimizer": "lbfgs"}, "no more than a limit"),
+        ({"num_epochs": 1}, "it has more epochs already"),
+        ({"num_epochs": 4, "l2": 0.1}, "l2: 0.0 → 0.1"),
+    ],
+)
+def test_more_epochs_are_refused_with_the_reason_where_all_would_change(
+    config, tmp_path, fields, why, capsys
+):
+    config.num_epochs = 2
+    first = {name: value for name, value in fields.items() if name not in ("num_epochs", "l2")}
+    config.update(first)
+    assert run.main(config, tmp_path) == 0
+    before = times(tmp_path)
+    config.update({"num_epochs": 4} | fields)
+    assert run.main(config, tmp_path) == WORKDIR
+    err = capsys.readouterr().err
+    assert why in err and ("cannot go on from it" in err) == ("l2" not in fields)
+    assert times(tmp_path) == before
 
 
 # An automatic path of penalties.

@@ -13,6 +13,7 @@ import pytest
 from scipy.special import log_softmax
 
 from softmax_jax import data
+from softmax_jax.job.config import described_fields
 from tests.programs import assert_one_message, run_each
 
 CONFIG, SHORT = "--config=configs/digits.py", "--config.num_epochs=3"
@@ -33,6 +34,9 @@ MISTAKES = {
     ("--config=configs",): ("cannot be read", "configs"),
     (CONFIG, "--batch=3"): ("no flag --batch",),
     (CONFIG, "stray"): ("'stray' is not a flag",),
+    (CONFIG, "--config.lr=0.3"): ("no field lr", "learning_rate? (of SGD: the size of a step)"),
+    (CONFIG, "--config.sweep.lr=1,2"): ("Did you mean sweep.learning_rate?",),
+    (CONFIG, "--lr=0.3"): ("no flag --lr", "Did you mean --config.learning_rate?"),
     (CONFIG, "--config.learnin_rate=1"): ("learnin_rate", "Did you mean learning_rate?"),
     (CONFIG, "--config.sweep.momentun=1"): ("Did you mean sweep.momentum?",),
     (CONFIG, "--config.seed=1.5"): ("config.seed=1.5",),
@@ -58,9 +62,12 @@ def test_command_line_mistake_is_one_message_with_exit_2(environment):
         assert_one_message(done, 2, *texts)
 
 
-def test_help_lists_the_flags(main):
+def test_help_lists_the_flags_and_every_field_with_its_meaning(main):
     done = main("--help")
     assert "--config" in done.stdout and "--workdir" in done.stdout
+    for name, field in described_fields().items():
+        assert f"--config.{name}={field.default}" in done.stdout
+    assert "passes over the training examples" in done.stdout
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -264,6 +271,17 @@ def test_divergence_and_an_unusable_folder_have_their_exit_codes(environment, tm
     assert "Every setting has a diverged trial" in some.stderr
     summary = summary_of(tmp_path / "seeds")
     assert 0 < summary["diverged"] <= 6 and summary["selected"] is None
+
+
+def test_a_learning_rate_that_leads_nowhere_is_divergence_with_a_message(environment, tmp_path):
+    """Its loss is finite, and as large as the rate."""
+    command = [CONFIG, "--config.learning_rate=1e30", f"--workdir={tmp_path / 'w'}", SHORT]
+    (done,) = run_each(environment, [command])
+    assert done.returncode == 4
+    assert "100 times that of guessing: try a smaller learning rate" in " ".join(
+        done.stderr.split()
+    )
+    assert summary_of(tmp_path / "w")["selected"] is None
 
 
 def test_sweeps_and_resampling_are_set_from_the_command_line(environment, tmp_path):

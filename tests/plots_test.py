@@ -63,7 +63,8 @@ def test_mistakes_are_ordered_by_confidence_and_name_both_labels(splits):
         probabilities[row, (val.y[row] + 1) % 10] = confidence
     figure = plots.mistakes(val, probabilities, "digits")
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == [f"{val.y[row]}\n{(val.y[row] + 1) % 10}" for row in (first, second)]
+    labels = [f"{val.y[row]}\n{(val.y[row] + 1) % 10}" for row in (first, second)]
+    assert titles == [f"{labels[0]} 99.0 %", f"{labels[1]} 95.0 %"]
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), val.x[first])
 
 
@@ -153,7 +154,8 @@ def test_settings_show_means_over_trials_and_mark_the_selected_epoch(splits):
     figure = plots.settings(result, "digits")
     names = ["train loss", "val loss", "train accuracy", "val accuracy"]
     assert [axes.get_ylabel() for axes in figure.axes] == names
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["patience 0", "patience 1"]
+    entries = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert entries == ["patience 0", "patience 1", "the model that is compared (last epoch)"]
     for name, axes in zip(names, figure.axes, strict=True):
         values = result.metrics[name.replace(" ", "_")]
         for setting in 0, 1:
@@ -172,6 +174,41 @@ def test_settings_ignore_the_scale_of_a_diverged_setting(splits):
     low, high = plots.settings(result, "").axes[0].get_ylim()
     worst = result.metrics["train_loss"][1].max()
     assert low < result.metrics["train_loss"][0, -1] < high < worst / 2
+
+
+def test_settings_show_every_end_that_is_no_divergence(result):
+    """A setting that is many times worse than the others is within the axes, as batch size 1 is."""
+    for worst in (1.0, 8.0):  # the axis becomes logarithmic
+        metrics = {name: values.copy() for name, values in result.metrics.items()}
+        own = result.run.trials.setting == 3
+        metrics["val_loss"][own] = worst * metrics["val_loss"].max()
+        figure = plots.settings(dataclasses.replace(result, metrics=metrics), "")
+        for axes in figure.axes:
+            low, high = axes.get_ylim()
+            for dot in axes.get_lines()[1::2]:
+                assert low <= dot.get_ydata()[0] <= high
+
+
+def test_curves_of_a_single_measurement_are_marks(result):
+    """Of a trial that has converged before the second, beside others that took long."""
+    selected, length = result.best(), 60
+    reached = np.tile(20 * np.arange(1, length + 1), (len(result.best_epoch), 1))
+    reached[selected.trial] = 12
+    metrics = {name: np.repeat(v[:, :1], length, 1) for name, v in result.metrics.items()}
+    facts = {"converged": np.ones(len(reached), bool)}
+    long = dataclasses.replace(result, reached=reached, metrics=metrics, facts=facts)
+    for axes, what in zip(plots.curves(long, selected, "").axes, ("loss", "accuracy"), strict=True):
+        for line in (lines_of(axes)[f"{role} {what}"] for role in ("train", "val")):
+            assert line.get_marker() == "." and line.get_xdata()[0] == 12
+        assert axes.get_xlabel() == "iteration" and 12 < axes.get_xlim()[1] < 13
+
+
+def test_legends_explain_bands_and_faint_lines(splits):
+    result = fit(splits, sweep.grid(l2=(0.0, 0.1)), seeds=(0, 1))
+    (axes,) = plots.sweep(plots.lay_out(result, result.best(), "val_loss", "last"), "").axes
+    assert any("standard deviation" in text.get_text() for text in axes.get_legend().get_texts())
+    (axes, _) = plots.curves(result, result.best(), "").axes
+    assert "the next best" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 def test_settings_are_drawn_for_two_to_ten_settings(result, splits):

@@ -398,6 +398,74 @@ def test_configuration_lists_differing_fields_first(run):
     assert len(topic("configuration", run, changed).with_class("differs")) == 4
 
 
+def test_each_difference_is_named_once(run):
+    """Neither the copy that identifies the job, nor what follows from another field."""
+    job = {"config": run.config["config"], "data": {"fingerprint": "3aeeb91e", "name": "digits"}}
+    first = run._replace(config=run.config | {"job": job})
+    config = run.config["config"] | {"learning_rate": 0.5, "train_split": "train[:9]"}
+    job = {"config": config, "data": {"fingerprint": "other", "name": "digits"}}
+    second = run._replace(
+        config=run.config | {"config": config, "fingerprint": "other", "job": job}
+    )
+    found = runs.differences(runs.configuration([first, second]))
+    assert sorted(found) == ["learning_rate", "train_split"]
+    alone = run._replace(config=run.config | {"fingerprint": "other"})
+    assert list(runs.differences(runs.configuration([run, alone]))) == ["fingerprint"]
+
+
+def test_only_runs_on_the_same_data_share_axes(run):
+    other = run._replace(name="elsewhere", config=run.config | {"fingerprint": "other"})
+    unknown = run._replace(
+        name="unknown", config={k: v for k, v in run.config.items() if k != "fingerprint"}
+    )
+    assert topic("curves-compared", run, other, unknown) is None
+    again = run._replace(name="again")
+    parsed = topic("curves-compared", run, other, again)
+    assert len(parsed.with_class("line")) == 4 and "elsewhere" not in parsed.texts
+    both = topic("curves-compared", run, other, again, other._replace(name="twin"))
+    assert len([e for e in both.elements if e[0] == "svg"]) == 4
+
+
+def test_curves_compared_ignore_the_scale_of_a_run_that_diverged(run):
+    """The sound run still spans a quarter of the height."""
+    metrics = {
+        t: {e: v | {"val_loss": 1e30} for e, v in es.items()} for t, es in run.metrics.items()
+    }
+    bad = run._replace(name="bad", metrics=metrics, summary={"selected": None, "trials": 8})
+    html = render([run, bad])
+    svg = re.search(r'aria-label="loss against epoch".*?</svg>', html, re.DOTALL)[0]
+    heights = re.findall(r'class="mark c0.*?<use [^>]*y="([^"]*)"', svg, re.DOTALL)
+    assert len(heights) == 4 and np.ptp(np.array(heights, float)) > 224 / 4
+
+
+CLASSES = {
+    "on": "test",
+    "selected_on": False,
+    "by_class": {
+        "ant": {
+            **{"examples": 3, "precision": 0.75, "precision_interval": [0.3, 0.9]},
+            **{"recall": 1.0, "recall_interval": [0.4, 1.0], "f1": None, "f1_interval": None},
+            **{"taken_for": "bee", "taken_for_examples": 2},
+        },
+        "bee": {},
+    },
+    "confusion": [[3, 2], [0, 1]],
+}
+
+
+def test_classes_have_a_table_with_intervals_and_a_matrix_that_names_its_split(run):
+    parsed = topic("classes", run._replace(summary=run.summary | {"classes": CLASSES}))
+    assert "On test, with intervals of 95 %" in parsed.texts
+    assert "Confusion on test: the true class by rows, the predicted one by columns" in parsed.texts
+    assert {"ant", "0.7500", "bee (2)"} <= set(parsed.texts)
+    assert "[0.3000, 0.9000]" in parsed.texts
+    on_val = CLASSES | {"on": "val", "selected_on": True}
+    parsed = topic("classes", run._replace(summary=run.summary | {"classes": on_val}))
+    assert "On val, whose examples decided the choice: without intervals" in parsed.texts
+    for odd in (3, {"by_class": 3}, {"by_class": {"a": 3}}, CLASSES | {"confusion": [[1], 2]}):
+        render([run._replace(summary=run.summary | {"classes": odd})])
+
+
 def test_curves_show_the_recorded_values_of_the_chosen_trial(run):
     parsed = topic("curves", run)
     for epoch, values in run.metrics[runs.chosen_trial(run)].items():

@@ -228,6 +228,21 @@ def test_diverged_trial_is_marked_and_never_wins(divergent):
         hopeless.best()
 
 
+@pytest.mark.parametrize("rate", [1e6, 1e12, 1e30])
+def test_a_loss_of_many_times_guessing_is_divergence(rate):
+    """Whether it overflows or not; what comes back from such a loss has not diverged."""
+    result = fit(sweep.grid(learning_rate=(0.1, rate)), num_epochs=3, batch_size=50)
+    assert (result.diverged > 0).tolist() == [False, True]
+    only = fit(sweep.grid(learning_rate=rate), num_epochs=2, batch_size=50)
+    assert not only.has_winner
+    metrics = {name: values.copy() for name, values in result.metrics.items()}
+    metrics["val_loss"][0] = [1e4, 500.0, 200.0]
+    back = dataclasses.replace(result, metrics=metrics)
+    assert back.diverged[0] == 0  # 87 times ln 10
+    metrics["val_loss"][0, 2] = 250.0
+    assert back.diverged[0] == 1
+
+
 def test_setting_with_one_diverged_seed_does_not_win():
     result = fit(sweep.grid(learning_rate=(0.1, 0.2)), seeds=(0, 1))
     metrics = {name: values.copy() for name, values in result.metrics.items()}

@@ -29,7 +29,7 @@ from softmax_jax.job import processes, workdir
 from softmax_jax.sweep import chunks
 from softmax_jax.sweep.result import Collection
 
-_FORMAT = 3  # to be raised when the meaning of a file changes
+_FORMAT = 4  # to be raised when the meaning of a file changes
 _MANIFEST = "manifest.json"  # stored, not compressed, in this and all later formats
 _MARK, _BLANK = b"softmax_jax checkpoint, SHA-256 ", b"0" * 64
 
@@ -283,6 +283,7 @@ class Progress:
 
     Attributes:
       arrays, pending: the state of the collection, and the remaining chunks; None for a fresh job.
+      longer: whether the job was shorter when it was saved, and these chunks go on from there.
       seconds: of training in earlier runs.
       number: of the last checkpoint; 0: there is none.
       warnings: one for each damaged checkpoint.
@@ -292,7 +293,11 @@ class Progress:
     """
 
     def __init__(self, folder: Path, job: dict, config: ConfigDict):
-        self._folder, self._digest = folder, workdir.digest(job)
+        self._folder, self._digest = folder, workdir.digest(workdir.without_length(job))
+        self._ended: dict[int, chunks.Pending] | None = None  # kept where a longer job may follow
+        if not workdir.needs_length(job["config"]):
+            self._ended = {}
+        self.longer = False
         self._keep, self._every = config.keep, config.checkpoint_seconds
         found, self.warnings = restore(folder, self._digest)
         self.number = found.number if found else 0
@@ -303,7 +308,8 @@ class Progress:
         if found:
             try:
                 self.seconds = float(found.facts["seconds"])
-                self.arrays, self.pending = _unpack_progress(found)
+                self.arrays, pending = _unpack_progress(found, "pending")
+                self.pending = pending + self._further(found, config.num_epochs, pending)
             except Exception as error:  # sealed, and of this job, but not by this program
                 raise JobError(
                     f"The newest checkpoint in {folder} does not say how to resume the job "
@@ -312,9 +318,21 @@ class Progress:
                     WORKDIR,
                 ) from error
 
+    def _further(self, found, num_epochs, pending):
+        """The chunks that have ended, and have epochs left in a job that is longer by now."""
+        if self._ended is None:
+            return []
+        arrays, ended = _unpack_progress(found, "ended")
+        self._ended = {int(item.chunk.trials[0, 0]): item for item in ended}
+        further = chunks.going_on(ended, pending, num_epochs, arrays)
+        self.longer = bool(further)
+        return further
+
     def collection(self, run: chunks.Run) -> Collection:
         """What the job has measured so far."""
-        return Collection(run) if self.arrays is None else Collection.restored(run, self.arrays)
+        if self.arrays is None:
+            return Collection(run, self._ended)
+        return Collection.restored(run, self.arrays, self._ended)
 
     @property
     def num_trials(self) -> int:
@@ -334,7 +352,9 @@ class Progress:
         saved, pending = chunks.pack(chunks.pending_after(epoch))
         arrays = {f"collection/{name}": array for name, array in collection.arrays().items()}
         arrays |= {f"pending/{name}": array for name, array in saved.items()}
-        facts = {"pending": pending, "seconds": self.training_seconds()}
+        saved, ended = chunks.pack(list((collection.ended or {}).values()))
+        arrays |= {f"ended/{name}": array for name, array in saved.items()}
+        facts = {"pending": pending, "ended": ended, "seconds": self.training_seconds()}
         self.number += 1
         if processes.is_first():
             made = Checkpoint(self.number, self._digest, arrays, facts)
@@ -342,13 +362,14 @@ class Progress:
         self._saved = time.monotonic()
 
 
-def _unpack_progress(found):
+def _unpack_progress(found, which):
+    """(the arrays of the collection, the chunks that are pending or have ended)."""
     arrays, saved = (
         {
             name.removeprefix(prefix): array
             for name, array in found.arrays.items()
             if name.startswith(prefix)
         }
-        for prefix in ("collection/", "pending/")
+        for prefix in ("collection/", f"{which}/")
     )
-    return arrays, chunks.unpack(saved, found.facts["pending"])
+    return arrays, chunks.unpack(saved, found.facts[which])

@@ -3,12 +3,14 @@
 All problems are found before anything is compiled, and reported in one message with exit code 2.
 """
 
-import difflib
+import functools
 import math
 import re
 import sys
+import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import absl.logging
@@ -19,7 +21,7 @@ from ml_collections.config_dict import RequiredValueError
 from softmax_jax import losses, model, train, vocabulary
 from softmax_jax.data.dataset import Splits
 from softmax_jax.host import DONE, USAGE, JobError, brief, cut, message, write_line
-from softmax_jax.hyperparameters import TABLE, TRACED
+from softmax_jax.hyperparameters import TABLE, TRACED, nearest
 from softmax_jax.sweep import result, settings
 
 
@@ -127,6 +129,61 @@ RULES = {
 } | {row.config_field: _in_range(row) for row in TABLE}
 # The config's field of each axis of a sweep.
 AXES = {row.name: row.config_field for row in TABLE}
+_FIELDS = (*RULES, *(f"sweep.{name}" for name in AXES))
+
+
+class Field(NamedTuple):
+    """A field of the config as people read of it: its default as text, and its meaning."""
+
+    default: str
+    meaning: str
+
+
+@functools.cache
+def described_fields() -> dict[str, Field]:
+    """Every field of configs/default.py, in its order; the hyperparameters are where it has them.
+
+    A field's meaning is the comment behind it, or without one the comment above it.
+    """
+    found: dict[str, Field] = {}
+    above: list[str] = []
+    for line in map(str.strip, _default_source().splitlines()):
+        field = re.fullmatch(r"config\.([\w.]+) = (.+?)(?:  # (.*))?", line)
+        if line == "config.update(config_defaults())":
+            found |= {row.config_field: Field(f"{row.config_value:g}", row.doc) for row in TABLE}
+        elif field and field[1] in RULES:
+            value = re.sub(r"config_dict\.placeholder\(.*\)", "None", field[2]).strip("\"'")
+            found[field[1]] = Field(value, field[3] or " ".join(above))
+        above = [*above, line.lstrip("# ")] if line.startswith("#") else []
+    return found
+
+
+def _default_source():
+    """configs/default.py of the checkout, or of the wheel; '': it is in neither."""
+    package = Path(__file__).parents[1]
+    for folder in (package, package.parent):
+        if (path := folder / "configs" / "default.py").is_file():
+            return path.read_text("utf-8")
+    return ""
+
+
+def field_lines() -> list[str]:
+    """Every field of the config as `--config.FIELD=DEFAULT`, with its meaning beside it."""
+    fields = described_fields().items()
+    return _two_columns({f"--config.{name}={value}": text for name, (value, text) in fields})
+
+
+_COLUMN, _WIDTH = 36, 100  # of the help: where the meanings begin, and where its lines end
+
+
+def _two_columns(meanings):
+    lines = []
+    for head, meaning in meanings.items():
+        first, *more = textwrap.wrap(meaning, _WIDTH - _COLUMN) or [""]
+        head = f"  {head}".ljust(_COLUMN - 1)
+        lines += [f"{head} {first}"] if len(head) < _COLUMN else [head, " " * _COLUMN + first]
+        lines += [" " * _COLUMN + line for line in more]
+    return [line.rstrip() for line in lines]
 
 
 def field_value(config: ConfigDict, name: str) -> Any:
@@ -257,9 +314,32 @@ def _field_names(config):
 
 
 def _misspelt(where, name, known):
-    near = difflib.get_close_matches(name[:100], known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(known))}"
+    near = _nearest_field(name, known)
+    hint = f"did you mean {near}" if near else f"there are: {', '.join(sorted(known))}"
     return f"{where} has no field {cut(name, 100)}; {hint}"
+
+
+def _nearest_field(name: str, known: Collection[str]) -> str | None:
+    """'FIELD? (its meaning)' of the field that was probably meant, or None.
+
+    A bare name is looked for among the bare names, then among the last parts of those with a dot
+    (patience for early_stopping.patience); lr is learning_rate here, and sweep.learning_rate there.
+    """
+    whole, last = name.rpartition(".")[0], name.rpartition(".")[2]
+    outer = [
+        field for field in known if "." in field and field.startswith(f"{whole}." * bool(whole))
+    ]
+    inside = {field.rpartition(".")[2]: field for field in reversed(outer)}
+    if whole:
+        found = inside.get(nearest(last, inside) or "") or nearest(name, known)
+    else:
+        bare = [field for field in known if "." not in field]
+        found = nearest(name, bare) or inside.get(nearest(last, inside) or "")
+    if found is None:
+        return None
+    field = AXES.get(found.removeprefix("sweep."), found)
+    meaning = described_fields().get(field)
+    return f"{found}?" + (f" ({meaning.meaning})" if meaning else "")
 
 
 def _out_of_range(config):
@@ -386,9 +466,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except JobError as error:
         _exit_usage(str(error))
     except flags.UnrecognizedFlagError as error:
-        _exit_usage(
-            f"There is no flag --{error.flagname}. There are --config, --config.FIELD, --workdir."
-        )
+        _exit_usage(_no_flag(error.flagname))
     except flags.Error as error:
         text = str(error).removeprefix("ERROR:: ")
         _exit_usage(_in_config_file(error) if "config file" in text else text)
@@ -396,31 +474,60 @@ def parse_flags(argv: list[str]) -> list[str]:
         _exit_usage(_in_config_file(error))
 
 
-_HELP = ("help", "helpfull", "helpshort", "helpxml", "?", "h")
+_HELP = {f"{dashes}{name}" for dashes in ("-", "--") for name in ("help", "helpshort", "h", "?")}
+_HELP_OF_LIBRARIES = ("--helpfull", "--helpxml")
+_FLAGS = ("config", "workdir", "overwrite", "mode", "distributed")
+
+
+def help_text() -> str:
+    """What --help shows: the flags, and every field of the config with its default and meaning."""
+    known = {f"--{name}": flags.FLAGS[name].help for name in _FLAGS if name in flags.FLAGS}
+    return "\n".join(
+        [
+            "python main.py --config=configs/default.py --config.FIELD=VALUE --workdir=FOLDER",
+            "",
+            *_two_columns(known),
+            "",
+            "Fields of the config, with the defaults of configs/default.py; others change a few:",
+            "",
+            *field_lines(),
+            "",
+            "Several values of a hyperparameter are a sweep: --config.sweep.FIELD=VALUE,VALUE with",
+            textwrap.fill(", ".join(AXES) + ".", _WIDTH),
+        ]
+    )
 
 
 def _parsed(argv):
     """The arguments that are no flags; the help ends with 0, not with 1 as the library has it."""
+    if _HELP & set(argv[1:]):
+        write_line(help_text(), sys.stdout)
+        sys.exit(DONE)
     try:
         return flags.FLAGS(argv)
     except SystemExit as left:
-        if any(argument.lstrip("-") in _HELP for argument in argv[1:]):
+        if any(argument in _HELP_OF_LIBRARIES for argument in argv[1:]):
             sys.exit(DONE)
         _exit_usage(f"The config file ends the program (SystemExit: {brief(left.code)}).")
 
 
 def _check_fields(argv):
     """Finds misspelt fields before the library does, which does not name the nearest field."""
-    fields = [*RULES, *(f"sweep.{name}" for name in AXES)]
     for argument in argv[1:]:
         match = re.match(r"--?config\.([\w.]+)", argument)
-        if match and match[1] not in fields:
-            _exit_usage(_no_field(match[1], fields))
+        if match and match[1] not in _FIELDS:
+            _exit_usage(_no_field(match[1], _FIELDS))
+
+
+def _no_flag(name):
+    near = _nearest_field(name, _FIELDS)
+    hint = f"Did you mean --config.{near}" if near else "There are --config.FIELD, --workdir."
+    return f"There is no flag --{name}. {hint} --help shows all flags and fields."
 
 
 def _no_field(name, fields):
-    near = difflib.get_close_matches(name[:100], fields, n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(fields)}."
+    near = _nearest_field(name, fields)
+    hint = f"Did you mean {near}" if near else f"--help shows all; there are: {', '.join(fields)}."
     return f"The config has no field {cut(name, 100)}. {hint}"
 
 

@@ -1,4 +1,4 @@
-"""What a job shows while it runs: a progress bar or a log, and event files for TensorBoard."""
+"""What a job shows: its plan, a progress bar or a log, and event files for TensorBoard."""
 
 import contextlib
 import logging
@@ -10,18 +10,24 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import absl.logging
+import jax
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from softmax_jax import host
+from softmax_jax.data.dataset import Splits
 from softmax_jax.host import WORKDIR, JobError
 from softmax_jax.job import processes
+from softmax_jax.job.config import AXES, axis_values
 from softmax_jax.job.workdir import own_folder
-from softmax_jax.sweep.chunks import Epoch
+from softmax_jax.sweep import mesh
+from softmax_jax.sweep.chunks import Epoch, Epochs
 
 _BAR = "{desc} |{bar:20}| {percentage:3.0f}%{postfix} [{elapsed}<{remaining}]"
 
-_FIRST_LINES, _SECONDS_BETWEEN = 100, 0.5
+_FIRST_LINES, _SECONDS_BETWEEN = 100, 0.5  # of epochs
+_FIRST_PROOFS, _SECONDS_BETWEEN_PROOFS = 10, 2.0  # of segments of L-BFGS, which may be an iteration
 
 
 def say(text: str = "") -> None:
@@ -67,20 +73,23 @@ class _Shown(logging.Formatter):
         return host.message(super().format(record))
 
 
-def watch(epochs: Iterable[Epoch], num_examples: int) -> Iterator[Epoch]:
+def watch(epochs: Iterable[Epoch], num_examples: int, tolerance: float = 1e-4) -> Iterator[Epoch]:
     """Yields the epochs of a sweep unchanged, and shows each: the best of its trials.
 
     On a terminal as a bar, elsewhere as a line: all of the first 100, then two a second, and the
-    last one.
+    last one (of L-BFGS the first ten, then one every two seconds).
 
     Args:
       epochs: of `sweep.epochs`.
       num_examples: of the training split, for the examples per second.
+      tolerance: of L-BFGS, for how far the trials are from their end.
     """
     show, began = None, time.perf_counter()
     for epoch in epochs:
         if show is None:
-            pace = _Pace(len(epoch.run.trials.setting) * epoch.run.num_epochs, num_examples, began)
+            full_batch = "gap_bound" in epoch.metrics
+            pace = _Proofs(epoch.run, tolerance) if full_batch else _Passes(epoch.run, num_examples)
+            pace.began = pace.before = began
             on_terminal = sys.stderr.isatty() and processes.is_first()
             show = _Bar(pace) if on_terminal else _Lines(pace)
         if not epoch.segment:
@@ -95,24 +104,91 @@ def _write(text, stream):
         host.write_line(text, stream)
 
 
-class _Pace:
-    """The speed: passes over the data, summed over all trials."""
+class _Passes:
+    """The progress of SGD, in passes over the data, summed over all trials."""
 
-    def __init__(self, total, num_examples, began):
-        self.total, self.num_examples = total, num_examples
+    first, seconds_between = _FIRST_LINES, _SECONDS_BETWEEN
+    began = before = 0.0  # when the training and the step began
+
+    def __init__(self, run, num_examples):
+        self.total = len(run.trials.setting) * run.num_epochs
+        self.num_examples = num_examples
         self.done, self.reached = 0, {}
-        self.began = self.before = began
 
     def step(self, epoch):
-        """(passes since the last step, examples per second, seconds left)."""
+        """(progress since the last step, what it is called, its metrics, the seconds left)."""
         now = dict(zip(epoch.trials.tolist(), epoch.reached.tolist(), strict=True))
-        passes = sum(now.values()) - sum(self.reached.get(trial, 0) for trial in now)
+        earlier = sum(reached - 1 for trial, reached in now.items() if trial not in self.reached)
+        passes = sum(
+            reached - self.reached.get(trial, reached - 1) for trial, reached in now.items()
+        )
         self.reached.update(now)
+        self.total -= earlier  # what an earlier process has done takes no time here
         self.done += passes
         present = time.perf_counter()
         rate = self.num_examples * passes / (present - self.before)
         self.before = present
-        return passes, rate, (self.total / max(self.done, 1) - 1) * (present - self.began)
+        left = (self.total / max(self.done, 1) - 1) * (present - self.began)
+        text = f"{_metric_text(epoch.metrics)}  {rate:,.0f} examples/s"
+        name = f"epoch {epoch.epoch:3d}/{epoch.run.num_epochs}{_which(epoch)}"
+        return earlier + passes, name, text, left
+
+
+class _Proofs:
+    """The progress of L-BFGS, in trials whose distance to the optimum is proved.
+
+    The iterations that are left follow from how fast the gaps have shrunk so far: their limit,
+    `num_epochs`, says nothing of when the trials end.
+    """
+
+    first, seconds_between = _FIRST_PROOFS, _SECONDS_BETWEEN_PROOFS
+    began = before = 0.0
+
+    def __init__(self, run, tolerance):
+        self.total, self.tolerance = len(run.trials.setting), tolerance
+        self.starts, self.ended, self.done, self.last = {}, set(), 0, 0
+        self.latest = {}  # of every metric, by trial
+
+    def step(self, epoch):
+        """As `_Passes.step`."""
+        gap, to_go = self._look(epoch)
+        for metric, values in epoch.metrics.items():
+            self.latest.setdefault(metric, np.full(self.total, np.nan))[epoch.trials] = values
+        done = self.total - _pending_trials(epoch) if epoch.ends else len(self.ended)
+        advance, iterations = done - self.done, max(epoch.epoch - self.last, 1)
+        present = time.perf_counter()
+        left = (present - self.before) / iterations * to_go
+        if epoch.pending:  # the later chunks take as long as those before
+            left = (present - self.began) * (self.total / done - 1) if done else math.nan
+        self.before, self.last, self.done = present, epoch.epoch, done
+        name = f"iteration {epoch.epoch:3d}"
+        if self.total > 1:
+            name += f"  {done} of {self.total} trials done, best:"
+        ends = f"  gap {gap:.1e} (ends at {self.tolerance:g})" if gap else ""
+        return advance, name, _metric_text(self.latest) + ends, left
+
+    def _look(self, epoch):
+        """(the widest relative gap of the trials that go on, the most iterations one has to go)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gaps = epoch.metrics["gap_bound"] / np.abs(epoch.metrics["objective"])
+        most, widest, to_go = epoch.run.num_epochs, 0.0, 0.0
+        ended = epoch.facts["converged"] | (epoch.reached >= most)
+        self.ended |= set(epoch.trials[ended].tolist())
+        going = epoch.trials[~ended], epoch.reached[~ended], gaps[~ended].astype(float)
+        for trial, iteration, gap in zip(*map(np.ndarray.tolist, going), strict=True):
+            start, first = self.starts.setdefault(trial, (iteration, gap))
+            widest = max(widest, gap)
+            shrunk = math.log(first / gap) if 0 < gap < first < math.inf else 0.0
+            wanted = math.log(max(gap / self.tolerance, 1)) if 0 < gap < math.inf else math.inf
+            own = wanted * (iteration - start) / shrunk if shrunk > 0 else math.nan
+            to_go = own if math.isnan(own) else max(to_go, min(own, most - iteration))
+            if math.isnan(to_go):
+                return widest, math.nan  # a trial of which nothing is known yet
+        return widest, to_go
+
+
+def _pending_trials(epoch):
+    return sum(item.chunk.trials[:, : item.chunk.num_real].size for item in epoch.pending)
 
 
 class _Bar:
@@ -121,10 +197,10 @@ class _Bar:
         self.close = self.bar.close
 
     def __call__(self, epoch):
-        passes, rate, _ = self.pace.step(epoch)
-        self.bar.set_description(f"epoch {epoch.epoch}/{epoch.run.num_epochs}", refresh=False)
-        self.bar.set_postfix_str(_metric_text(epoch, rate), refresh=False)
-        self.bar.update(passes)
+        advance, name, text, _ = self.pace.step(epoch)
+        self.bar.set_description(" ".join(name.split()), refresh=False)
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update(advance)
         self.bar.refresh()
 
 
@@ -133,27 +209,31 @@ class _Lines:
         self.pace, self.count, self.shown = pace, 0, -math.inf
 
     def __call__(self, epoch):
-        _, rate, remaining = self.pace.step(epoch)
+        _, name, text, left = self.pace.step(epoch)
         last, since = epoch.ends and not epoch.pending, time.perf_counter() - self.shown
-        if self.count < _FIRST_LINES or last or since >= _SECONDS_BETWEEN:
-            eta = "" if last else f"  {remaining:,.0f} s left"
-            name = f"epoch {epoch.epoch:3d}/{epoch.run.num_epochs}{_which(epoch)}"
-            say(f"{name}  {_metric_text(epoch, rate)}{eta}")
+        if self.count < self.pace.first or last or since >= self.pace.seconds_between:
+            eta = "" if last or not math.isfinite(left) else f"  {left:,.0f} s left"
+            say(f"{name}  {text}{eta}")
             self.count, self.shown = self.count + 1, time.perf_counter()
 
     def close(self):
         """Lines leave nothing open."""
 
 
-def _metric_text(epoch, rate):
-    """'train loss .., val loss .., val accuracy .., examples/s' of the best trial by val loss."""
-    shown = ["train_loss"] + [
-        name for name in ("val_loss", "val_accuracy") if name in epoch.metrics
-    ]
-    by = epoch.metrics[shown[1] if len(shown) > 1 else "train_loss"]
+def _metric_text(metrics):
+    """'train loss .., val loss .., val accuracy ..' of the best trial by val loss."""
+    shown = [name for name in ("train_loss", "val_loss", "val_accuracy") if name in metrics]
+    by = metrics["val_loss" if "val_loss" in metrics else "train_loss"]
     best = int(np.nanargmin(by)) if np.isfinite(by).any() else 0
-    texts = [f"{name.replace('_', ' ')} {epoch.metrics[name][best]:.4f}" for name in shown]
-    return "  ".join([*texts, f"{rate:,.0f} examples/s"])
+    return "  ".join(f"{name.replace('_', ' ')} {_value(metrics[name][best])}" for name in shown)
+
+
+def _value(value):
+    """Four decimals, or three digits of what is very large."""
+    return f"{value:.4f}" if abs(value) < _LARGE or not math.isfinite(value) else f"{value:.3g}"
+
+
+_LARGE = 1e5
 
 
 def _which(epoch):
@@ -243,3 +323,142 @@ class _Appending:
     def open(path):
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         return os.fdopen(os.open(path.removeprefix("append:"), flags, 0o666), "ab")
+
+
+_GIB = 2**30
+
+
+def say_forecast(config: ConfigDict, splits: Splits, epochs: Epochs) -> None:
+    """Prints what a checked job would do, and about how long; then its plan in numbers."""
+    for sentence in forecast_sentences(config, splits, epochs):
+        say(sentence)
+    say()
+    for line in forecast_lines(splits, epochs):
+        say(line)
+
+
+def forecast_sentences(config: ConfigDict, splits: Splits, epochs: Epochs) -> list[str]:
+    """The job in plain words: what is trained, on what, what is chosen by, how long it takes."""
+    trials, rounds = epochs.run.trials, config.num_epochs
+    axes = {name: len(axis_values(config, name)) for name in AXES}
+    axes |= {"l2": config.l2_path or axes["l2"], "fold": config.folds or config.bootstraps or 1}
+    swept, count = [f"{n} {name}" for name, n in axes.items() if n > 1], len(trials.setting)
+    crossed = len(swept) > 1 and config.combine == "product" and not config.outer_folds
+    models = f"{count:,} models" + f" ({' × '.join(swept)})" * crossed if count > 1 else "one model"
+    full = config.optimizer == "lbfgs"
+    how = (
+        f"each to within {config.tolerance:g} of its optimum, in {rounds:,} iterations at most"
+        if full
+        else f"for {rounds:,} epoch{'s' * (rounds > 1)}"
+    )
+    text = [
+        f"This would train {models} on {len(splits.train.y):,} examples of {splits.name} with "
+        f"{splits.train.num_features:,} features and {splits.train.num_classes:,} classes, {how}."
+    ]
+    if len(set(trials.setting.tolist())) > 1:
+        where = f"{len(splits.val.y):,} validation examples"
+        where = "the examples held out of train" if (config.folds or config.bootstraps) else where
+        text.append(f"It would choose the setting by {config.select_metric} on {where}.")
+    if config.refit or (config.folds or config.bootstraps):
+        both = " and val together" if config.refit else ""
+        text.append(f"The chosen setting would be trained anew on train{both}.")
+    if splits.test is not None:
+        text.append(f"The {len(splits.test.y):,} test examples would be read once, at the end.")
+    each = seconds_of_epoch(epochs, splits)
+    if full:
+        text.append(
+            f"How many iterations there will be shows only then: {_duration(each * _FEW)} to "
+            f"{_duration(each * _MANY)} on this machine are usual."
+        )
+    else:
+        text.append(f"The training takes about {_duration(each * rounds)} on this machine.")
+    text[-1] += " The first time, compiling comes on top: seconds on a CPU."
+    return text
+
+
+def _duration(seconds):
+    """A rough time in words.
+
+    >>> [_duration(s) for s in (0.02, 3.2, 47, 200, 9000)]
+    ['less than a second', '3 s', '50 s', '3.3 minutes', '2.5 hours']
+    """
+    if seconds < 1:
+        return "less than a second"
+    for size, name in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{float(f'{seconds / size:.2g}'):g} {name}"
+    return f"{float(f'{seconds:.1g}'):g} s"
+
+
+def seconds_of_epoch(epochs: Epochs, splits: Splits) -> float:
+    """About how long an epoch of all trials takes here, by the speed of its matrix products."""
+    run, shapes = epochs.run, [item.chunk.trials.shape for item in epochs.pending]
+    devices = math.prod(run.placement.size(axis) for axis in ("trials", "batch", "classes"))
+    together = max(map(math.prod, shapes))
+    samples = int(run.trials.num_samples.max())
+    classes, features = samples or splits.train.num_classes, splits.train.num_features
+    rate = products_per_second(
+        int(run.trials.batch_size.max()), features, max(1, together // devices) * classes
+    )
+    passes = 2.0 * run.num_examples + len(splits.val.y)  # forward and back; forward
+    products = passes * features * classes * len(run.trials.setting)
+    return _BESIDE_PRODUCTS * products / rate / devices
+
+
+_BESIDE_PRODUCTS = 1.5  # times as long as its products alone takes an epoch
+_FEW, _MANY = 30, 500  # iterations: under small penalties hundreds, and ever fewer trials share one
+
+
+def products_per_second(rows: int, features: int, columns: int) -> float:
+    """Multiplications with an addition, in products of these sizes (the largest are cut)."""
+    most = max(1, _MOST_NUMBERS // features)
+    rows, columns = min(rows, _MOST_ROWS, most), min(columns, _MOST_COLUMNS, most)
+    each = 2 * rows * features * columns
+    repeats = max(1, round(_PRODUCTS_TIMED / each))
+    x, w = np.ones((rows, features), np.float32), np.zeros((features, columns), np.float32)
+
+    @jax.jit
+    def work(x, w):
+        return jax.lax.fori_loop(0, repeats, lambda _, w: w + x.T @ (x @ w), w)
+
+    times = []
+    for _ in range(3):  # the first compiles
+        started = time.perf_counter()
+        jax.block_until_ready(work(x, w))
+        times.append(time.perf_counter() - started)
+    return each * repeats / min(times)
+
+
+_MOST_ROWS, _MOST_COLUMNS, _MOST_NUMBERS = 4096, 2560, 2**24
+_PRODUCTS_TIMED = 2e9  # some hundredths of a second on a CPU
+
+
+def forecast_lines(splits: Splits, epochs: Epochs) -> list[str]:
+    """The plan of the job as text: every number follows from the config and the data."""
+    run, chunks = epochs.run, [item.chunk for item in epochs.pending]
+    trials, shapes = run.trials, {chunk.trials.shape for chunk in chunks}
+    where, placement = processes.devices(), run.placement
+    sizes = set(trials.batch_size.tolist())
+    kinds = set(zip(trials.batch_size.tolist(), trials.num_samples.tolist(), strict=True))
+    largest = max(math.prod(shape) for shape in shapes)
+    here = math.ceil(largest / placement.size("trials"))
+    steps = sum(-(-run.num_examples // size) for size in sizes)
+    return [
+        f"trials    {len(trials.setting):,}: {len(set(trials.setting.tolist())):,} settings and "
+        f"batch sizes × {len(set(trials.seed.tolist()))} seeds × "
+        f"{len(set(trials.fold.tolist()))} folds",
+        f"programs  {len(chunks):,} chunks of at most {largest:,} trials, compiled for "
+        f"{len(kinds) * len(shapes)} shapes",
+        f"steps     {steps:,} in an epoch of every batch size, {run.num_epochs:,} epochs",
+        f"memory    {here * epochs.bytes_per_trial / _GIB:.2f} GiB for the trials on each device, "
+        f"{_data_bytes(splits) / _GIB:.2f} GiB for the data, "
+        f"of {mesh.device_bytes() / _GIB:.1f} GiB",
+        f"devices   {where['device_count']} × {where['device_kind']} ({where['backend']}): "
+        f"{placement.size('trials')} share the trials, {placement.size('batch')} each minibatch, "
+        f"{placement.size('classes')} the classes",
+    ]
+
+
+def _data_bytes(splits):
+    resident = [split for split in (splits.train, splits.val) if split.shard_size is None]
+    return sum(split.x.size * split.x.dtype.itemsize for split in resident)

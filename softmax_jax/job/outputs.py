@@ -26,8 +26,101 @@ if TYPE_CHECKING:
 else:  # Matplotlib takes long to import; only pictures need it
     Figure = Any
 
-_MOST_CLASSES = 100  # of more the confusion matrix and the lines in the log are left out
+_MOST_CLASSES = 100  # of more the confusion matrix is left out
+_MOST_LINES, _FEWER_LINES = 30, 10  # of classes in the log; of more, so many
+_LONGEST_NAME = 30  # characters of the name of a class in the log
+_BY_CLASS = ("precision", "recall", "f1")
 DECISION_RULES = ("argmax", "bayes")
+
+
+def class_fields(splits: Splits, chosen: Selected, selected: Selected) -> dict[str, Any]:
+    """The metrics by class on test, or without a test split on val, as summary.json holds them.
+
+    Where these examples decided the choice there are no intervals: they would not hold.
+
+    Args:
+      splits: the data.
+      chosen: the winner as it was chosen, which has not seen val.
+      selected: the winner as it may have been refitted, which has not seen test.
+    """
+    on, split, model = _judged(splits, chosen, selected)
+    decided = _chosen_on_test(splits, selected) if on == "test" else chosen.selected_on
+    found = class_metrics(model.classifier.classes(split.x), split, intervals=not decided)
+    return {"on": on, "selected_on": decided, **found}
+
+
+def class_metrics(
+    predicted: Int[np.ndarray, " N"], dataset: Dataset, intervals: bool = True
+) -> dict[str, Any]:
+    """{'by_class': {name: precision, recall, ...}, 'confusion': true classes by rows}.
+
+    Each example counts as often as its weight says. `taken_for` is the class that the examples of
+    this one are most often mistaken for, None where no example is. The confusion matrix is None for
+    more than 100 classes.
+    """
+    table, squares = (
+        metrics.confusion_matrix(dataset.y, predicted, dataset.num_classes, weights=weights)
+        for weights in (dataset.weights, np.square(example_weights(dataset)))
+    )
+    found, ends = metrics.per_class(table), metrics.class_intervals(table, squares)
+    names, mistakes = _keys(dataset.label_names), table - np.diag(table.diagonal())
+    by_class: dict[str, dict] = {}
+    for k, name in enumerate(names):
+        row: dict[str, Any] = {"examples": found["support"][k]}
+        for metric in _BY_CLASS:
+            row[metric] = found[metric][k]
+            row |= {f"{metric}_interval": ends[metric][k]} if intervals else {}
+        other = int(mistakes[k].argmax())
+        row["taken_for"] = names[other] if mistakes[k, other] > 0 else None
+        by_class[name] = row | {"taken_for_examples": mistakes[k, other]}
+    return {"by_class": by_class, "confusion": table if len(names) <= _MOST_CLASSES else None}
+
+
+def _keys(names):
+    """The names of the classes, with their numbers where two have one name."""
+    twice = len(set(names)) < len(names)
+    return [f"{name} ({k})" if twice else name for k, name in enumerate(names)]
+
+
+def class_lines(found: dict[str, Any]) -> list[str]:
+    """The result of `class_fields` as a table for the log; of many classes the worst by F1."""
+    rows = list(found["by_class"].items())
+    what = ", which decided the choice" if found["selected_on"] else ", with intervals of 95 %"
+    some = ""
+    if len(rows) > _MOST_LINES:
+        rows.sort(key=lambda row: -1 if np.isnan(row[1]["f1"]) else row[1]["f1"])
+        rows, some = rows[:_FEWER_LINES], f" (the {_FEWER_LINES} worst of {len(rows):,})"
+    table = [["class", "examples", *_BY_CLASS, "most often taken for"]]
+    for name, row in rows:
+        cells = [_with_interval(row[m], row.get(f"{m}_interval")) for m in _BY_CLASS]
+        other = row["taken_for"]
+        taken = f"{_name(other)} ({row['taken_for_examples']:,.6g})" if other is not None else ""
+        table.append([_name(name), f"{row['examples']:,.6g}", *cells, taken])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    sides = "<><<<<"
+    lines = [
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(cells, sides, widths, strict=True)
+        )
+        for cells in table
+    ]
+    return [f"By class, on {found['on']}{what}{some}:", *(f"  {line}".rstrip() for line in lines)]
+
+
+def _with_interval(value, interval):
+    text = "–" if np.isnan(value) else f"{value:.3f}"
+    return f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else text
+
+
+def _name(text):
+    return cut(host.shown(text), _LONGEST_NAME)
+
+
+def _judged(splits, chosen, selected):
+    """(the split that the model is judged on, its examples, the model that has not seen them)."""
+    if splits.test is None:
+        return "val", splits.val, chosen
+    return "test", splits.test, selected
 
 
 def decision_fields(
@@ -36,54 +129,21 @@ def decision_fields(
     result: Result,
     chosen: Selected,
     selected: Selected,
-) -> dict[str, Any]:
-    """The metrics by class and the costs, on test, or without a test split on val.
+) -> dict[str, Any] | None:
+    """The costs by `config.cost_matrix` as summary.json holds them; None without one.
 
-    Args:
-      config: without its cost_matrix the costs are None.
-      splits: the data.
-      result: of the sweep.
-      chosen: the winner as it was chosen, which has not seen val.
-      selected: the winner as it may have been refitted, which has not seen test.
-
-    Returns:
-      What summary.json holds of them, and `decision_lines` writes to the log.
+    The arguments are those of `class_fields`, and the result of the sweep.
     """
-    on, split, model = "test", splits.test, selected
-    if split is None:
-        on, split, model = "val", splits.val, chosen
+    if not config.cost_matrix:
+        return None
+    on, split, model = _judged(splits, chosen, selected)
     probabilities = model.classifier.predict_proba(split.x)
-    predicted = model.classifier.classes(split.x)
-    found: dict[str, Any] = {
-        "on": on,
-        "classes": class_metrics(probabilities, split, predicted),
-        "costs": None,
-        "resampled": None,
-    }
-    if config.cost_matrix:
-        found["costs"] = cost_metrics(probabilities, split, config.cost_matrix, predicted)
-        if result.run.resamples is not None:
-            found["resampled"] = resampled_costs(
-                result, chosen, splits.train, result.run.resamples, config.cost_matrix
-            )
-    return found
-
-
-def class_metrics(
-    probabilities: Float[np.ndarray, "N C"],
-    dataset: Dataset,
-    predicted: Int[np.ndarray, " N"] | None = None,
-) -> dict[str, Any]:
-    """Precision, recall, F1, support and the confusion matrix, in the order of labels.
-
-    Each example counts as often as its weight says. The confusion matrix is None for more than 100
-    classes. predicted: the classes that the model predicts; None: the most probable.
-    """
-    predicted = probabilities.argmax(-1) if predicted is None else predicted
-    counts = dataset.y, predicted, dataset.num_classes
-    table = metrics.confusion_matrix(*counts, weights=dataset.weights)
-    shown = table if dataset.num_classes <= _MOST_CLASSES else None
-    return {"label_names": dataset.label_names, **metrics.per_class(table), "confusion": shown}
+    predicted, costs = model.classifier.classes(split.x), config.cost_matrix
+    resamples, resampled = result.run.resamples, None
+    if resamples is not None:
+        resampled = resampled_costs(result, chosen, splits.train, resamples, costs)
+    costs = cost_metrics(probabilities, split, costs, predicted)
+    return {"on": on, "costs": costs, "resampled": resampled}
 
 
 def cost_metrics(
@@ -168,19 +228,8 @@ def resampled_costs(
 
 def decision_lines(found: dict[str, Any]) -> list[str]:
     """The result of `decision_fields` as text for the log."""
-    classes, costs, resampled = (found[name] for name in ("classes", "costs", "resampled"))
-    names = classes["label_names"]
-    text = []
-    if len(names) <= _MOST_CLASSES:
-        width = max(map(len, names))
-        text.append(f"{'':{width}}{'precision':>11}{'recall':>11}{'f1':>11}{'examples':>11}")
-        for index, name in enumerate(names):
-            values = [classes[metric][index] for metric in ("precision", "recall", "f1")]
-            columns = "".join(f"{value:11.4f}" for value in values)
-            text.append(f"{name:{width}}{columns}{classes['support'][index]:11,.8g}")
-    if costs:
-        text.append(f"cost of an example: {_compared(costs)}")
-    if resampled:
+    text = [f"cost of an example of {found['on']}: {_compared(found['costs'])}"]
+    if resampled := found["resampled"]:
         text.append(f"over {resampled['resamples']} resamples: {_compared(resampled)}")
     return text
 
@@ -231,7 +280,7 @@ def summary_fields(
         "val_is_test": splits.val_is_test,
         "trials": len(result.run.trials.setting),
         "diverged": int((result.diverged > 0).sum()),
-        "selected": None if selected is None else selected_fields(selected),
+        "selected": None if selected is None else _selected_fields(config, result, selected),
         "resampled": None if selected is None else resampled_metrics(config, result, selected),
         "test": test,
         "seconds": {phase: round(value, 3) for phase, value in seconds.items()},
@@ -256,14 +305,15 @@ def _chosen_on_test(splits, selected):
     return splits.val_is_test and selected.selected_on and not selected.refit
 
 
-def selected_fields(selected: Selected) -> dict[str, Any]:
-    """The chosen trial as a plain dictionary."""
+def _selected_fields(config, result, selected):
+    """The chosen trial as a plain dictionary; a refit may take another number of epochs."""
     return {
         "trial": selected.trial,
         "hyperparameters": selected.hyperparameters,
-        "epoch": selected.epoch,
+        "epoch": int(result.epochs(config.select_epoch)[selected.trial]),
         **selected.metrics,
         "refit": selected.refit,
+        "refit_epochs": selected.epoch if selected.refit else None,
         "selected_on": selected.selected_on,
         "why": selected.why,
         "hints": selected.hints,
@@ -293,13 +343,25 @@ def say_start(splits: Splits, folder: Path, progress: Progress) -> None:
         f"{splits.name} ({_role_sizes(splits)}) → {folder}"
     )
     if progress.pending is not None:
-        console.say(f"Resuming after {progress.seconds:.0f} s of training.")
+        longer = ", with more epochs than it had" if progress.longer else ""
+        console.say(f"Resuming after {progress.seconds:.0f} s of training{longer}.")
 
 
 def say_files(folder: Path) -> None:
     """Prints the last lines: what was written."""
+    there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    first = [name for name in _OPENED_FIRST if name in there]
     console.say(f"\nWritten to {folder}:")
-    console.say("  " + "  ".join(sorted(path.name for path in folder.iterdir())))
+    console.say("  " + "  ".join([*first, *sorted(there - set(first))]))
+    console.say(f"All of it on one page: python -m softmax_jax report {folder}")
+
+
+# What people look at, then tables, then what programs read.
+_OPENED_FIRST = (
+    *("curves.png", "mistakes.png", "confusion.png", "weights.png", "sweep.png", "settings.png"),
+    *("learning_curve.png", "audit.png", "summary.json", "settings.csv", "trials.csv"),
+    *("learning_curve.csv", "audit.csv", "params.npz", "predictions.npz", "metrics.jsonl"),
+)
 
 
 def say_diverged(result: Result) -> None:
@@ -308,24 +370,31 @@ def say_diverged(result: Result) -> None:
     by_rate = "learning rate" in result.remedy
     safe = "0.1 is safe for pixels; with momentum m, 1 - m times as much"
     rate = f" ({safe}): --config.learning_rate" if by_rate else ""
+    several = len(result.run.trials.setting) > 1
+    which = "Every setting has a diverged trial, the first" if several else "The training diverged"
     console.warn(
-        f"Every setting has a diverged trial, the first in epoch {first}: a loss stopped being "
-        f"finite: {result.remedy}{rate}."
+        f"{which} in epoch {first}: a loss stopped being finite, or ended at over 100 times that "
+        f"of guessing: {result.remedy}{rate}."
     )
 
 
 def say_leaders(config: ConfigDict, result: Result, leaders: list[dict] | None) -> None:
-    """Prints the best settings of a sweep by what was swept, and what sets them apart."""
+    """Prints the ten best settings of a sweep by what was swept, and what sets them apart."""
     if not leaders:
         return
     axes, metric = _swept_axes(result), config.select_metric
     others = len(np.unique(result.run.trials.setting)) - 1
     for_all = f", for all {others:,} at once" if others > 1 else ""
-    console.say(f"\nThe best settings, and how far they are from the best (95 %{for_all}):")
-    texts = [[f"{row[name]:g}" for name in axes] + [f"{row[metric]:.4f}"] for row in leaders]
-    table = [[*axes, metric], *texts]
+    count = f"the {len(leaders)} best of {others + 1:,}" if others >= len(leaders) else "all"
+    console.say(f"\nSettings, {count}, and how far they are behind the best (95 %{for_all}):")
+    each = len(result.run.trials.setting) // (others + 1)
+    spread = [f"± sd of {each}"] if each > 1 else []
+    table = [[*axes, metric, *spread]]
+    for row in leaders:
+        cells = [f"{row[name]:g}" for name in axes] + [f"{row[metric]:.4f}"]
+        table.append([*cells, *(f"{row['sd']:.4f}" for _ in spread)])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    intervals = ["", *(_apart(row) for row in leaders)]
+    intervals = ["difference", *(_apart(row) for row in leaders)]
     for cells, interval in zip(table, intervals, strict=True):
         line = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
         console.say(f"  {line}  {interval}".rstrip())
@@ -359,7 +428,9 @@ def say_result(
         shown = selected.hyperparameters
         axes = [*_swept_axes(result), *(["seed"] if len(set(result.run.trials.seed)) > 1 else [])]
         swept = [f"{name} {shown[name]:g}" for name in axes if name in shown]
-        console.say(", ".join([f"trial {selected.trial}", f"epoch {selected.epoch}", *swept]))
+        console.say(
+            ", ".join([f"trial {selected.trial}", _epoch_text(result, selected, config), *swept])
+        )
     spread = resampled_metrics(config, result, selected)
     if spread:
         texts = [f"{name} {_spread_text(spread[f'val_{name}'])}" for name in ("loss", "accuracy")]
@@ -391,6 +462,14 @@ def say_result(
         )
 
 
+def _epoch_text(result, selected, config):
+    """The epoch that was chosen; a refit may take another number of them."""
+    word = "iteration" if result.full_batch else "epoch"
+    chosen = int(result.epochs(config.select_epoch)[selected.trial])
+    again = f" (the refit: {selected.epoch})" if selected.epoch != chosen else ""
+    return f"{word} {chosen}{again}"
+
+
 def _mend(config, result, selected):
     """What to try against a validation loss above that of guessing; '': no hint would be true."""
     guessing = math.log(len(result.run.label_names))
@@ -402,11 +481,18 @@ def _mend(config, result, selected):
     return ", as the model overfits: try a larger l2"
 
 
-def say_more(config: ConfigDict, more: dict[str, Any]) -> None:
-    """Prints the metrics by class and the costs."""
-    if config.cost_matrix:
-        for line in decision_lines(more["decisions"]):
+def say_classes(more: dict[str, Any]) -> None:
+    """Prints the metrics by class, where summary.json has them."""
+    if more["classes"]:
+        console.say()
+        for line in class_lines(more["classes"]):
             console.say(line)
+
+
+def say_costs(more: dict[str, Any]) -> None:
+    """Prints the costs, where there are any."""
+    for line in decision_lines(more["decisions"]) if more["decisions"] else ():
+        console.say(line)
 
 
 def _swept_axes(result):
@@ -479,18 +565,25 @@ def draw(
       JobError: the folder cannot be written (exit code 3).
     """
     several = len(result.run.trials.setting) > 1
-    which = f", trial {selected.trial}, epoch {selected.epoch}" if several else ""
+    which = f", trial {selected.trial}, {_epoch_text(result, selected, config)}" if several else ""
+    which += ", before the refit" if config.refit else ""
+    named = "" if config.val_split == "auto" else f" ({config.val_split})"
+    on_val = f"{splits.name}, validation{named}"
+    held_out = "the folds" if config.folds else "the bootstrap draws" if config.bootstraps else ""
+    compared = f"{splits.name}, held out of train by {held_out}" if held_out else on_val
 
     def sweep_figure():
         grid = plots.lay_out(result, selected, config.select_metric, config.select_epoch)
-        return plots.sweep(grid, splits.name) if grid else None
+        return plots.sweep(grid, compared) if grid else None
 
     pictures: Pictures = {
-        "curves.png": lambda: plots.curves(result, selected, splits.name + which),
+        "curves.png": lambda: plots.curves(result, selected, compared + which),
         "sweep.png": sweep_figure,
-        "settings.png": lambda: plots.settings(result, splits.name, config.select_epoch),
+        "settings.png": lambda: plots.settings(result, compared, config.select_epoch),
     }
-    pictures |= plots.of_classifier(selected.classifier, splits.val, splits.name + which)
+    pictures |= plots.of_classifier(
+        selected.classifier, splits.val, on_val + which, f"{splits.name}, learned on train{which}"
+    )
     if not splits.val.is_image:
         console.say(f"No pictures of examples: {splits.name} has features, not images.")
     for name, make in (pictures | more).items():
@@ -551,7 +644,9 @@ def write_studies(
             options = wanted.sizes, wanted.seeds, config.class_weight
             rows, law = studies.learning_curve(splits, classifier, l2, *options)
             workdir.write_csv("learning_curve.csv", rows)
-            drawn = functools.partial(plots.learning_curve, rows, law, splits.name)
+            drawn = functools.partial(
+                plots.learning_curve, rows, law, f"{splits.name}, val and train"
+            )
             pictures["learning_curve.png"] = drawn
             size = metrics.effective_size(example_weights(splits.val))
             floor = studies.floor_interval(rows, size)
@@ -562,7 +657,9 @@ def write_studies(
             as_given = found._replace(row=splits.train.rows[found.row])
             workdir.write_csv("audit.csv", as_given.table(splits.label_names))
             if splits.train.is_image:
-                drawn = functools.partial(plots.suspects, splits.train, found, splits.name)
+                drawn = functools.partial(
+                    plots.suspects, splits.train, found, f"{splits.name}, train"
+                )
                 pictures["audit.png"] = drawn
     except ValueError as error:
         raise JobError(f"The studies cannot be run on {splits.name}: {error}") from error

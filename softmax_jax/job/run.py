@@ -4,7 +4,6 @@ Here the fields of the config become plain arguments, and go no further.
 """
 
 import contextlib
-import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -36,17 +35,17 @@ from softmax_jax.job.workdir import (
     clear,
     digest,
     holds,
+    is_longer,
     job_identity,
     job_in,
     locked,
     tidy,
 )
-from softmax_jax.sweep import inputs, mesh
+from softmax_jax.sweep import inputs
 from softmax_jax.sweep.chunks import Epoch, Epochs, MisfitError, Pending
 from softmax_jax.sweep.result import Result, Selected
 
 _OPERATIONS_PER_CALL = 4e11  # multiplications and additions before a signal is looked for: seconds
-_GIB = 2**30
 _BYTES_MEASURED = 64  # of a trial in an epoch: eight metrics
 _DECADES = 3  # that an automatic path of l2 reaches further down, one by one, where it must
 _MOST_CLASSES = 1000  # of which each has its own line in a table
@@ -95,7 +94,7 @@ def check(config: ConfigDict) -> int:
     splits = load_checked(config)
     epochs = start_sweep(config, splits)
     outputs.check_studies(config, splits)
-    say_forecast(splits, epochs)
+    console.say_forecast(config, splits, epochs)
     return DONE
 
 
@@ -153,7 +152,9 @@ def _begin(held, config, workdir, splits, job, overwrite):
 
 def _outcome(folder, job):
     """The exit code of this job where the folder holds it and it has ended, else None."""
-    code = workdir.outcome(folder) if workdir.holds(folder, job) else None
+    held = workdir.job_in(folder) if workdir.holds(folder, job) else None
+    ended = held is not None and not workdir.is_longer(job, held)
+    code = workdir.outcome(folder) if ended else None
     if code is not None:
         console.say(f"{folder} holds this job, finished. Nothing is left to do.")
     return code
@@ -165,20 +166,22 @@ def _start_or_resume(config, workdir, splits, job, overwrite):
     What cannot be run is refused before anything is deleted or written.
     """
     folder = workdir.path
-    begun = not overwrite and holds(folder, job)
-    epochs = None if begun else start_sweep(config, splits)
-    if not begun:
+    held = job_in(folder) if not overwrite and holds(folder, job) else None
+    longer = held is not None and is_longer(job, held)
+    same = held is not None and not longer
+    epochs = None if same else start_sweep(config, splits)
+    if not same:
         outputs.check_studies(config, splits)
-    workdir.begun = begun
+    workdir.begun = held is not None
     tidy(folder)
-    if not begun:
-        clear(folder)
+    if not same:
+        clear(folder, results_alone=longer)
         outputs.write_provenance(workdir, config, splits, job)
     progress = checkpoint.Progress(folder / "checkpoints", job, config)
     with _resuming(folder, progress):
-        return progress, epochs or start_sweep(
-            config, splits, progress.pending, progress.num_trials
-        )
+        if progress.pending is not None or epochs is None:
+            epochs = start_sweep(config, splits, progress.pending, progress.num_trials)
+        return progress, epochs
 
 
 @contextlib.contextmanager
@@ -456,12 +459,14 @@ def train(
     """
     collection = progress.collection(epochs.run)
     workdir.write_metrics(collection.lines())
-    shown: Iterable[Epoch] = console.watch(epochs, num_examples)
+    shown: Iterable[Epoch] = console.watch(epochs, num_examples, config.tolerance)
     if config.tensorboard and processes.is_first():
         shown = console.record_events(shown, workdir.file())
     try:
         with stop.deferred():
             _train_steps(shown, collection, progress, workdir, stop)
+        if collection.order_log():
+            workdir.write_metrics(collection.lines())
     except MisfitError as error:
         raise JobError(f"{workdir.path}: {error}", WORKDIR) from error
     progress.arrays = collection.arrays()
@@ -505,8 +510,9 @@ def finish(
             outputs.draw(workdir, config, splits, result, judged, pictures)
     outputs.write_summary(*summary)  # with the seconds of the pictures: the job has ended
     outputs.say_leaders(config, result, more["leaders"])
+    outputs.say_classes(more)
     outputs.say_result(config, splits, result, selected, test, more["nested"])
-    outputs.say_more(config, more)
+    outputs.say_costs(more)
     outputs.say_files(workdir.file())
 
 
@@ -546,6 +552,7 @@ def refit_winner(config: ConfigDict, splits: Splits, result: Result, chosen: Sel
     if not (resampled(config) or config.refit):
         return chosen
     dataset = data.joined(splits.train, splits.val) if config.refit else splits.train
+    console.say(f"Training the selected setting on all {len(dataset.y):,} examples.")
     try:
         return sweep.refit(
             dataset,
@@ -565,8 +572,9 @@ def _judged(config, splits, result, chosen, selected):
     measured = splits.measure(selected.classifier) if splits.measure else {}
     for name, value in measured.items():
         console.say(f"{name}: {value}")
-    more = {"decisions": None} | measured
+    more: dict = {"classes": None, "decisions": None} | measured
     if len(splits.label_names) <= _MOST_CLASSES:
+        more["classes"] = outputs.class_fields(splits, chosen, selected)
         more["decisions"] = outputs.decision_fields(config, splits, result, chosen, selected)
     return more
 
@@ -577,43 +585,6 @@ def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     seconds[phase] = time.perf_counter() - started
-
-
-def say_forecast(splits: Splits, epochs: Epochs) -> None:
-    """Prints trials, programs, memory and devices of a checked job."""
-    for line in forecast_lines(splits, epochs):
-        console.say(line)
-
-
-def forecast_lines(splits: Splits, epochs: Epochs) -> list[str]:
-    """The plan of the job as text: every number follows from the config and the data."""
-    run, chunks = epochs.run, [item.chunk for item in epochs.pending]
-    trials, shapes = run.trials, {chunk.trials.shape for chunk in chunks}
-    where, placement = processes.devices(), run.placement
-    sizes = set(trials.batch_size.tolist())
-    kinds = set(zip(trials.batch_size.tolist(), trials.num_samples.tolist(), strict=True))
-    largest = max(math.prod(shape) for shape in shapes)
-    here = math.ceil(largest / placement.size("trials"))
-    steps = sum(-(-run.num_examples // size) for size in sizes)
-    return [
-        f"trials    {len(trials.setting):,}: {len(set(trials.setting.tolist())):,} settings and "
-        f"batch sizes × {len(set(trials.seed.tolist()))} seeds × "
-        f"{len(set(trials.fold.tolist()))} folds",
-        f"programs  {len(chunks):,} chunks of at most {largest:,} trials, compiled for "
-        f"{len(kinds) * len(shapes)} shapes",
-        f"steps     {steps:,} in an epoch of every batch size, {run.num_epochs:,} epochs",
-        f"memory    {here * epochs.bytes_per_trial / _GIB:.2f} GiB for the trials on each device, "
-        f"{_data_bytes(splits) / _GIB:.2f} GiB for the data, "
-        f"of {mesh.device_bytes() / _GIB:.1f} GiB",
-        f"devices   {where['device_count']} × {where['device_kind']} ({where['backend']}): "
-        f"{placement.size('trials')} share the trials, {placement.size('batch')} each minibatch, "
-        f"{placement.size('classes')} the classes",
-    ]
-
-
-def _data_bytes(splits):
-    resident = [split for split in (splits.train, splits.val) if split.shard_size is None]
-    return sum(split.x.size * split.x.dtype.itemsize for split in resident)
 
 
 def report_error(error: BaseException, workdir: Workdir | None, folder: str | Path) -> int:

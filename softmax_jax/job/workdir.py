@@ -67,6 +67,42 @@ def job_identity(config: dict, splits: data.Splits) -> dict:
     return json.loads(json.dumps({"config": fields, "data": used}))
 
 
+def needs_length(config: dict) -> str:
+    """Why more epochs are another training from its start on; '': they only come after the others.
+
+    Args:
+      config: that of a `job_identity`.
+    """
+    if config.get("optimizer") != "sgd":
+        return "only SGD is trained for a number of epochs, of L-BFGS it is no more than a limit"
+    if config.get("schedule") != "constant":
+        return f"the {config.get('schedule')} schedule decays over the whole training"
+    for name in ("warmup", "averaging"):
+        swept = config.get("sweep", {}).get(name) or ()
+        if config.get(name) or any(swept):
+            return f"{name} is over a fraction of the whole training"
+    return ""
+
+
+def without_length(job: dict) -> dict:
+    """The identity, without the number of epochs where a longer job can go on from this one.
+
+    It names the job in its checkpoints.
+    """
+    config = job["config"]
+    if needs_length(config):
+        return job
+    return job | {"config": {k: v for k, v in config.items() if k != "num_epochs"}}
+
+
+def is_longer(new: dict, old: dict) -> bool:
+    """Whether a job is the old one with more epochs, and can go on from it."""
+    lengths = [job["config"].get("num_epochs") for job in (old, new)]
+    if not all(isinstance(length, int) for length in lengths) or lengths[0] >= lengths[1]:
+        return False
+    return digest(without_length(old)) == digest(without_length(new))
+
+
 _LONGEST_FIELD = 80  # characters that are shown of the name or a value of a field
 
 
@@ -399,7 +435,7 @@ def job_in(folder: Path | None) -> dict | None:
 
 
 def holds(folder: Path | None, job: dict) -> bool:
-    """Whether the folder holds this job.
+    """Whether the folder holds this job, or a shorter one that it can go on from.
 
     Raises:
       JobError: it holds another one (exit code 3).
@@ -407,9 +443,14 @@ def holds(folder: Path | None, job: dict) -> bool:
     found = job_in(folder)
     if found is None:
         return False
-    if digest(found) != digest(job):
-        different = "\n".join(f"  {line}" for line in differences(found, job))
-        raise JobError(f"{folder} holds another job:\n{different}\n{_CHOOSE}", WORKDIR)
+    if digest(found) != digest(job) and not is_longer(job, found):
+        lines = differences(found, job)
+        different = "\n".join(f"  {line}" for line in lines)
+        why = ""
+        if len(lines) == 1 and lines[0].startswith("num_epochs:"):
+            why = needs_length(job["config"]) or "it has more epochs already"
+            why = f"This one cannot go on from it: {why}.\n"
+        raise JobError(f"{folder} holds another job:\n{different}\n{why}{_CHOOSE}", WORKDIR)
     return True
 
 
@@ -427,14 +468,17 @@ def outcome(folder: Path) -> int | None:
         return None
 
 
-def clear(folder: Path) -> None:
+def clear(folder: Path, results_alone: bool = False) -> None:
     """Deletes the files that a job has left in the folder, config.json last, and no others.
 
-    Only the holder of the folder's lock may call it.
+    Only the holder of the folder's lock may call it. results_alone: checkpoints, event files and
+    config.json stay.
 
     Raises:
       JobError: a file cannot be deleted (exit code 3).
     """
+    if results_alone:
+        return _delete(folder / name for name in _RESULTS)
     _delete([*_results(folder), folder / "config.json"])
 
 

@@ -298,6 +298,47 @@ def pending_after(epoch: Epoch) -> list[Pending]:
     return [Pending(epoch.chunk, epoch.epoch - (epoch.segment > 0), epoch.segment, saved), *pending]
 
 
+def ended(epoch: Epoch) -> Pending:
+    """What a longer training of this SGD chunk, which ends here, goes on from.
+
+    Without the parameters after the last and the best epoch, which a `Collection` has.
+    """
+    states, best = epoch.progress["states"], epoch.progress["best"]
+    beside = {"states": states.replace(params=None), "best": best._replace(params=None)}
+    arrays = flatten(epoch.run.placement.fetch(beside))
+    real = epoch.chunk.num_real
+    saved = {name: array[:, :real] for name, array in arrays.items()}
+    return Pending(Chunk(epoch.chunk.trials[:, :real], real), epoch.epoch, 0, saved)
+
+
+def going_on(
+    ended: list[Pending], pending: list[Pending], num_epochs: int, arrays: dict[str, np.ndarray]
+) -> list[Pending]:
+    """The chunks that have ended, and of which a longer training has epochs left.
+
+    Args:
+      ended: see the function of that name.
+      pending: the chunks that are being trained already.
+      num_epochs: of the longer training.
+      arrays: of the `Collection`, with the parameters.
+    """
+    under_way = {int(trial) for item in pending for trial in item.chunk.trials.ravel()}
+    found = []
+    for item in ended:
+        saved, trials = item.saved or {}, item.chunk.trials
+        stopped = saved.get("states/stopped")
+        runs = stopped is None or not stopped.all()
+        if item.epoch < num_epochs and runs and not under_way & set(trials.ravel().tolist()):
+            params = {
+                f"{role}/params/{name.removeprefix(prefix)}": array[trials]
+                for role, prefix in (("states", "last/"), ("best", "best/"))
+                for name, array in arrays.items()
+                if name.startswith(prefix)
+            }
+            found.append(item._replace(saved=saved | params))
+    return found
+
+
 def pack(pending: list[Pending]) -> tuple[dict[str, Shaped[np.ndarray, "..."]], list[dict]]:
     """The pending chunks as arrays by name, and a list of values for JSON."""
     arrays = {

@@ -18,7 +18,7 @@ from softmax_jax import metrics as measures
 from softmax_jax.classifier import Classifier
 from softmax_jax.data import Dataset
 from softmax_jax.data.dataset import example_weights, html_table
-from softmax_jax.sweep.chunks import Epoch, Run
+from softmax_jax.sweep.chunks import Epoch, Pending, Run, ended
 from softmax_jax.sweep.settings import (
     SELECTION_RULES,
     Comparison,
@@ -33,6 +33,7 @@ from softmax_jax.sweep.settings import (
 _CHANCE = {"train_loss": 0.85, "val_loss": 0.99}
 _SHOWN_SETTINGS = 10  # in a notebook, the best ones
 _FEWEST_EPOCHS = 5  # that tell the noise of a curve
+_HOPELESS = 100  # times the loss of guessing: a trial that ends there has diverged
 
 
 class Selection(NamedTuple):
@@ -149,16 +150,32 @@ class Result:
 
     @property
     def diverged(self) -> Int[np.ndarray, " T"]:
-        """The epoch in which a loss of each trial stopped being finite; 0: it did not."""
+        """The epoch in which each trial diverged; 0: it did not.
+
+        That is where a loss stopped being finite, or came to be more than 100 times as large as
+        guessing gives, and ended so.
+        """
         losses = [values for name, values in self.metrics.items() if name.endswith("_loss")]
         finite = np.all(np.isfinite(losses), axis=0)
-        first = self.reached[np.arange(len(finite)), finite.argmin(1)]
-        return np.where(finite.all(1), 0, first)
+        judged = self.metrics["val_loss" if "val_loss" in self.metrics else "train_loss"]
+        # The losses on samples are those of as many decisions between two.
+        samples, num_classes = self.run.trials.num_samples, len(self.run.label_names)
+        guessing = np.maximum((samples + 1) * math.log(2), math.log(max(num_classes, 2)))
+        hopeless = judged > _HOPELESS * guessing[:, None]
+        hopeless &= hopeless[:, -1:]
+        sound = np.where(finite.all(1)[:, None], ~hopeless, finite)
+        first = self.reached[np.arange(len(sound)), sound.argmin(1)]
+        return np.where(sound.all(1), 0, first)
+
+    @property
+    def full_batch(self) -> bool:
+        """Whether the trials were trained by L-BFGS, whose epochs are iterations."""
+        return "converged" in self.facts
 
     @property
     def remedy(self) -> str:
-        """What helps where a loss stops being finite."""
-        if "converged" in self.facts:  # L-BFGS has no learning rate
+        """What helps where a trial diverges."""
+        if self.full_batch:  # it has no learning rate
             return "standardise the features, or try a larger l2"
         return "try a smaller learning rate"
 
@@ -315,6 +332,7 @@ class Result:
     def leaders(self, metric: str = "val_loss", epoch: str = "last", most: int = 10) -> list[dict]:
         """The best settings, a row each, and how far each is behind the best one.
 
+        `sd` is the standard deviation over the setting's trials, 0 of one.
         `difference` is to the best one, on the same examples (or folds): its `interval` is one of
         95 % for all comparisons with the best at once (Bonferroni), since the best of many is the
         luckiest, too. None where the metric is not a mean over the examples of a validation set.
@@ -330,7 +348,7 @@ class Result:
             of_best = own if of_best is None else of_best
             row = self.run.trials.row(settings.first[number])
             row = {name: value for name, value in row.items() if name not in ("seed", "fold")}
-            row |= {metric: float(settings.mean[number])}
+            row |= {metric: float(settings.mean[number]), "sd": float(settings.spread[number])}
             row["difference"] = float(settings.mean[number] - settings.mean[order[0]])
             row["interval"] = None if own is None else self._interval(own - of_best, confidence)
             rows.append(row)
@@ -535,11 +553,13 @@ class Collection:
       last, best: the parameters [T, ...] of the trials that have ended; None: none has.
       best_epoch: of the trials that have ended.
       log: the trials in order of arrival.
+      ended: the chunks that have ended, by their first trials, with what a longer training of them
+        goes on from (`chunks.ended`); None: it is not kept.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, ended: dict[int, Pending] | None = None) -> None:
         num_trials = len(run.trials.setting)
-        self.run = run
+        self.run, self.ended = run, ended
         self.count = np.zeros(num_trials, np.int64)
         self.reached = np.zeros((num_trials, run.num_epochs), np.int32)
         self.metrics: dict[str, np.ndarray] = {}
@@ -564,6 +584,8 @@ class Collection:
             self.last = _write_rows(self.last, params, epoch.chunk, len(self.count))
             self.best = _write_rows(self.best, best.params, epoch.chunk, len(self.count))
             self.best_epoch = _write_rows(self.best_epoch, best.epoch, epoch.chunk, len(self.count))
+        if epoch.ends and self.ended is not None:
+            self.ended[int(epoch.chunk.trials[0, 0])] = ended(epoch)
 
     def result(self) -> Result:
         """The `Result`; a trial that ended before others keeps its last metrics."""
@@ -597,13 +619,18 @@ class Collection:
         return traverse_util.flatten_dict(kept, sep="/")
 
     @classmethod
-    def restored(cls, run: Run, arrays: dict[str, Shaped[np.ndarray, "..."]]) -> "Collection":
+    def restored(
+        cls,
+        run: Run,
+        arrays: dict[str, Shaped[np.ndarray, "..."]],
+        ended: dict[int, Pending] | None = None,
+    ) -> "Collection":
         """The collection of this run with these `arrays`, or those of its first trials.
 
         Raises:
           ValueError: they cannot be those of `arrays()`.
         """
-        collection = cls(run)
+        collection = cls(run, ended)
         more = len(collection.count) - len(arrays["count"])
         longer = {
             name: array
@@ -622,6 +649,19 @@ class Collection:
         collection.last, collection.best = kept.get("last"), kept.get("best")
         collection.best_epoch, collection.log = kept["best_epoch"], [kept["log"].astype(np.int32)]
         return collection
+
+    def order_log(self) -> bool:
+        """Puts the log into the order of the chunks, as if each had been trained in one go.
+
+        Returns:
+          Whether it was in another one: where chunks that had ended have gone on.
+        """
+        place = np.zeros(len(self.count), np.int64)
+        for number, item in enumerate((self.ended or {}).values()):
+            place[item.chunk.trials] = number
+        log = self._order().astype(np.int32)
+        self.log = [log[np.argsort(place[log], kind="stable")]]
+        return bool((self.log[0] != log).any())
 
     def lines(self) -> Iterator[dict]:
         """The metrics, a dictionary per compared trial and epoch, in the order of the log."""
