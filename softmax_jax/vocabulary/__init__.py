@@ -6,10 +6,12 @@ loss, gradients = jax.value_and_grad(linear_cross_entropy, (0, 1))(x, W, labels)
 from softmax_jax.checks import check_labels
 from softmax_jax.vocabulary.exact import (
     linear_cross_entropy,
+    log_prob,
+    log_prob_and_rank,
     over_vocabulary,
     sharded_linear_cross_entropy,
+    top_k,
 )
-from softmax_jax.vocabulary.inference import log_prob, log_prob_and_rank, top_k
 from softmax_jax.vocabulary.sampled import (
     EXACT,
     OBJECTIVES,

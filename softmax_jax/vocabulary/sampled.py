@@ -26,7 +26,7 @@ from softmax_jax.vocabulary.exact import (
     sharded_linear_cross_entropy,
     sum_dtype,
 )
-from softmax_jax.vocabulary.inference import log_prob_and_rank
+from softmax_jax.vocabulary.exact import log_prob_and_rank
 
 
 class Proposal(NamedTuple):
