@@ -314,8 +314,10 @@ def load_data(config: ConfigDict, name: str = "") -> Splits:
     options = {"dtype": "float64" if known and config.precision == "float64" else "float32"}
     if name and name == config.dataset_fallback:
         return data.load(name, *splits, **options)
+    columns = {"label_column": config.label_column, "group_column": config.group_column}
+    folder = config.data_dir or None
     try:
-        return data.load(config.dataset, *splits, data_dir=config.data_dir or None, **options)
+        return data.load(config.dataset, *splits, data_dir=folder, **columns, **options)
     except data.DatasetNotFoundError as error:
         if name or config.dataset != "fashion_mnist" or not config.dataset_fallback:
             raise
@@ -358,7 +360,7 @@ def start_sweep(
             axes["l2"] = penalties(config, splits, num)
         settings = combine(**axes)
         samples = max(axis_values(config, "num_samples"))
-        columns = max(axis_values(config, "batch_size")) + splits.train.num_features
+        columns = _largest_batch(config, splits.train) + splits.train.num_features
         remedy = "Draw fewer."
         host.require_memory(8 * samples * columns, f"{samples:,} samples in a step", remedy)
         epochs = sweep.epochs(
@@ -413,21 +415,28 @@ def devices_of(config: ConfigDict) -> sweep.Devices:
 
 
 def resamples(config: ConfigDict, train: Dataset) -> inputs.Resamples | None:
-    """The folds or bootstrap draws of the config, with equal rows together; None: it has none."""
+    """The folds or bootstrap draws of the config, with groups and equal rows together.
+
+    None: it has none.
+    """
     if not resampled(config):
         return None
-    together = validation.copies(train)
-    if together is not None:
+    copies = validation.copies(train)
+    if copies is not None:
         console.warn(
-            f"{len(together) - together.max() - 1:,} of the {len(together):,} examples of train "
+            f"{len(copies) - copies.max() - 1:,} of the {len(copies):,} examples of train "
             "repeat the features of another one. Each is kept in the fold of the first."
         )
-    how = {"seed": config.seed, "together": together}
+    together = validation.together(train)
+    if config.bootstraps:
+        drawn = inputs.bootstrap_counts(
+            train.y, config.bootstraps, seed=config.seed, together=together
+        )
+        return inputs.Resamples.of(drawn)
+    how = {"stratified": config.stratify, "seed": config.seed, "together": together}
     if config.outer_folds:
         return inputs.nested_folds(train.y, config.folds, config.outer_folds, **how)
-    if config.folds:
-        return inputs.Resamples.of(inputs.fold_counts(train.y, config.folds, **how))
-    return inputs.Resamples.of(inputs.bootstrap_counts(train.y, config.bootstraps, **how))
+    return inputs.Resamples.of(inputs.fold_counts(train.y, config.folds, **how))
 
 
 def _steps_per_call(train, settings, config):
@@ -435,9 +444,12 @@ def _steps_per_call(train, settings, config):
     columns = config.folds + config.outer_folds * (config.folds + 1)
     trials = len(settings.l2) * max(columns, config.bootstraps, 1)
     trials *= len(axis_values(config, "seed"))
-    largest = max(axis_values(config, "batch_size"))
-    each = 4 * largest * train.num_features * train.num_classes * trials
+    each = 4 * _largest_batch(config, train) * train.num_features * train.num_classes * trials
     return max(1, round(_OPERATIONS_PER_CALL / each))
+
+
+def _largest_batch(config, train):
+    return min(max(axis_values(config, "batch_size")), len(train))
 
 
 def train(
@@ -492,6 +504,7 @@ def finish(
         more["nested"] = _nested(config, result)
         more["leaders"] = _leaders(config, result)
     outputs.write_params(workdir, selected.classifier)
+    outputs.write_weights(workdir, selected.classifier)
     # A refit on train and val has seen what it would be judged on: the chosen model has not.
     judged = chosen if config.refit else selected
     if config.predictions:

@@ -21,12 +21,12 @@ from jaxtyping import Array, Float
 from softmax_jax import checks, losses, metrics, model, train
 from softmax_jax.vocabulary.exact import (
     linear_cross_entropy,
+    log_prob_and_rank,
     over_vocabulary,
     product,
     sharded_linear_cross_entropy,
     sum_dtype,
 )
-from softmax_jax.vocabulary.exact import log_prob_and_rank
 
 
 class Proposal(NamedTuple):
