@@ -243,9 +243,9 @@ def _group_codes(groups: Mapping[str, Any]) -> dict[str, Any]:
         common = np.intersect1d(codes["train"], codes[role])
         if len(common):
             warnings.warn(
-                f"{len(common):,} of the groups of {role} are in train too, {names[common[0]]!r} "
-                "is one. Examples of one group are alike: leave out of one of the two what is in "
-                "both.",
+                f"{len(common):,} of the groups of {role} are in train too, "
+                f"{str(names[common[0]])!r} is one. Examples of one group are alike: leave out of "
+                "one of the two what is in both.",
                 stacklevel=3,
             )
     return codes

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -142,7 +143,7 @@ def _check_columns(table, label_column, group_column):
 # Features.
 
 
-_MANY_FEATURES = 20  # categories of a column: more are looked at
+_MANY_FEATURES = 20  # categories of a column, or rows: more are looked at
 
 
 def features_of(tables: Collection[Table]) -> Features:
@@ -152,6 +153,8 @@ def features_of(tables: Collection[Table]) -> Features:
       DataError: a text column looks like numbers, or two features would have one name.
     """
     first = next(iter(tables))
+    for table in tables:
+        _check_missing(table, table.columns)
     names: list[str] = []
     columns: list[str] = []
     for name, column in first.columns.items():
@@ -159,11 +162,11 @@ def features_of(tables: Collection[Table]) -> Features:
             found: set[str] = set()
             for table in tables:
                 if name in table.columns:
-                    _check_missing(table, [name])
                     found |= set(table.columns[name].values.astype(str).tolist())
             _check_categories(first, name, found)
             own = [f"{name}={category}" for category in sorted(found)]
         else:
+            _warn_of_index(first, name)
             own = [name]
         names += own
         columns += [name] * len(own)
@@ -171,6 +174,17 @@ def features_of(tables: Collection[Table]) -> Features:
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{first.where}: two features would be called {twice!r}. Rename a column.")
     return Features(tuple(names), tuple(columns))
+
+
+def _warn_of_index(table, name):
+    """Warns of a column that counts the rows: a model may learn the order of a file by it."""
+    values = table.columns[name].values
+    if len(values) >= _MANY_FEATURES and (values == values[0] + np.arange(len(values))).all():
+        warnings.warn(
+            f"{table.where}: column {name!r} counts the rows, and is a feature as any other. Leave "
+            "it out if it is their number.",
+            stacklevel=4,
+        )
 
 
 def encode(table: Table, features: Features, *, unknown: bool = False) -> Num[np.ndarray, "N D"]:
@@ -298,6 +312,9 @@ def _check_categories(table, name, found):
         )
 
 
+_WHOLE, _DECIMAL = re.compile(r"0|-?[1-9]\d{0,17}"), re.compile(r"-?\d+(\.\d*)?(e[-+]?\d+)?")
+
+
 def as_labels(column: Column, name: str, where: str) -> Shaped[np.ndarray, " N"]:
     """The labels in a column: whole numbers, booleans or text.
 
@@ -317,8 +334,10 @@ def as_labels(column: Column, name: str, where: str) -> Shaped[np.ndarray, " N"]
             )
         return values.astype(np.int64)
     texts = values.tolist()
-    if all(text.lstrip("-").isdecimal() and str(int(text)) == text for text in set(texts)):
+    if all(_WHOLE.fullmatch(text) for text in set(texts)):
         return np.array([int(text) for text in texts], np.int64)
+    if all(_DECIMAL.fullmatch(text) for text in set(texts)):
+        return as_labels(Column(np.array(texts).astype(np.float64), column.missing), name, where)
     longest = max(map(len, texts))
     host.require_memory(4 * longest * len(texts), f"The labels in {where}", "Shorten them.")
     return np.array(texts)
