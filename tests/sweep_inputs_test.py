@@ -1,7 +1,6 @@
 """The examples on their way to the device: folds, weights, moments, whole or by shards."""
 
 import dataclasses
-
 import warnings
 
 import numpy as np
@@ -103,6 +102,8 @@ def test_examples_of_rare_classes_are_in_as_many_folds_as_there_are(rare, folds,
 )
 def test_no_group_is_in_two_folds_and_folds_are_nearly_even(groups, folds, stratified, seed):
     labels = np.random.default_rng(seed).integers(2, size=60)
+    if len(np.unique(groups)) < folds:
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes in few groups
         how = {"stratified": stratified, "seed": seed, "together": groups}

@@ -322,7 +322,7 @@ def as_labels(column: Column, name: str, where: str) -> Shaped[np.ndarray, " N"]
       DataError: some are missing, or numbers with a fraction.
     """
     values = _present(column, name, where)
-    if values.dtype.kind != "O":
+    if values.dtype.kind != "U":
         if values.dtype.kind != "f":
             return values
         fractions = values % 1 != 0

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -311,10 +312,15 @@ def load_data(config: ConfigDict, name: str = "") -> Splits:
     """The dataset of that name, or that of the config, or with a loud warning its fallback."""
     splits = config.train_split, config.val_split, config.test_split
     known = obeys(RULES["precision"], config.precision)  # else it is one of the problems
-    options = {"dtype": "float64" if known and config.precision == "float64" else "float32"}
+    options: dict[str, Any] = {
+        "dtype": "float64" if known and config.precision == "float64" else "float32"
+    }
     if name and name == config.dataset_fallback:
         return data.load(name, *splits, **options)
-    columns = {"label_column": config.label_column, "group_column": config.group_column}
+    columns: dict[str, Any] = {
+        "label_column": config.label_column,
+        "group_column": config.group_column,
+    }
     folder = config.data_dir or None
     try:
         return data.load(config.dataset, *splits, data_dir=folder, **columns, **options)

@@ -8,6 +8,7 @@ examples.
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike
@@ -70,7 +71,7 @@ def cross_validate(
         if np.ndim(folds):
             raise ValueError("outer_folds needs a number of folds, and not which fold is whose.")
         number = np.asarray(folds).item()
-        how = {"stratified": stratified, "together": validation.together(dataset)}
+        how: dict[str, Any] = {"stratified": stratified, "together": validation.together(dataset)}
         counts = nested_folds(dataset.y, number, outer_folds, **how)
     elif np.ndim(folds) == 2:
         counts = folds

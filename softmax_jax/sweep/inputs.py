@@ -109,7 +109,7 @@ def fold_counts(
     labels = np.asarray(labels)
     if np.ndim(folds) == 0:
         number = np.asarray(folds).item()
-        how = {"stratified": stratified, "seed": seed, "together": together}
+        how: dict[str, Any] = {"stratified": stratified, "seed": seed, "together": together}
         member = validation.assign_folds(labels, number, **how)
         if stratified:
             validation.warn_rare(labels, number, together)
@@ -145,7 +145,7 @@ def nested_folds(
     """
     labels = np.asarray(labels)
     mesh.check_counts(len(labels), folds + outer_folds * (folds + 1))
-    how = {"stratified": stratified, "together": together}
+    how: dict[str, Any] = {"stratified": stratified, "together": together}
     seeds = (seed, 1)  # not those of the inner folds
     outer = validation.assign_folds(labels, outer_folds, seed=seeds, **how)
     parts = [Resamples.of(fold_counts(labels, folds, seed=seed, **how))]
