@@ -233,7 +233,7 @@ def _group_codes(groups: Mapping[str, Any]) -> dict[str, Any]:
     if not given:
         return dict(groups)
     names = np.unique(np.concatenate([own.astype(str) for own in given]))
-    codes = {
+    codes: dict[str, Any] = {
         role: None if own is None else np.searchsorted(names, np.asarray(own).astype(str))
         for role, own in groups.items()
     }

@@ -404,12 +404,14 @@ def _read_csv(path, only, as_text):
 
 def _read_columns(path, only, as_text):
     """(columns, those that must be read anew, as text)."""
-    with open_regular(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as file:
+    raw: Any = open_regular(path)
+    with raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as file:
         rows = _rows(path, file)
         header = next(rows, [])
         chosen = [n for n, name in enumerate(header) if only is None or name in only]
         parts: dict[int, list] = {n: [] for n in chosen}
-        text, more, seen = {n for n in chosen if header[n] in as_text}, set(), {}
+        text, more = {n for n in chosen if header[n] in as_text}, set()
+        seen: dict[str, str] = {}
         for chunk in _chunks(rows):
             for n, cells in enumerate(zip(*chunk, strict=True)):
                 if n not in parts:

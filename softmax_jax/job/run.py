@@ -310,20 +310,18 @@ def say_copies(splits: Splits, refit: bool = False) -> None:
 
 def load_data(config: ConfigDict, name: str = "") -> Splits:
     """The dataset of that name, or that of the config, or with a loud warning its fallback."""
-    splits = config.train_split, config.val_split, config.test_split
     known = obeys(RULES["precision"], config.precision)  # else it is one of the problems
     options: dict[str, Any] = {
-        "dtype": "float64" if known and config.precision == "float64" else "float32"
+        "train": config.train_split,
+        "val": config.val_split,
+        "test": config.test_split,
+        "dtype": "float64" if known and config.precision == "float64" else "float32",
     }
     if name and name == config.dataset_fallback:
-        return data.load(name, *splits, **options)
-    columns: dict[str, Any] = {
-        "label_column": config.label_column,
-        "group_column": config.group_column,
-    }
-    folder = config.data_dir or None
+        return data.load(name, **options)
+    columns = {"label_column": config.label_column, "group_column": config.group_column}
     try:
-        return data.load(config.dataset, *splits, data_dir=folder, **columns, **options)
+        return data.load(config.dataset, data_dir=config.data_dir or None, **columns, **options)
     except data.DatasetNotFoundError as error:
         if name or config.dataset != "fashion_mnist" or not config.dataset_fallback:
             raise
@@ -331,7 +329,7 @@ def load_data(config: ConfigDict, name: str = "") -> Splits:
             f"{error}\nTRAINING ON {config.dataset_fallback.upper()} INSTEAD. "
             "To make this an error: --config.dataset_fallback="
         )
-        return data.load(config.dataset_fallback, *splits, **options)
+        return data.load(config.dataset_fallback, **options)
 
 
 def start_sweep(
