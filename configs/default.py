@@ -22,9 +22,14 @@ def get_config():
     config = config_dict.ConfigDict()
 
     # Data.
-    config.dataset = "fashion_mnist"  # 'fashion_mnist', 'digits', or a set prepared by TFDS
+    # 'fashion_mnist', 'digits', a set prepared by TFDS, or the path of a .npz, .csv, .parquet, ...
+    config.dataset = "fashion_mnist"
     config.dataset_fallback = "digits"  # if Fashion-MNIST is not to be had; '': an error instead
     config.data_dir = ""  # folder to look into first; '': TFDS_DATA_DIR, ~/tensorflow_datasets
+    config.label_column = ""  # of a table (.csv, .tsv, .parquet): the column with the labels
+    # Of a table the column (of an .npz the array, 'groups' by default) with the group of each
+    # example, such as a patient: groups stay in one fold, and on one side of an 'auto' split.
+    config.group_column = ""
     config.train_split = "train"  # split strings as in TFDS: 'train[:50000]', 'train[:80%]'
     config.val_split = "test"  # the book validates on the test images
     config.test_split = ""  # read once, for the selected model; '': none
@@ -69,6 +74,7 @@ def get_config():
     # Both judge settings within the train split (val_split then serves the pictures only), and end
     # in a refit of the chosen setting on the whole train split.
     config.folds = 0  # K of K-fold cross-validation; 0: none
+    config.stratify = True  # each fold gets its share of every class
     # O outer folds: on each is measured what the folds of the other examples choose (nested
     # cross-validation), an estimate that nothing was chosen on. They take O · (K + 1) / K times as
     # long as the folds. 0: none

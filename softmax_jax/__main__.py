@@ -84,8 +84,8 @@ def _parser() -> Parser:
     predict.add_argument(
         "--input",
         required=True,
-        help=".npy, or .npz with an array x: features or images [N, ...] as in training, raw; "
-        "'-' for the standard input",
+        help=".npy, or .npz with an array x: features or images [N, ...] as in training, raw; or "
+        ".csv, .tsv, .parquet with the columns of the training; '-' for the standard input",
     )
     predict.add_argument("--output", required=True, help=".npz or .csv")
     predict.add_argument(

@@ -3,15 +3,15 @@
 import functools
 import os
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Shaped
 
 from softmax_jax import host, losses, metrics, model
-from softmax_jax.data import DataError, Dataset, npz, validation
-from softmax_jax.data.dataset import example_weights, normalised
+from softmax_jax.data import DataError, Dataset, npz, tables, validation
+from softmax_jax.data.dataset import Features, example_weights, normalised
 from softmax_jax.host import reading
 
 _AT_ONCE = 1000  # examples at a time: memory does not grow with N
@@ -37,6 +37,8 @@ class Classifier(NamedTuple):
       label_names: the names of the C classes.
       labels: what the data call them, in their type: text, 1..10, booleans; None: int32 0..C−1.
       class_weight: the weights that the biases are corrected for; None: there were none.
+      features: what the inputs are called, so that a data frame of pandas, polars or PyArrow is an
+        input, too, whose columns are found by name; None: they have no names.
     """
 
     W: Float[np.ndarray, "D C"]
@@ -46,6 +48,7 @@ class Classifier(NamedTuple):
     label_names: tuple[str, ...]
     labels: Shaped[np.ndarray, " C"] | None = None
     class_weight: Float[np.ndarray, " C"] | None = None
+    features: Features | None = None
 
     def corrected(self, class_weight: Float[np.ndarray, " C"] | None) -> "Classifier":
         """The same model, if the biases are those of a fit with these class weights."""
@@ -54,18 +57,22 @@ class Classifier(NamedTuple):
         b = (self.b - losses.weight_offsets(class_weight)).astype(self.b.dtype)
         return self._replace(b=b, class_weight=np.asarray(class_weight, np.float64))
 
-    def logits(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
-        """Logits [N, C] of raw inputs x [N, ...]: pixels or features, as the dataset has them."""
+    def logits(self, x: Any) -> Float[np.ndarray, "N C"]:
+        """Logits [N, C] of raw inputs x [N, ...]: pixels or features, as the dataset has them.
+
+        They are an array of NumPy or JAX, a sparse matrix of SciPy, or a data frame.
+        """
         host.check_process()
+        x = self._as_array(x)
         logits = np.asarray(_logits(*self._for_device(x)))
         self._check_finite(logits, x)
         return logits
 
-    def predict_proba(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
+    def predict_proba(self, x: Any) -> Float[np.ndarray, "N C"]:
         """Probabilities [N, C] of raw inputs x [N, ...]."""
         return np.asarray(losses.softmax(self.logits(x)))
 
-    def predict(self, x: Shaped[_Array, "N ..."]) -> Shaped[np.ndarray, " N"]:
+    def predict(self, x: Any) -> Shaped[np.ndarray, " N"]:
         """The label of the most probable class [N], as the data have it: see `labels`.
 
         With class weights, of the `weighted_proba`.
@@ -73,11 +80,11 @@ class Classifier(NamedTuple):
         classes = self.classes(x)
         return classes if self.labels is None else self.labels[classes]
 
-    def classes(self, x: Shaped[_Array, "N ..."]) -> Int32[np.ndarray, " N"]:
+    def classes(self, x: Any) -> Int32[np.ndarray, " N"]:
         """The class that `predict` means: int32 [N] in 0..C-1."""
         return self.decide(self.logits(x))
 
-    def weighted_proba(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
+    def weighted_proba(self, x: Any) -> Float[np.ndarray, "N C"]:
         """Probabilities [N, C] as trained: of data in which each class counts as it was weighed."""
         return np.asarray(losses.softmax(self._as_trained(self.logits(x))))
 
@@ -159,11 +166,20 @@ class Classifier(NamedTuple):
         loss, hit = (np.concatenate(values) for values in zip(*shards, strict=True))
         return loss, hit
 
+    def _as_array(self, x):
+        if npz.is_sparse(x):
+            return npz.dense(x, "The input")
+        if not tables.is_frame(x):
+            return x
+        if self.features is None:
+            raise DataError("The model does not know its features by name: give an array.")
+        return tables.encode(tables.from_frame(x, "The input"), self.features, unknown=True)
+
     def _for_device(self, x):
         """(a classifier, x): the arrays of this one; or x is normalised, and they say so."""
         self._check(x)
         dtype = self.W.dtype
-        one, arrays = np.ones((), dtype), self._replace(label_names=(), labels=None)
+        one, arrays = np.ones((), dtype), self._replace(label_names=(), labels=None, features=None)
         rounds = validation.is_wide(x.dtype) or np.any(self.mean != np.asarray(self.mean, dtype))
         if dtype != np.float32 or not rounds:
             return arrays, x
@@ -226,7 +242,8 @@ def _of_one(classifier, example):
 
 
 _PARAMETERS = ("W", "b", "mean", "scale", "label_names")
-_OPTIONAL = ("labels", "class_weight")
+_OPTIONAL = ("labels", "class_weight", "feature_names", "feature_columns")
+_TEXT = ("label_names", "labels", "feature_names", "feature_columns")
 
 
 def load(folder: str | os.PathLike) -> Classifier:
@@ -259,7 +276,7 @@ def load(folder: str | os.PathLike) -> Classifier:
     numbers = {
         name: array.astype(array.dtype.newbyteorder("="))
         for name, array in found.items()
-        if name not in ("label_names", "labels")
+        if name not in _TEXT
     }
     for name, values in numbers.items():
         if not np.isfinite(values).all():
@@ -270,7 +287,9 @@ def load(folder: str | os.PathLike) -> Classifier:
     if not numbers["scale"].all():
         raise DataError(f"{path} is damaged: scale has a zero.")
     names, labels = tuple(found["label_names"].tolist()), found.get("labels")
-    return Classifier(**numbers, label_names=names, labels=labels)
+    called = [found[name].tolist() for name in _TEXT[2:] if name in found]
+    features = Features(*map(tuple, called)) if len(called) == 2 else None
+    return Classifier(**numbers, label_names=names, labels=labels, features=features)
 
 
 def _check_headers(path, headers):
@@ -281,7 +300,8 @@ def _check_headers(path, headers):
     D, C = W.shape
     moment: list[tuple[int, ...]] = [(), (D,)]
     shapes = {"W": [W.shape], "mean": moment, "scale": moment}
-    kinds = {"label_names": "U", "labels": "iubUS"}
+    shapes |= {"feature_names": [(D,)], "feature_columns": [(D,)]}
+    kinds = {"label_names": "U", "labels": "iubUS", "feature_names": "U", "feature_columns": "U"}
     for name, header in headers.items():
         fits = header.shape in shapes.get(name, [(C,)])
         known = kinds.get(name)

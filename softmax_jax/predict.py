@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 
 from softmax_jax import host, losses
 from softmax_jax.classifier import Classifier, load
-from softmax_jax.data import DataError, npz, validation
+from softmax_jax.data import DataError, npz, tables, validation
 from softmax_jax.host import WORKDIR, JobError, csv_cell, open_regular, reading, replacing
 
 _BATCH_VALUES = 1 << 24  # in a batch of examples: 64 MiB as float32
@@ -34,7 +34,8 @@ def predict(folder: Path, source: Path | None, target: Path, *, raw: bool = Fals
 
     Args:
       folder: the folder of a finished run.
-      source: the examples; see `read_examples`. None: the standard input.
+      source: the examples: a table (.csv, .tsv, .parquet), whose columns are found by the names of
+        the model's features; or see `read_examples`. None: the standard input.
       target: the file to write, .npz or .csv.
       raw: whether names in a .csv stay as they are, formulas included.
 
@@ -54,7 +55,7 @@ def predict(folder: Path, source: Path | None, target: Path, *, raw: bool = Fals
         classifier = classifier._replace(label_names=names)
     with contextlib.ExitStack() as held:
         path = held.enter_context(_standard_input()) if source is None else source
-        x = read_examples(path, len(classifier.W))
+        x = _read_inputs(path, classifier)
         try:
             with replacing(target) as file:
                 write(file, classifier, _predictions(classifier, x), len(x))
@@ -64,6 +65,7 @@ def predict(folder: Path, source: Path | None, target: Path, *, raw: bool = Fals
         return len(x)
 
 
+_ENDINGS = {b"PK": ".npz", b"\x93N": ".npy", b"PA": ".parquet"}  # by how a file starts
 _MOST_INPUT = 1 << 32  # bytes of the standard input, which has no size that could be asked for
 
 
@@ -78,7 +80,7 @@ def _standard_input() -> Iterator[Path]:
         with reading(Path("The standard input")):
             content = sys.stdin.buffer
             start = content.read(2)
-            path = Path(folder) / ("input.npz" if start == b"PK" else "input.npy")
+            path = Path(folder) / f"input{_ENDINGS.get(start, '.csv')}"
             with open(path, "wb") as file:
                 size = file.write(start)
                 while block := content.read(1 << 20):
@@ -86,6 +88,22 @@ def _standard_input() -> Iterator[Path]:
                     if size > _MOST_INPUT:
                         raise DataError("The standard input is longer than 4 GiB: give a file.")
         yield path
+
+
+def _read_inputs(path: Path, classifier: Classifier) -> Shaped[np.ndarray, "N ..."]:
+    """The examples of a table by the names of its columns, or those of an array."""
+    if not tables.is_path(str(path)):
+        return read_examples(path, len(classifier.W))
+    features = classifier.features
+    if features is None:
+        raise DataError(
+            f"{path} is a table, and the model does not know its features by name: it was trained "
+            "on arrays. Give it a .npy, with the columns in the order of the training."
+        )
+    with reading(path):
+        of_text = [name for name, found in features.categories.items() if found is not None]
+        table = tables.read_table(path, only=features.columns, as_text=of_text)
+        return tables.encode(table, features, unknown=True)
 
 
 Predictions = Iterable[tuple[Float32[np.ndarray, "n C"], Int32[np.ndarray, " n"]]]
@@ -160,7 +178,8 @@ def read_examples(path: Path, num_features: int) -> Shaped[np.ndarray, "N ..."]:
     """Reads examples [N, ...] from a file.
 
     Args:
-      path: a .npy, which is mapped into memory; or an .npz, of which `x` or the only array is read.
+      path: a .npy, which is mapped into memory; or an .npz, of which `x` or the only array is read,
+        or the sparse matrix that `scipy.sparse.save_npz` saved, as a dense array.
       num_features: D, of the model.
 
     Raises:
@@ -171,9 +190,12 @@ def read_examples(path: Path, num_features: int) -> Shaped[np.ndarray, "N ..."]:
         with open_regular(path) as file:
             zipped = file.read(2) == b"PK"
         if not zipped and path.suffix != ".npy":
-            raise DataError(f"{path} is neither .npy nor .npz. Save it with np.save.")
-        place = (path, _array_name(path)) if zipped else (path.parent, path.stem)
-        stored = npz.find_array(*place)
+            raise DataError(f"{path} is neither .npy nor .npz, .csv, .tsv or .parquet.")
+        if zipped and npz.holds_sparse(path):
+            stored = npz.find_sparse(path)
+        else:
+            place = (path, _array_name(path)) if zipped else (path.parent, path.stem)
+            stored = npz.find_array(*place)
         _check_header(path, stored.header, num_features)
         if zipped:
             remedy = "Save it as .npy, which is read by shards."

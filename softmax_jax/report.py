@@ -155,6 +155,7 @@ def _topics(runs):
     yield "Sweep", _by_run(runs, _sweep)
     yield "Classes", _by_run(runs, _classes)
     yield "Figures", _figures(runs)
+    yield "Weights", _by_run(runs, _weights)
     yield "More metrics", _by_run(runs, _more_metrics)
     yield "Settings", _by_run(runs, _settings)
     yield "Trials", _by_run(runs, _trials)
@@ -431,6 +432,31 @@ def _figures(runs):
         ]
         blocks.append({"kind": "figures", "shown": shown})
     return blocks
+
+
+_MOST_FEATURES = 100  # in the table of weights: those of the largest weights
+
+
+def _weights(run, _):
+    """The weights of the features that matter most, by name."""
+    if not run.weights:
+        return []
+
+    def largest(row):
+        weights = (finite(value) for name, value in row.items() if name.startswith("W("))
+        return max((abs(value) for value in weights if value is not None), default=0.0)
+
+    rows = sorted(run.weights, key=largest, reverse=True)[:_MOST_FEATURES]
+    kept = [{name: value for name, value in row.items() if name not in _MOMENTS} for row in rows]
+    return [_sortable([{n: _weight(n, value) for n, value in row.items()} for row in kept])]
+
+
+_MOMENTS = ("mean", "scale")
+
+
+def _weight(name, value):
+    exact = finite(value)
+    return value if name == "feature" or exact is None else number(exact)
 
 
 def _more_metrics(run, _):

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ class Run(NamedTuple):
       trials, settings: the rows of the tables, as text.
       label_names: () before there is a model.
       figures: {file name: PNG}.
+      weights: the rows of weights.csv, as text, where the features have names.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Run(NamedTuple):
     settings: list[dict[str, str]]
     label_names: tuple
     figures: dict[str, bytes]
+    weights: Sequence[dict[str, str]] = ()
 
     @property
     def finished(self) -> bool:
@@ -66,6 +69,7 @@ def read(folder: Path) -> Run:
         settings=_read_rows(folder / "settings.csv"),
         label_names=load(folder).label_names if has_model else (),
         figures={path.name: _read_png(path) for path in sorted(folder.glob("*.png"))},
+        weights=_read_rows(folder / "weights.csv"),
     )
 
 

@@ -381,7 +381,7 @@ def audit_folds(dataset: Dataset, folds: int, seed: int = 0) -> UInt8[np.ndarray
     Raises:
       ValueError: see `sweep.fold_counts`.
     """
-    together = validation.copies(dataset)
+    together = validation.together(dataset)
     return inputs.fold_counts(dataset.y, folds, seed=seed, together=together)
 
 

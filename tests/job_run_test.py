@@ -24,7 +24,7 @@ from softmax_jax.job.workdir import Workdir
     [
         ({}, DONE),
         ({"learning_rate": -1.0}, USAGE),
-        ({"batch_size": 10**6}, USAGE),
+        ({"class_weight": (1.0,)}, USAGE),
         ({"train_split": "nope"}, USAGE),
         ({"learning_rate": 1e38}, DIVERGED),
     ],
@@ -44,12 +44,12 @@ def times(folder):
 
 
 def test_refused_config_replaces_nothing_and_leaves_its_folder_free(config, tmp_path, capsys):
-    config.folds = 500
+    config.folds = 5000
     assert run.main(config, tmp_path) == USAGE
     config.folds = 0
     assert run.main(config, tmp_path) == DONE
     before = times(tmp_path)
-    config.folds = 500
+    config.folds = 5000
     assert run.main(config, tmp_path, overwrite=True) == USAGE
     assert "folds must be" in capsys.readouterr().err
     assert times(tmp_path) == before
@@ -288,9 +288,8 @@ def test_folds_end_in_a_refit_of_the_winner(config, splits):
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"batch_size": 2000}, "batch_size must be from 1 to the 1437"),
         ({"class_weight": (1.0, 2.0)}, "class_weight needs 10"),
-        ({"folds": 500}, "folds must be a whole number from 2 to the"),
+        ({"folds": 5000}, "folds must be a whole number from 2 to the"),
     ],
 )
 def test_config_that_does_not_fit_the_data_is_a_job_error(config, splits, fields, text):

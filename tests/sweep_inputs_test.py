@@ -1,10 +1,11 @@
 """The examples on their way to the device: folds, weights, moments, whole or by shards."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.preprocessing import StandardScaler
@@ -63,8 +64,8 @@ def test_groups_stay_together():
 @pytest.mark.parametrize(
     "folds, message",
     [
-        (1, "folds must be a whole number from 2 to the 4 examples of the rarest class; it is 1"),
-        (5, "folds must be a whole number from 2 to the 4 examples of the rarest class; it is 5"),
+        (1, "folds must be a whole number from 2 to the 14 examples; it is 1"),
+        (15, "folds must be a whole number from 2 to the 14 examples; it is 15"),
         (2.7, "folds must be a whole number"),
         (True, "folds must be a whole number"),
         (np.zeros(14, int), "at least two folds"),
@@ -75,6 +76,45 @@ def test_groups_stay_together():
 def test_bad_folds_are_refused(folds, message):
     with pytest.raises(ValueError, match=message):
         fold_counts(labels_of([4, 10]), folds)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    rare=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    folds=st.integers(5, 8),
+    seed=st.integers(0, 9),
+)
+def test_examples_of_rare_classes_are_in_as_many_folds_as_there_are(rare, folds, seed):
+    labels = labels_of([30, *rare], seed)
+    with pytest.warns(UserWarning, match=f"has {min(rare)} examples, fewer than folds = {folds}"):
+        counts = fold_counts(labels, folds, seed=seed)
+    assert_array_equal((counts == 0).sum(1), np.ones(len(labels)))
+    for label, size in enumerate(rare, 1):
+        assert sorted((counts[labels == label] == 0).sum(0))[-size:] == [1] * size
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    groups=st.lists(st.integers(0, 14), min_size=60, max_size=60).map(np.array),
+    folds=st.integers(2, 5),
+    stratified=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_no_group_is_in_two_folds_and_folds_are_nearly_even(groups, folds, stratified, seed):
+    labels = np.random.default_rng(seed).integers(2, size=60)
+    if len(np.unique(groups)) < folds:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes in few groups
+        how = {"stratified": stratified, "seed": seed, "together": groups}
+        counts = fold_counts(labels, folds, **how)
+    assert_array_equal((counts == 0).sum(1), np.ones(60))
+    for group in np.unique(groups):
+        assert len(np.unique(counts[groups == group], axis=0)) == 1
+    held_out = (counts == 0).sum(0)
+    assert held_out.min() > 0
+    if not stratified:  # the largest come first: no fold is ahead by more than a group
+        assert held_out.max() - held_out.min() <= np.bincount(groups).max()
 
 
 def test_unstratified_folds_may_be_as_many_as_the_examples():

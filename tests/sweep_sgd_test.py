@@ -394,18 +394,26 @@ def test_weights_of_classes_and_examples_weigh_the_objective():
 # What is refused.
 
 
+@pytest.mark.parametrize("sizes", [501, (64, 10**6), (500, 600, 700)])
+def test_batches_larger_than_the_data_are_all_of_it(sizes):
+    with pytest.warns(UserWarning, match="is larger than the 500 training examples"):
+        found = epochs(batch_size=sizes)
+    least = 64 if sizes == (64, 10**6) else 500
+    assert set(found.run.trials.batch_size) == {least, 500}
+
+
 def test_all_problems_are_in_one_message_before_anything_is_compiled(compilations):
     with pytest.raises(ValueError) as error:
         epochs(
             num_epochs=0,
-            batch_size=(64, 501, 64),
+            batch_size=(64, 0, 64),
             seeds=(1, 1),
             solver=sweep.SGD(best_by="val_los"),
             devices=chunks_of(-1),
         )
     for text in (
         "num_epochs must be a whole number from 1; it is 0",
-        "batch_size must be from 1 to the 500 training examples; it is [64, 501, 64]",
+        "batch_size must be from 1 to the 500 training examples; it is [64, 0, 64]",
         "batch_size has a value twice",
         "seeds must be distinct",
         "best_by must be one of val_loss",

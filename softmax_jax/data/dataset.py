@@ -24,6 +24,29 @@ _BLOCK_VALUES = 1 << 16  # values in a block that is read at a time: they stay i
 _FEWEST_EXAMPLES = 16  # in a block
 
 
+class Features(NamedTuple):
+    """What the D features of an example are called, and what they are made of.
+
+    A column of categories makes a feature for each: 1 in the examples that are of it, else 0.
+
+    Attributes:
+      names: [D] 'age', 'sex=female', 'sex=male'.
+      columns: [D] the column of each: 'age', 'sex', 'sex'.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @property
+    def categories(self) -> dict[str, tuple[str, ...] | None]:
+        """For each column, in order, the categories that it makes features of; None: a number."""
+        found: dict[str, tuple[str, ...] | None] = {}
+        for name, column in zip(self.names, self.columns, strict=True):
+            known = found.get(column) or ()
+            found[column] = None if name == column else (*known, name[len(column) + 1 :])
+        return found
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """N labelled examples, in arrays of NumPy or JAX.
@@ -49,6 +72,9 @@ class Dataset:
         0..C−1.
       present: where examples of weight 0 have been left out, which of the M that were given are
         here: N of them. None: all.
+      features: what the features are called; None: they have no names.
+      groups: [N] the number of each example's group (a patient, a document): a fold has all
+        examples of a group, or none. None: there are no groups.
     """
 
     # Shapes are checked by `validation.check_dataset`, which names the split and the remedy.
@@ -64,6 +90,8 @@ class Dataset:
     shift: Float[np.ndarray, " D"] | None = None
     labels: Shaped[np.ndarray, " C"] | None = None
     present: Bool[np.ndarray, " M"] | None = None
+    features: Features | None = None
+    groups: Int[np.ndarray, " N"] | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float64"):
@@ -78,13 +106,28 @@ class Dataset:
             return self.x[index], self.y[index]
         if self.shard_size is not None:
             raise DataError("A dataset that is read by shards cannot be indexed by more than one.")
-        own = {name: getattr(self, name)[index] for name in ("x", "y")}
-        weights = None if self.weights is None else self.weights[index]
-        return dataclasses.replace(self, weights=weights, present=None, **own)
+        return dataclasses.replace(self, present=None, **self._rows_of(index))
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """The examples one after the other, as (x, y)."""
         return ((self.x[row], self.y[row]) for row in range(len(self)))
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Any, Any]]:
+        """The examples in their order, as pairs (x [B, ...], y [B]); the last may be smaller.
+
+        >>> dataset = Dataset(np.eye(3), np.arange(3), 1.0, ("a", "b", "c"), "toy")
+        >>> [len(y) for x, y in dataset.batches(2)]
+        [2, 1]
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number from 1; it is {batch_size}.")
+        starts = range(0, len(self), batch_size)
+        return ((self.x[n : n + batch_size], self.y[n : n + batch_size]) for n in starts)
+
+    def _rows_of(self, index):
+        """What the dataset has for each example, of these rows."""
+        every = {name: getattr(self, name) for name in ("x", "y", "weights", "groups")}
+        return {name: None if own is None else own[index] for name, own in every.items()}
 
     def __repr__(self) -> str:
         names = ", ".join(self.label_names[:5]) + ", …" * (self.num_classes > 5)
@@ -145,8 +188,7 @@ class Dataset:
         host.require_memory(size, "A copy without the examples of weight 0", remedy)
         present = np.zeros(len(self) if self.present is None else len(self.present), bool)
         present[self.rows[there]] = True
-        own = {name: getattr(self, name)[there] for name in ("x", "y", "weights")}
-        return dataclasses.replace(self, present=present, **own)
+        return dataclasses.replace(self, present=present, **self._rows_of(there))
 
     def aligned(self, values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
         """Values by example, of all M that were given or of the N that are here: of these N."""
@@ -274,9 +316,9 @@ def normalised(
 def fingerprint(splits: Splits) -> str:
     """Identifies the data itself: a SHA-256, in hexadecimal.
 
-    It covers dtype, shape and bytes of x, y (and weights, where given) of train, val and test, in
-    this order. Names and sources play no part: the same examples read from elsewhere, or by shards,
-    have the same fingerprint.
+    It covers dtype, shape and bytes of x, y (and weights and groups, where given) of train, val and
+    test, in this order. Names and sources play no part: the same examples read from elsewhere, or
+    by shards, have the same fingerprint.
     """
     digest = hashlib.sha256()
     for role in ("train", "val", "test"):
@@ -286,7 +328,7 @@ def fingerprint(splits: Splits) -> str:
         digest.update(f"{dataset.form.str} {dataset.x.shape}".encode())
         for _, block in dataset.blocks("fingerprint"):
             digest.update(np.ascontiguousarray(block).data)
-        for array in (dataset.y, dataset.weights):
+        for array in (dataset.y, dataset.weights, dataset.groups):
             if array is not None:
                 array = np.ascontiguousarray(array)
                 digest.update(f"{array.dtype.str} {array.shape}".encode())
@@ -325,7 +367,10 @@ def joined(one: Dataset, other: Dataset) -> Dataset:
     weights = None
     if not (one.weights is None and other.weights is None):
         weights = np.concatenate([example_weights(one), example_weights(other)])
-    return dataclasses.replace(one, x=x, y=y, weights=weights, present=None)
+    groups = None
+    if not (one.groups is None or other.groups is None):
+        groups = np.concatenate([one.groups, other.groups])
+    return dataclasses.replace(one, x=x, y=y, weights=weights, present=None, groups=groups)
 
 
 def example_weights(dataset: Dataset) -> Float[np.ndarray, " N"]:
@@ -428,7 +473,7 @@ def _read_runs(
         begin, end = end, end + stop - start
         x[begin:end] = dataset.x[start:stop]
     weights = None if dataset.weights is None else dataset.weights[rows]
-    own = {"x": x, "y": dataset.y[rows], "weights": weights}
+    own = {"x": x, "y": dataset.y[rows], "weights": weights, "groups": None}
     return dataclasses.replace(dataset, **own, shard_size=None, present=None)
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from softmax_jax import host
-from softmax_jax.data import npz, sources, tfds, validation
-from softmax_jax.data.dataset import Dataset, Splits
+from softmax_jax.data import npz, sources, tables, tfds, validation
+from softmax_jax.data.dataset import Dataset, Features, Splits
 from softmax_jax.data.sources import Source, data_folders, download
 from softmax_jax.data.validation import check_alike, check_dataset
 from softmax_jax.host import DataError, DatasetNotFoundError, brief, user_cache_folder
@@ -40,6 +40,8 @@ def load(
     test: str = "",
     data_dir: str | os.PathLike | None = None,
     *,
+    label_column: str = "",
+    group_column: str = "",
     dtype: str = "float32",
     stream: str | bool = "auto",
 ) -> Splits:
@@ -48,12 +50,16 @@ def load(
     Args:
       name: `'fashion_mnist'`, `'digits'`, or the TFDS name of any image classification set that
         TFDS has prepared on this machine in the array_record format; or the path of features of
-        your own, a .npz file or a folder of .npy files: see `npz.file_source`.
+        your own: a .npz file or a folder of .npy files (see `npz.file_source`), or a table, .csv,
+        .tsv, .parquet or a folder of Hugging Face `datasets` (see `tables.table_source`).
       train: split string of TFDS, such as `'train[:80%]'` or `'train[:-500]+test'`, or `'auto'`:
         see `replace_auto`.
       val: as train.
       test: as train, or '' for none. val and test may be the same data.
       data_dir: the folder to search first; see `find_source`.
+      label_column: of a table, the column with the labels.
+      group_column: of a table, the column with the groups, and of arrays the name of theirs (by
+        default 'groups'): examples of one group stay in one fold, and on one side of 'auto'.
       dtype: `'float32'` or `'float64'`, for features.
       stream: whether datasets are read by shards; by default, where a folder of .npy files is
         larger than a quarter of the memory: see `load_or_stream`.
@@ -68,14 +74,20 @@ def load(
     """
     specs = {"train": train, "val": val, "test": test}
     try:
-        source = find_source(name, data_dir)
+        source = find_source(name, data_dir, label_column, group_column)
         resolved = replace_auto(specs, source.shard_lengths)
         slices = _resolve_roles(resolved, source)
         splits = {split for role in slices.values() for split, _, _ in role}
-        arrays = {split: source.read(split) for split in sorted(splits)}
+        arrays = {split: _four(source.read(split)) for split in sorted(splits)}
         taken = {role: _take_examples(arrays, slices[role], role) for role in slices}
+        fifth = specs["val"] == "auto" and resolved["val"].startswith("train[")
+        drawn = (
+            fifth and specs["train"] == "auto" and (source.draws or arrays["train"][3] is not None)
+        )
+        if drawn:
+            taken |= _drawn(arrays["train"])
         datasets = load_or_stream(_datasets(taken, source, dtype), stream)
-        if specs["val"] == "auto" and resolved["val"].startswith("train["):
+        if fifth and not drawn:
             validation.check_shuffled(datasets["train"].y, datasets["val"].y)
         for role, dataset in datasets.items():
             check_dataset(dataset, role)
@@ -131,16 +143,59 @@ def _resolve_roles(specs: Mapping[str, str], source: Source) -> dict[str, list[S
     return slices
 
 
-def _take_examples(arrays: Mapping, slices: Sequence[Slice], role: str) -> tuple[np.ndarray, ...]:
-    """x, y and, where there are any, the weights: of all slices, one after the other."""
-    taken = [[array[start:stop] for array in arrays[split]] for split, start, stop in slices]
+def _four(arrays: tuple) -> tuple:
+    """x, y, weights and groups; None where the source has none."""
+    return *arrays, *[None] * (4 - len(arrays))
+
+
+def _take_examples(arrays: Mapping, slices: Sequence[Slice], role: str) -> tuple:
+    """x, y, weights and groups: of all slices, one after the other."""
+    taken = [
+        [None if array is None else array[start:stop] for array in arrays[split]]
+        for split, start, stop in slices
+    ]
     if len(taken) == 1:  # a view, no copy
         return tuple(taken[0])
-    if len({len(given) for given in taken}) > 1:
-        raise DataError(f"{role}: some of its splits have weights. Give them to all, or to none.")
-    size = sum(array.nbytes for given in taken for array in given)
+    for what, column in zip(("weights", "groups"), list(zip(*taken, strict=True))[2:], strict=True):
+        if len({array is None for array in column}) > 1:
+            raise DataError(
+                f"{role}: some of its splits have {what}. Give them to all, or to none."
+            )
+    size = sum(array.nbytes for given in taken for array in given if array is not None)
     host.require_memory(size, f"{role}, put together from several slices,", "Write it as one file.")
-    return tuple(np.asarray(np.concatenate(column)) for column in zip(*taken, strict=True))
+    return tuple(
+        None if column[0] is None else np.asarray(np.concatenate(column))
+        for column in zip(*taken, strict=True)
+    )
+
+
+def _drawn(arrays: tuple) -> dict[str, tuple]:
+    """train and val from the rows of a source that draws them, or that has groups.
+
+    val is a fifth of each class, drawn at random, with groups and weights of 0 as in a fold.
+    """
+    x, y, weights, groups = arrays
+    there = np.ones(len(y), bool) if weights is None else np.asarray(weights) > 0
+    member = np.zeros(len(y), np.int64)
+    units = int(there.sum()) if groups is None else len(np.unique(groups[there]))
+    if units < 2:
+        raise DataError(
+            "'auto' divides the rows of train, and there is only one of them (or group)."
+        )
+    member[there] = validation.assign_folds(
+        np.asarray(y)[there],
+        min(_ONE_IN, units),
+        together=None if groups is None else validation.numbered(groups[there])[1],
+    )
+    host.require_memory(x.nbytes, "train and val, drawn from the rows,", "Write them as two files.")
+    rows = {"train": member > 0, "val": member == 0}
+    return {
+        role: tuple(None if array is None else array[own] for array in arrays)
+        for role, own in rows.items()
+    }
+
+
+_ONE_IN = 5  # of the rows 'auto' gives to val
 
 
 def _datasets(taken: Mapping[str, tuple], source: Source, dtype: str) -> dict[str, Dataset]:
@@ -150,6 +205,7 @@ def _datasets(taken: Mapping[str, tuple], source: Source, dtype: str) -> dict[st
     if names is None:
         codes, names = validation.encode_labels(given)
         labels = _as_given(codes["train"], given["train"], names)
+    groups = _group_codes({role: own.groups for role, own in there.items()})
     return {
         role: Dataset(
             own.x,
@@ -161,9 +217,38 @@ def _datasets(taken: Mapping[str, tuple], source: Source, dtype: str) -> dict[st
             dtype=dtype,
             labels=labels,
             present=own.present,
+            features=source.features,
+            groups=groups[role],
         )
         for role, own in there.items()
     }
+
+
+def _group_codes(groups: Mapping[str, Any]) -> dict[str, Any]:
+    """The groups as numbers, one for each in all splits; a warning of those in several of them."""
+    for role, own in groups.items():
+        if own is not None:
+            validation.check_groups(own, role)
+    given = [np.asarray(own) for own in groups.values() if own is not None]
+    if not given:
+        return dict(groups)
+    names = np.unique(np.concatenate([own.astype(str) for own in given]))
+    codes: dict[str, Any] = {
+        role: None if own is None else np.searchsorted(names, np.asarray(own).astype(str))
+        for role, own in groups.items()
+    }
+    for role in set(codes) - {"train"}:
+        if codes["train"] is None or codes[role] is None:
+            continue
+        common = np.intersect1d(codes["train"], codes[role])
+        if len(common):
+            warnings.warn(
+                f"{len(common):,} of the groups of {role} are in train too, "
+                f"{str(names[common[0]])!r} is one. Examples of one group are alike: leave out of "
+                "one of the two what is in both.",
+                stacklevel=3,
+            )
+    return codes
 
 
 def _as_given(codes, given, names):
@@ -185,12 +270,14 @@ class _Present(NamedTuple):
     y: Shaped[Any, " N"]
     weights: Shaped[np.ndarray, " N"] | None = None
     present: Shaped[np.ndarray, " M"] | None = None
+    groups: Shaped[np.ndarray, " N"] | None = None
 
 
 def _present(
     x: Shaped[Any, "..."],
     y: Shaped[Any, "..."],
     weights: Shaped[Any, "..."] | None = None,
+    groups: Shaped[Any, "..."] | None = None,
     *,
     role: str,
 ) -> _Present:
@@ -198,19 +285,25 @@ def _present(
 
     So neither their features nor their labels matter, not even for which classes there are.
     """
+    if groups is not None and groups.shape != x.shape[:1]:
+        raise DataError(
+            f"{role}: groups have shape {groups.shape}, and there are {len(x):,} examples. Give "
+            "each example one group."
+        )
     if weights is None or not x.ndim:
-        return _Present(x, y)
+        return _Present(x, y, groups=groups)
     weights = np.asarray(weights).astype(np.float64)
     validation.check_weights(weights, x.shape[:1], role)
     there = weights > 0
     if there.all() or y.shape != x.shape[:1]:
-        return _Present(x, y, weights)
+        return _Present(x, y, weights, groups=groups)
     if role == "train":
         validation.warn_absent_classes(np.asarray(y), there)
     needed = int(there.sum()) * int(np.prod(x.shape[1:])) * x.dtype.itemsize
     remedy = "Leave examples of weight 0 out of the file."
     host.require_memory(needed, f"{role}, without its examples of weight 0,", remedy)
-    return _Present(x[there], y[there], weights[there], there)
+    groups = None if groups is None else groups[there]
+    return _Present(x[there], y[there], weights[there], there, groups)
 
 
 _LARGEST_LABEL = 1 << 20  # without label_names, a larger one is taken for a mistake
@@ -229,10 +322,13 @@ def from_arrays(
     """Makes splits of arrays of NumPy or JAX; those of JAX stay on their device.
 
     Args:
-      train: `(x, y)` or `(x, y, weights)`. x [N, ...] is uint8, with values up to 255, or of
-        another numeric type: then it is features, converted to `dtype`. y [N] are labels of any
-        integer type, or text. weights [N] say how often each example counts, in the objective and
-        in every score; those of weight 0 are left out (see `Dataset.present`).
+      train: `(x, y)`, `(x, y, weights)` or `(x, y, weights, groups)`. x [N, ...] is uint8, with
+        values up to 255, or of another numeric type: then it is features, converted to `dtype`; or
+        a sparse matrix of SciPy, which becomes dense; or a data frame of pandas, polars or PyArrow,
+        whose columns of text become a feature for each category. y [N] are labels of any integer
+        type, or text. weights [N] (or None) say how often each example counts, in the
+        objective and in every score; those of weight 0 are left out (see `Dataset.present`).
+        groups [N]: see `Dataset.groups`.
       val: as train, with examples of the same shape and type.
       test: as val, or None.
       label_names: C names, by label. By default C is the largest label + 1, and the names are
@@ -251,15 +347,17 @@ def from_arrays(
         all zero, or train shares memory with val or test.
     """
     roles = {"train": train, "val": val, "test": test}
-    arrays = {role: _as_arrays(given, role) for role, given in roles.items() if given is not None}
+    given = {role: _parts(own, role) for role, own in roles.items() if own is not None}
+    features = _encode_frames(given)
+    arrays = {role: _as_arrays(own, role) for role, own in given.items()}
     _check_apart({role: own[0] for role, own in arrays.items()})
     same = test is not None and _share_memory(arrays["val"][0], arrays["test"][0])
     there = {role: _present(*own, role=role) for role, own in arrays.items()}
     names = None if label_names is None else tuple(map(str, label_names))
-    given = there["train"].y
     codes, names = _encode_text({role: own.y for role, own in there.items()}, names)
     names = _numbered_names(codes) if names is None else names
-    labels = _as_given(codes["train"], given, names)
+    labels = _as_given(codes["train"], there["train"].y, names)
+    groups = _group_codes({role: own.groups for role, own in there.items()})
     datasets = {
         role: Dataset(
             own.x,
@@ -271,6 +369,8 @@ def from_arrays(
             dtype=dtype,
             labels=labels,
             present=own.present,
+            features=features,
+            groups=groups[role],
         )
         for role, own in there.items()
     }
@@ -282,17 +382,42 @@ def from_arrays(
     return Splits(datasets["train"], datasets["val"], datasets.get("test"), name, names, same)
 
 
-def _as_arrays(given: Iterable, role: str) -> tuple:
-    """x, y and weights (or None) as arrays, of types that are right or can be converted."""
-    if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+def _parts(given: Any, role: str) -> list:
+    """x, y, weights and groups, as they were given; None for those that were not."""
+    if not isinstance(given, tuple | list) or not 2 <= len(given) <= 4:
         kind = type(given).__name__
         raise DataError(
-            f"{role} must be (x, y) or (x, y, weights), and is a {kind}. Correct the call."
+            f"{role} must be (x, y) or (x, y, weights), and is a {kind}. Correct the call. (With "
+            "groups it is (x, y, weights, groups), where weights may be None.)"
         )
-    x, y, *rest = [
-        value if hasattr(value, "__array_namespace__") else np.asarray(value) for value in given
+    return list(_four(tuple(given)))
+
+
+def _encode_frames(given: Mapping[str, list]) -> Features | None:
+    """Replaces each x that is a data frame by its features, those of train; their names, if any."""
+    frames = {role: tables.is_frame(own[0]) for role, own in given.items()}
+    if not any(frames.values()):
+        return None
+    others = [role for role, is_frame in frames.items() if not is_frame]
+    if others:
+        raise DataError(
+            f"x of {others[0]} is no data frame, as that of others is. Give alike ones."
+        )
+    found = {role: tables.from_frame(own[0], role) for role, own in given.items()}
+    features = tables.features_of([found["train"]])
+    for role, table in found.items():
+        tables.check_extra(table, features, role)
+        given[role][0] = tables.encode(table, features, unknown=True)
+    return features
+
+
+def _as_arrays(given: Iterable, role: str) -> tuple:
+    """x, y, weights and groups (or None) as arrays, of types that are right or can be converted."""
+    x, y, weights, groups = [
+        value if value is None or hasattr(value, "__array_namespace__") else _as_array(value, role)
+        for value in given
     ]
-    y = _as_text(y)
+    y = _as_text(y, role)
     validation.check_labels_present(y, role)
     if y.dtype.kind not in "iuUS":
         raise DataError(
@@ -300,15 +425,26 @@ def _as_arrays(given: Iterable, role: str) -> tuple:
             "y.astype('int32')."
         )
     _check_numbers(x := _as_numbers(x), "x", role)
-    if rest:
-        _check_numbers(rest[0], "weights", role)
-    return x, y, rest[0] if rest else None
+    if weights is not None:
+        _check_numbers(weights, "weights", role)
+    return x, y, weights, None if groups is None else _as_text(groups, role, "group")
 
 
-def _as_text(y: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
+def _as_array(value: Any, role: str) -> np.ndarray:
+    return npz.dense(value, role) if npz.is_sparse(value) else np.asarray(value)
+
+
+def _as_text(y: Shaped[Any, "..."], role: str, what: str = "label") -> Shaped[Any, "..."]:
     """Text in Python objects, as Pandas has it, as an array of text; all else as it is."""
-    is_text = y.dtype.kind == "O" and all(isinstance(label, str) for label in y.flat)
-    return y.astype(str) if is_text else y
+    if y.dtype.kind not in "OT":
+        return y
+    missing = np.array([not isinstance(v, str) and (v is None or bool(v != v)) for v in y.flat])
+    if missing.any():
+        raise DataError(
+            f"{role}: the {what} of example {int(np.argmax(missing))} is missing, and "
+            f"{int(missing.sum()):,} of {missing.size:,} are. Leave these examples out."
+        )
+    return y.astype(str) if all(isinstance(label, str) for label in y.flat) else y
 
 
 def _encode_text(
@@ -382,7 +518,12 @@ def _share_memory(one: Any, other: Any) -> bool:
     return one is other
 
 
-def find_source(name: str, data_dir: str | os.PathLike | None) -> Source:
+def find_source(
+    name: str,
+    data_dir: str | os.PathLike | None,
+    label_column: str = "",
+    group_column: str = "",
+) -> Source:
     """Finds a dataset in the first place that has it; its arrays are not yet read.
 
     The names in `sources.EMBEDDED` come from scikit-learn, those given to `sources.register` from
@@ -395,17 +536,27 @@ def find_source(name: str, data_dir: str | os.PathLike | None) -> Source:
     Args:
       name: of the dataset.
       data_dir: the folder to search first.
+      label_column, group_column: see `load`.
 
     Raises:
       DatasetNotFoundError: there is no such dataset, or it cannot be downloaded.
-      DataError: the files are damaged.
+      DataError: the files are damaged, or the dataset has no such columns.
     """
+    if tables.is_path(name):
+        return tables.table_source(name, label_column, group_column)
+    if label_column:
+        raise DataError(
+            f"label_column = {brief(label_column)} is for tables, .csv, .tsv or .parquet, and "
+            f"{brief(name)} is none: leave it empty."
+        )
+    if npz.is_path(name):
+        return npz.file_source(name, group_column)
+    if group_column:
+        raise DataError(f"{brief(name)} has no groups: leave group_column empty.")
     if name in sources.EMBEDDED:
         return sources.embedded_source(name)
     if registered := sources.registered_source(name):
         return registered
-    if npz.is_path(name):
-        return npz.file_source(name)
     folders = data_folders(data_dir)
     folder = tfds.find_prepared(name, folders)
     if folder:
@@ -420,7 +571,7 @@ def find_source(name: str, data_dir: str | os.PathLike | None) -> Source:
         f"There is no dataset {brief(name)} prepared by TFDS in {', '.join(map(str, folders))}. "
         f"Names nearest to it here: {', '.join(near)}. For another one, prepare it with TFDS "
         "(file_format='array_record') and set data_dir or TFDS_DATA_DIR to its folder. Features of "
-        "your own are a .npz file or a folder with x_train.npy and y_train.npy."
+        "your own are a .npz file or a folder with x_train.npy and y_train.npy, or a .csv."
     )
 
 

@@ -14,13 +14,14 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import ml_dtypes
 import numpy as np
 from jaxtyping import Shaped
 
 from softmax_jax import host
+from softmax_jax.data.dataset import Features
 from softmax_jax.data.sources import Source
 from softmax_jax.host import DataError, DatasetNotFoundError, as_path, brief, cut, open_regular
 
@@ -46,17 +47,19 @@ class Stored(NamedTuple):
       where: its file and name, for messages.
       header: its shape and type.
       read: reads it, or maps it into memory.
+      mapped: whether it is mapped.
     """
 
     where: str
     header: Header
     read: Callable[[], Shaped[np.ndarray, "..."]]
+    mapped: bool = False
 
 
 _SPLITS = ("train", "val", "test")
 _FORM = (
     "Needed are x_train and y_train, or x and y for a single split 'train'; x_val, y_val, x_test, "
-    "y_test and the weights w_train, w_val, w_test are optional."
+    "y_test, the weights w_train, w_val, w_test and the groups are optional."
 )
 
 
@@ -64,26 +67,31 @@ def is_path(name: str) -> bool:
     """Whether a dataset's name is a path: to a .npz file, or to a folder of .npy files.
 
     It is if it ends in .npz, if it begins with '/', '.' or '~', or if it is a folder that holds
-    x_train.npy or x.npy. ('set/config' may be a name in TFDS.)
+    x_train or x. ('set/config' may be a name in TFDS.)
     """
     if name.endswith(".npz") or name.startswith((os.sep, ".", "~")):
         return True
     path = as_path(name, "The dataset")
-    return any((path / file).is_file() for file in ("x_train.npy", "x.npy"))
+    names = (f"{stem}.{end}" for stem in ("x_train", "x") for end in ("npy", "npz"))
+    return any((path / file).is_file() for file in names)
 
 
-def file_source(name: str) -> Source:
+def file_source(name: str, group_column: str = "") -> Source:
     """The dataset in a file or folder, of which only the headers are read.
 
     The splits are those of the arrays `x_train`, `y_train`, `x_val`, ...; arrays `x` and `y` are
     the split `train` if there are no `x_train` and `y_train`. `w_train` (or `w`), `w_val` and
     `w_test` are their weights: how often each example counts, in the fit and in every score.
+    `groups` (or `groups_train`), `groups_val` and `groups_test` are groups of examples that stay
+    together, and `feature_names` [D] what the features are called.
 
     x [N, ...] holds numbers of any type: uint8 is taken for images, or features from 0 to 255, and
-    all else becomes floats. y [N] holds integers, booleans or text.
+    all else becomes floats. In a folder it may be a sparse matrix, as `scipy.sparse.save_npz` saves
+    it (x_train.npz), which becomes dense. y [N] holds integers, booleans or text.
 
     Args:
       name: the path; `~` is the home folder.
+      group_column: the name of the groups, instead of 'groups'.
 
     Raises:
       DatasetNotFoundError: there is no such file or folder.
@@ -93,29 +101,56 @@ def file_source(name: str) -> Source:
     path = as_path(name, "The dataset")
     if not path.exists():
         raise DatasetNotFoundError(f"There is no file or folder {path}. Check the path.")
-    splits = _find_splits(path)
-    if not path.is_dir():  # what is in a folder is mapped, not read
-        needed = sum(one.header.nbytes for found in splits.values() for one in found.values())
+    splits = _find_splits(path, group_column)
+    read_whole = [one for found in splits.values() for one in found.values() if not one.mapped]
+    if read_whole:
+        needed = sum(one.header.nbytes for one in read_whole)
         remedy = "Save each array as a .npy file in a folder of its own: those are read by shards."
         host.require_memory(needed, f"What {path} unpacks to", remedy)
 
-    def read(split: str) -> tuple[np.ndarray, ...]:
-        return tuple(one.read() for one in splits[split].values())
+    def read(split: str) -> tuple[np.ndarray | None, ...]:
+        found = splits[split]
+        return tuple(found[letter].read() if letter in found else None for letter in "xywg")
 
     lengths = {split: (_check_lengths(found),) for split, found in splits.items()}
     scale = 255.0 if splits["train"]["x"].header.dtype == np.uint8 else 1.0
-    return Source(name, None, scale, lengths, read)
+    shape = splits["train"]["x"].header.shape
+    features = _feature_names(path, math.prod(shape[1:]))
+    return Source(name, None, scale, lengths, read, features=features)
 
 
-def _find_splits(path: Path) -> dict[str, dict[str, Stored]]:
-    """For each split its x, y and, where given, w."""
+def _feature_names(path: Path, num_features: int) -> Features | None:
+    if "feature_names" not in array_names(path):
+        return None
+    stored = find_array(path, "feature_names")
+    if stored.header.shape != (num_features,) or stored.header.dtype.kind != "U":
+        raise DataError(
+            f"{stored.where} has shape {stored.header.shape} of {stored.header.dtype}, and there "
+            f"are {num_features} features. Give each a name, as text."
+        )
+    names = tuple(stored.read().tolist())
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{stored.where} has the name {brief(twice)} twice. Rename one.")
+    return Features(names, names)
+
+
+def _find_splits(path: Path, group_column: str = "") -> dict[str, dict[str, Stored]]:
+    """For each split its x, y and, where given, w and g."""
     there = array_names(path)
     _check_weights_used(path, there)
+    group = group_column or "groups"
+    if group_column and not {group, f"{group}_train"} & set(there):
+        raise DataError(
+            f"{path} has no {brief(group)}, as group_column says; it holds: {', '.join(there)}."
+        )
     splits = {}
     for split in _SPLITS:
-        wanted = {letter: f"{letter}_{split}" for letter in "xyw"}
+        wanted = {letter: f"{letter}_{split}" for letter in "xyw"} | {"g": f"{group}_{split}"}
         if split == "train" and not {"x_train", "y_train"} & set(there):
-            wanted = {letter: letter for letter in "xyw"}
+            wanted = {letter: letter for letter in "xyw"} | {"g": wanted["g"]}
+        if split == "train" and wanted["g"] not in there:
+            wanted["g"] = group
         present = {letter: name for letter, name in wanted.items() if name in there}
         if split == "train" or {"x", "y"} & set(present):
             _check_present(path, wanted, present, there)
@@ -140,6 +175,11 @@ def _check_weights_used(path: Path, there: list[str]) -> None:
 
 def _check_present(path: Path, wanted: Mapping, present: Mapping, there: list[str]) -> None:
     missing = [wanted[letter] for letter in "xy" if letter not in present]
+    if missing and set(there) >= _SPARSE:
+        raise DataError(
+            f"{path} holds a sparse matrix, and no labels. Put it into a folder as x.npz, beside "
+            "y.npy, and give the folder."
+        )
     if missing:
         missing = ["x_train (or x)", "y_train (or y)"] if len(missing) == 2 else missing
         raise DataError(
@@ -149,16 +189,17 @@ def _check_present(path: Path, wanted: Mapping, present: Mapping, there: list[st
 
 
 def _check_lengths(found: Mapping[str, Stored]) -> int:
-    """N, which must be the same for x, y and w; checks the types of x and w as well."""
-    x, y = found["x"], found["y"]
-    for one in found.values():
+    """N, which must be the same for all of them; checks the types of x and w as well."""
+    x = found["x"]
+    for letter, one in found.items():
         where, shape, dtype = one.where, one.header.shape, one.header.dtype
         if not shape or shape[0] != x.header.shape[0] or (one is not x and len(shape) > 1):
             raise DataError(
                 f"{where} has shape {shape}, and {x.where} has shape {x.header.shape}. Each "
-                "example needs a row of x and one label (and one weight, if there are any)."
+                "example needs a row of x and one label (and one weight and group, if there are "
+                "any)."
             )
-        if one is not y and not is_number(dtype):
+        if letter in "xw" and not is_number(dtype):
             raise DataError(
                 f"{where} must hold numbers, and holds {dtype}. Encode them as floats first."
             )
@@ -172,7 +213,7 @@ def array_names(path: Path) -> list[str]:
       DataError: the file is damaged.
     """
     if path.is_dir():
-        return sorted(file.stem for file in path.glob("*.npy"))
+        return sorted({file.stem for end in ("npy", "npz") for file in path.glob(f"*.{end}")})
     with _opened(path) as archive:
         found = archive.namelist()
     return sorted(name.removesuffix(".npy") for name in found if name.endswith(".npy"))
@@ -191,7 +232,11 @@ def find_array(path: Path, name: str) -> Stored:
       DataError: the file is damaged, holds more or less than the header says, or is pickled; also
         raised by the `read` of what is returned.
     """
-    return _in_folder(path / f"{name}.npy") if path.is_dir() else _in_archive(path, name)
+    if not path.is_dir():
+        return _in_archive(path, name)
+    if os.path.lexists(path / f"{name}.npy"):
+        return _in_folder(path / f"{name}.npy")
+    return find_sparse(path / f"{name}.npz")
 
 
 def _in_folder(path: Path) -> Stored:
@@ -207,7 +252,63 @@ def _in_folder(path: Path) -> Stored:
             _check_size(str(path), header, os.fstat(file.fileno()).st_size)
             return np.memmap(file, header.dtype, "r", header.offset, header.shape, order)
 
+    return Stored(str(path), header, read, mapped=True)
+
+
+_SPARSE = {"data", "format", "shape"}  # what `scipy.sparse.save_npz` always writes
+
+
+def holds_sparse(path: Path) -> bool:
+    """Whether a .npz file holds a sparse matrix of SciPy."""
+    return set(array_names(path)) >= _SPARSE
+
+
+def find_sparse(path: Path) -> Stored:
+    """A sparse matrix in a .npz of `scipy.sparse.save_npz`, which is made dense when it is read."""
+    if not holds_sparse(path):
+        raise DataError(
+            f"{path} is no sparse matrix of scipy.sparse.save_npz. In a folder, save each dense "
+            "array as a .npy file."
+        )
+    shape = _in_archive(path, "shape")
+    if shape.header.shape != (2,) or shape.header.dtype.kind not in "iu":
+        raise DataError(f"{path} is damaged: its shape is no two whole numbers. Write it again.")
+    rows, columns = map(int, shape.read())
+    if min(rows, columns) < 0:
+        raise DataError(f"{path} is damaged: its shape is {rows} × {columns}. Write it again.")
+    header = Header((rows, columns), False, _in_archive(path, "data").header.dtype, 0)
+
+    def read() -> np.ndarray:
+        from scipy import sparse
+
+        with _opened(path):
+            pass
+        with host.reading(path):
+            return dense(sparse.load_npz(path), str(path))
+
     return Stored(str(path), header, read)
+
+
+def is_sparse(value: Any) -> bool:
+    """Whether it is a sparse matrix or array of SciPy, which is not imported for it."""
+    return type(value).__module__.startswith("scipy.sparse") and hasattr(value, "toarray")
+
+
+def dense(matrix: Any, what: str) -> Shaped[np.ndarray, "N D"]:
+    """A sparse matrix of SciPy as an array, if it fits into the memory.
+
+    Raises:
+      DataError: it does not, or its indices are outside its shape.
+    """
+    size = math.prod(matrix.shape) * matrix.dtype.itemsize
+    remedy = "A sparse matrix is made dense: leave out features or examples."
+    host.require_memory(size, f"{what}, as a dense array,", remedy)
+    try:
+        matrix = matrix.tocoo().tocsr()
+        matrix.check_format(full_check=True)
+    except (ValueError, IndexError) as error:
+        raise DataError(f"{what} is no valid sparse matrix: {cut(str(error), 200)}.") from error
+    return matrix.toarray()
 
 
 def _in_archive(path: Path, name: str) -> Stored:

@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from softmax_jax import host
+from softmax_jax.data.dataset import Features
 from softmax_jax.host import (
     DataError,
     DatasetNotFoundError,
@@ -47,17 +48,22 @@ class Source(NamedTuple):
       shard_lengths: for each split, the number of examples in each of its files.
       read: reads a split, given its name: images uint8 [N, H, W] or [N, H, W, 3], or features
         [N, ...] of any type; labels int32 [N] (of any type if `label_names` is None); and, where
-        there are any, weights [N].
+        there are any, weights [N] and groups [N] (None before them, if there are no weights).
       measure: what a dataset with a known truth says of a trained `classifier.Classifier`: a
         dictionary, which summary.json of a job takes in. None: nothing.
+      features: what the features are called, where they have names.
+      draws: whether 'auto' draws the rows of val at random, a fifth of each class; else it takes
+        the last fifth, unless there are groups.
     """
 
     name: str
     label_names: tuple[str, ...] | None
     scale: float
     shard_lengths: Mapping[str, tuple[int, ...]]
-    read: Callable[[str], tuple[Shaped[np.ndarray, "N ..."], ...]]
+    read: Callable[[str], tuple[Shaped[np.ndarray, "N ..."] | None, ...]]
     measure: Callable[[Any], dict[str, Any]] | None = None
+    features: Features | None = None
+    draws: bool = False
 
 
 _REGISTERED: dict[str, Callable[[str], Source]] = {}

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32, Shaped
+from jaxtyping import Bool, Float, Int, Int32, Integer, Shaped
 
 from softmax_jax.data.dataset import Dataset, column_moments
 from softmax_jax.host import DataError
@@ -95,6 +95,102 @@ def numbered(
     return np.sort(first), np.argsort(np.argsort(first))[inverse]
 
 
+def together(dataset: Dataset) -> Int[np.ndarray, " N"] | None:
+    """A number for each example: those of one number are in one group, or have the same features.
+
+    Or are linked by a chain of such examples. None: each example is on its own.
+    """
+    copied = copies(dataset)
+    if copied is None or dataset.groups is None:
+        return copied if dataset.groups is None else numbered(dataset.groups)[1]
+    from scipy import sparse
+
+    groups = numbered(dataset.groups)[1]
+    ends = copied, groups + copied.max() + 1
+    size = int(ends[1].max()) + 1
+    links = sparse.coo_array((np.ones(len(groups), bool), ends), (size, size))
+    linked = sparse.csgraph.connected_components(links, directed=False)[1]
+    return numbered(linked[copied])[1]
+
+
+def assign_folds(
+    labels: Shaped[np.ndarray, " N"],
+    folds: Any,
+    *,
+    stratified: bool = True,
+    seed: int | tuple[int, ...] = 0,
+    together: Integer[np.ndarray, " N"] | None = None,
+) -> Int[np.ndarray, " N"]:
+    """The fold of each example: shuffled, then assigned in turn (class by class).
+
+    Of several examples of one number in `together` the largest sets come first, each into the fold
+    that has least of the classes it brings; examples on their own then even out the folds.
+
+    Raises:
+      ValueError: folds is not a whole number from 2 to that of the examples (or sets).
+    """
+    first, unit = numbered(np.arange(len(labels)) if together is None else together)
+    if type(folds) is not int or not 2 <= folds <= len(first):
+        what = "examples" if len(first) == len(labels) else "distinct examples or groups"
+        raise ValueError(
+            f"folds must be a whole number from 2 to the {len(first)} {what}; it is {folds}."
+        )
+    classes = np.unique(labels, return_inverse=True)[1] if stratified else 0 * first[unit]
+    order = np.random.default_rng(seed).permutation(len(first))
+    if len(first) == len(labels):
+        order = order[np.argsort(classes[order], kind="stable")]
+        member = np.empty(len(labels), np.int64)
+        member[order] = np.arange(len(labels)) % folds
+        return member
+    return _assign_units(unit, classes, folds, order)[unit]
+
+
+def _assign_units(unit, classes, folds, order):
+    """The fold of each unit, a set of examples; classes [N] of the examples. Units in `order`."""
+    sizes, sums = np.bincount(unit), np.bincount(classes)
+    place = np.argsort(unit, kind="stable")
+    parts = np.split(place, np.cumsum(sizes)[:-1])
+    member, held = np.empty(len(sizes), np.int64), np.zeros((folds, len(sums)))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    several = order[sizes[order] > 1]
+    for number in several:
+        own, counts = np.unique(classes[parts[number]], return_counts=True)
+        costs = held[:, own] @ (counts / sums[own])
+        member[number] = fold = min(range(folds), key=lambda k: (costs[k], held[k].sum()))
+        held[fold, own] += counts
+    alone = order[len(several) :]
+    of = classes[place[np.cumsum(sizes) - 1]][alone]
+    for label in np.unique(of):
+        # The lowest places, where a fold that holds n of the class has the places n, n + 1, ...
+        own, by_size = alone[of == label], np.argsort(held.sum(1), kind="stable")
+        places = held[by_size, label] + np.arange(len(own))[:, None]
+        chosen = np.argsort(places.ravel(), kind="stable")[: len(own)] % folds
+        member[own] = by_size[chosen]
+        held[:, label] += np.bincount(member[own], minlength=folds)
+    return member
+
+
+def warn_rare(
+    labels: Shaped[np.ndarray, " N"],
+    folds: int,
+    together: Integer[np.ndarray, " N"] | None = None,
+) -> None:
+    """Warns of the classes with fewer examples (or sets of them) than there are folds."""
+    of_unit = np.arange(len(labels)) if together is None else together
+    pairs = np.unique(np.stack([labels, of_unit], 1), axis=0)
+    present, counts = np.unique(pairs[:, 0], return_counts=True)
+    rare = counts < folds
+    if rare.any():
+        many = f" ({int(rare.sum())} classes have too few)" if rare.sum() > 1 else ""
+        what = "examples" if together is None else "distinct examples or groups"
+        warnings.warn(
+            f"The rarest class, with label {present[counts.argmin()]}, has {counts.min()} {what}, "
+            f"fewer than folds = {folds}{many}: they are in as many folds as there are, and the "
+            "other folds say nothing of the class.",
+            stacklevel=3,
+        )
+
+
 _TOLD_APART = 1000  # distinct rows whose values are counted
 
 
@@ -173,8 +269,9 @@ def _check_finite(dataset: Dataset, role: str) -> None:
         if not finite.all():
             row, column = np.argwhere(~finite.reshape(len(block), -1))[0]
             value, row = block.reshape(len(block), -1)[row, column], dataset.rows[start + row]
+            named = dataset.features and repr(dataset.features.names[column])
             raise DataError(
-                f"{role}: feature {value} in row {row}, column {column} is not a finite "
+                f"{role}: feature {value} in row {row}, column {named or column} is not a finite "
                 f"{dataset.dtype}. Fill in or leave out what is missing, and scale down what is "
                 "too large."
             )
@@ -205,6 +302,16 @@ def check_weights(weights: Any, shape: tuple[int, ...], role: str) -> None:
             f"{role}: weight {weights.max():.3g} of example {int(weights.argmax())} is larger than "
             f"{_LARGEST_WEIGHT:g}. Divide all weights by the largest: only their ratios count."
         )
+
+
+def check_groups(groups: Shaped[Any, "..."], role: str) -> None:
+    """Raises DataError for groups that are neither whole numbers nor text, or missing."""
+    missing = np.isnan(groups) if groups.dtype.kind == "f" else np.zeros(1, bool)
+    if missing.any() or groups.dtype.kind not in "biufUS":
+        what = (
+            f"that of example {int(np.argmax(missing))} is NaN" if missing.any() else groups.dtype
+        )
+        raise DataError(f"{role}: groups must be whole numbers or text: {what}. Correct them.")
 
 
 def warn_absent_classes(

@@ -91,6 +91,8 @@ RULES = {
     "dataset": Rule(lambda value: isinstance(value, str) and value, "the name of a dataset"),
     "dataset_fallback": _one_of(("digits", "")),
     "data_dir": _TEXT,
+    "label_column": _TEXT,
+    "group_column": _TEXT,
     "standardize": _YES_OR_NO,
     "train_split": _SPLIT,
     "val_split": _SPLIT,
@@ -109,6 +111,7 @@ RULES = {
     "combine": _one_of(("product", "zip")),
     "folds": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
     "outer_folds": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
+    "stratify": _YES_OR_NO,
     "bootstraps": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
     "chunk": _whole(0),
     "select": _one_of(settings.SELECTION_RULES),
@@ -226,7 +229,10 @@ _COST = _number(lambda v: abs(v) <= _LARGEST_COST, "of at most 1e100")
 _MOST_NAMED = 5  # wrong values of one field
 
 
-_DATA_FIELDS = ("dataset", "dataset_fallback", "data_dir", "train_split", "val_split", "test_split")
+_DATA_FIELDS = (
+    *("dataset", "dataset_fallback", "data_dir", "train_split", "val_split", "test_split"),
+    *("label_column", "group_column"),
+)
 
 
 def config_problems(config: ConfigDict) -> list[str]:
@@ -248,14 +254,7 @@ def problems_with(config: ConfigDict, splits: Splits) -> list[str]:
             f"with test_split = {config.test_split!r}: the test metrics would be those of examples "
             "trained on. Change one of the two, or set refit to False"
         )
-    if not obeys(RULES["optimizer"], config.optimizer) or config.optimizer == "lbfgs":
-        return found  # the batch is full
-    num_examples = len(splits.train.y)
-    return found + [
-        f"batch_size must be at most the {num_examples} training examples; it is {size}"
-        for size in axis_values(config, "batch_size")
-        if obeys(RULES["batch_size"], size) and size > num_examples
-    ]
+    return found
 
 
 def unreadable_fields(config: ConfigDict) -> list[str]:

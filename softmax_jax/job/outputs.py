@@ -679,9 +679,13 @@ def write_params(workdir: Workdir, classifier: Classifier) -> None:
     Mean and scale are float64: a mean of 1.7e9 beside a scale of 30 needs its digits. Where there
     are class weights, b is corrected for them, and class_weight has them: those of the fit are
     logits + log(class_weight). `labels` is in it where the data may call the classes otherwise than
-    0..C-1.
+    0..C-1. Where the features have names, they are in `feature_names`, and the columns that they
+    are made of in `feature_columns`: see `Features`.
     """
     more = {"labels": classifier.labels, "class_weight": classifier.class_weight}
+    if classifier.features is not None:
+        more["feature_names"] = np.array(classifier.features.names)
+        more["feature_columns"] = np.array(classifier.features.columns)
     workdir.write_npz(
         "params.npz",
         W=classifier.W,
@@ -690,6 +694,30 @@ def write_params(workdir: Workdir, classifier: Classifier) -> None:
         scale=np.asarray(classifier.scale, np.float64),
         label_names=np.array(classifier.label_names),
         **{name: values for name, values in more.items() if values is not None},
+    )
+
+
+_MOST_WEIGHTS = 1_000_000  # of a table for people to read
+
+
+def write_weights(workdir: Workdir, classifier: Classifier) -> None:
+    """Writes weights.csv, where the features have names: a row of weights for each.
+
+    They are those of params.npz: of (x - mean) / scale.
+    """
+    if classifier.features is None or classifier.W.size > _MOST_WEIGHTS:
+        return
+    names, (D, _) = classifier.features.names, classifier.W.shape
+    moments = (
+        np.broadcast_to(values, D).tolist() for values in (classifier.mean, classifier.scale)
+    )
+    classes = [f"W({name})" for name in classifier.label_names]
+    workdir.write_csv(
+        "weights.csv",
+        [
+            {"feature": name, "mean": mean, "scale": scale} | dict(zip(classes, row, strict=True))
+            for name, mean, scale, row in zip(names, *moments, classifier.W.tolist(), strict=True)
+        ],
     )
 
 

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -312,13 +313,18 @@ def say_copies(splits: Splits, refit: bool = False) -> None:
 
 def load_data(config: ConfigDict, name: str = "") -> Splits:
     """The dataset of that name, or that of the config, or with a loud warning its fallback."""
-    splits = config.train_split, config.val_split, config.test_split
     known = obeys(RULES["precision"], config.precision)  # else it is one of the problems
-    options = {"dtype": "float64" if known and config.precision == "float64" else "float32"}
+    options: dict[str, Any] = {
+        "train": config.train_split,
+        "val": config.val_split,
+        "test": config.test_split,
+        "dtype": "float64" if known and config.precision == "float64" else "float32",
+    }
     if name and name == config.dataset_fallback:
-        return data.load(name, *splits, **options)
+        return data.load(name, **options)
+    columns = {"label_column": config.label_column, "group_column": config.group_column}
     try:
-        return data.load(config.dataset, *splits, data_dir=config.data_dir or None, **options)
+        return data.load(config.dataset, data_dir=config.data_dir or None, **columns, **options)
     except data.DatasetNotFoundError as error:
         if name or config.dataset != "fashion_mnist" or not config.dataset_fallback:
             raise
@@ -326,7 +332,7 @@ def load_data(config: ConfigDict, name: str = "") -> Splits:
             f"{error}\nTRAINING ON {config.dataset_fallback.upper()} INSTEAD. "
             "To make this an error: --config.dataset_fallback="
         )
-        return data.load(config.dataset_fallback, *splits, **options)
+        return data.load(config.dataset_fallback, **options)
 
 
 def start_sweep(
@@ -361,7 +367,7 @@ def start_sweep(
             axes["l2"] = penalties(config, splits, num)
         settings = combine(**axes)
         samples = max(axis_values(config, "num_samples"))
-        columns = max(axis_values(config, "batch_size")) + splits.train.num_features
+        columns = _largest_batch(config, splits.train) + splits.train.num_features
         remedy = "Draw fewer."
         host.require_memory(8 * samples * columns, f"{samples:,} samples in a step", remedy)
         epochs = sweep.epochs(
@@ -416,21 +422,28 @@ def devices_of(config: ConfigDict) -> sweep.Devices:
 
 
 def resamples(config: ConfigDict, train: Dataset) -> inputs.Resamples | None:
-    """The folds or bootstrap draws of the config, with equal rows together; None: it has none."""
+    """The folds or bootstrap draws of the config, with groups and equal rows together.
+
+    None: it has none.
+    """
     if not resampled(config):
         return None
-    together = validation.copies(train)
-    if together is not None:
+    copies = validation.copies(train)
+    if copies is not None:
         console.warn(
-            f"{len(together) - together.max() - 1:,} of the {len(together):,} examples of train "
+            f"{len(copies) - copies.max() - 1:,} of the {len(copies):,} examples of train "
             "repeat the features of another one. Each is kept in the fold of the first."
         )
-    how = {"seed": config.seed, "together": together}
+    together = validation.together(train)
+    if config.bootstraps:
+        drawn = inputs.bootstrap_counts(
+            train.y, config.bootstraps, seed=config.seed, together=together
+        )
+        return inputs.Resamples.of(drawn)
+    how = {"stratified": config.stratify, "seed": config.seed, "together": together}
     if config.outer_folds:
         return inputs.nested_folds(train.y, config.folds, config.outer_folds, **how)
-    if config.folds:
-        return inputs.Resamples.of(inputs.fold_counts(train.y, config.folds, **how))
-    return inputs.Resamples.of(inputs.bootstrap_counts(train.y, config.bootstraps, **how))
+    return inputs.Resamples.of(inputs.fold_counts(train.y, config.folds, **how))
 
 
 def _steps_per_call(train, settings, config):
@@ -438,9 +451,12 @@ def _steps_per_call(train, settings, config):
     columns = config.folds + config.outer_folds * (config.folds + 1)
     trials = len(settings.l2) * max(columns, config.bootstraps, 1)
     trials *= len(axis_values(config, "seed"))
-    largest = max(axis_values(config, "batch_size"))
-    each = 4 * largest * train.num_features * train.num_classes * trials
+    each = 4 * _largest_batch(config, train) * train.num_features * train.num_classes * trials
     return max(1, round(_OPERATIONS_PER_CALL / each))
+
+
+def _largest_batch(config, train):
+    return min(max(axis_values(config, "batch_size")), len(train))
 
 
 def train(
@@ -497,6 +513,7 @@ def finish(
         more["nested"] = _nested(config, result)
         more["leaders"] = _leaders(config, result)
     outputs.write_params(workdir, selected.classifier)
+    outputs.write_weights(workdir, selected.classifier)
     # A refit on train and val has seen what it would be judged on: the chosen model has not.
     judged = chosen if config.refit else selected
     if config.predictions:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from softmax_jax.data import Dataset
+from softmax_jax.data.dataset import Features
 from softmax_jax.model import Model
 from softmax_jax.sweep.inputs import Moment, Resamples
 from softmax_jax.sweep.mesh import ONE, Placement
@@ -177,6 +178,7 @@ class Run(NamedTuple):
       val: the validation examples; None: there are none, or there are resamples.
       resamples: of the training examples.
       labels: what the data call the classes, see `data.Dataset`.
+      features: what the features are called, see `data.Dataset`.
       chance: the losses of the classes' frequencies in train, without any features, by the names of
         the metrics.
       class_weight: that the objective weighs the classes by; None: 1.
@@ -197,6 +199,7 @@ class Run(NamedTuple):
     val: Dataset | None = None
     resamples: Resamples | None = None
     labels: Shaped[np.ndarray, " C"] | None = None
+    features: Features | None = None
     chance: Mapping[str, float] = MappingProxyType({})
 
     @property

@@ -8,6 +8,7 @@ examples.
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike
@@ -35,6 +36,7 @@ def cross_validate(
     *,
     folds: ArrayLike | Sequence[int] = 5,
     outer_folds: int = 0,
+    stratified: bool = True,
     num_epochs: int,
     batch_size: int | Wholes = 256,
     seeds: Wholes = (0,),
@@ -50,12 +52,13 @@ def cross_validate(
 
     Args:
       dataset: a `data.Dataset`; examples of weight 0 are left out before the folds are drawn.
-      folds: how many stratified folds, in which identical rows stay together; or [N] integers that
-        say which fold each example is in (groups that must stay together); or counts [N, R], as
+      folds: how many folds, in which identical rows and the `groups` of the dataset stay together;
+        or [N] integers that say which fold each example is in; or counts [N, R], as
         `sweep.fold_counts` makes them.
       outer_folds: of a nested cross-validation, for an `outer_estimate(result, selection)` of what
         the choice is worth; 0: none. It trains outer_folds · (folds + 1) more trials of each
         setting, in the same programs.
+      stratified: whether each fold gets its share of every class.
       selection: how the settings are compared.
       settings, num_epochs, batch_size, seeds, solver, objective, devices: see `sweep.epochs`.
 
@@ -68,12 +71,13 @@ def cross_validate(
         if np.ndim(folds):
             raise ValueError("outer_folds needs a number of folds, and not which fold is whose.")
         number = np.asarray(folds).item()
-        counts = nested_folds(dataset.y, number, outer_folds, together=validation.copies(dataset))
+        how: dict[str, Any] = {"stratified": stratified, "together": validation.together(dataset)}
+        counts = nested_folds(dataset.y, number, outer_folds, **how)
     elif np.ndim(folds) == 2:
         counts = folds
     else:
-        together = None if np.ndim(folds) else validation.copies(dataset)
-        counts = fold_counts(dataset.y, folds, together=together)
+        together = None if np.ndim(folds) else validation.together(dataset)
+        counts = fold_counts(dataset.y, folds, stratified=stratified, together=together)
     return _fit_and_refit(
         dataset,
         settings,
@@ -107,8 +111,8 @@ def bootstrap(
     `sweep.spread(result, result.refit, metric)` gives the spread of a metric over the draws.
 
     Args:
-      draws: how many stratified draws, in which identical rows stay together; or counts [N, R], as
-        `sweep.bootstrap_counts` makes them.
+      draws: how many stratified draws, in which identical rows and groups stay together; or counts
+        [N, R], as `sweep.bootstrap_counts` makes them.
       dataset, settings, num_epochs, batch_size, seeds, solver, objective, devices, selection: see
         `cross_validate`.
 
@@ -118,7 +122,7 @@ def bootstrap(
     dataset = leave_out_absent(dataset)
     counts = draws
     if np.ndim(draws) == 0:
-        number, together = int(np.asarray(draws)), validation.copies(dataset)
+        number, together = int(np.asarray(draws)), validation.together(dataset)
         counts = bootstrap_counts(dataset.y, number, together=together)
     return _fit_and_refit(
         dataset,

@@ -94,20 +94,25 @@ def fold_counts(
       labels: of the examples.
       folds: how many, or an integer array [N] that says which fold each example is in (groups that
         must stay together).
-      stratified: each fold gets its share of every class.
+      stratified: each fold gets its share of every class. Of a class with fewer examples than
+        folds, only as many folds have one, and a warning says so.
       seed: of the order in which examples are assigned to folds.
-      together: examples of one number get into one fold, such as `data.validation.copies` of one
-        row; None: each is assigned on its own.
+      together: examples of one number get into one fold, such as those of one group or the copies
+        of one row (`data.validation.together`); None: each is assigned on its own.
 
     Raises:
-      ValueError: fewer than two folds, or more folds than a class has examples.
+      ValueError: fewer than two folds, or more folds than examples.
 
     >>> fold_counts(np.array([0, 0, 1, 1]), 2).sum(0).tolist()
     [2, 2]
     """
     labels = np.asarray(labels)
     if np.ndim(folds) == 0:
-        member = _assign_folds(labels, np.asarray(folds).item(), stratified, seed, together)
+        number = np.asarray(folds).item()
+        how: dict[str, Any] = {"stratified": stratified, "seed": seed, "together": together}
+        member = validation.assign_folds(labels, number, **how)
+        if stratified:
+            validation.warn_rare(labels, number, together)
     else:
         member = _given_folds(folds, len(labels))
     mesh.check_counts(len(labels), int(member.max()) + 1)
@@ -119,6 +124,7 @@ def nested_folds(
     folds: int,
     outer_folds: int,
     *,
+    stratified: bool = True,
     seed: int = 0,
     together: Integer[np.ndarray, " N"] | None = None,
 ) -> Resamples:
@@ -132,20 +138,26 @@ def nested_folds(
       labels: of the examples.
       folds: K.
       outer_folds: O.
-      seed, together: see `fold_counts`.
+      stratified, seed, together: see `fold_counts`.
 
     Raises:
-      ValueError: fewer than two folds, or more than a class has examples outside an outer fold.
+      ValueError: fewer than two folds, or more than there are examples outside an outer fold.
     """
     labels = np.asarray(labels)
     mesh.check_counts(len(labels), folds + outer_folds * (folds + 1))
-    outer = _assign_folds(labels, outer_folds, True, (seed, 1), together)  # not the inner ones
-    parts = [Resamples.of(fold_counts(labels, folds, seed=seed, together=together))]
+    how: dict[str, Any] = {"stratified": stratified, "together": together}
+    seeds = (seed, 1)  # not those of the inner folds
+    outer = validation.assign_folds(labels, outer_folds, seed=seeds, **how)
+    parts = [Resamples.of(fold_counts(labels, folds, seed=seed, **how))]
+    if stratified:
+        validation.warn_rare(labels, outer_folds, together)
     for number in range(outer_folds):
         rest = outer != number
         own = together if together is None else together[rest]
         counts = np.zeros((len(labels), folds), np.uint8)
-        counts[rest] = fold_counts(labels[rest], folds, seed=seed, together=own)
+        how = {"stratified": stratified, "together": own}
+        inner = validation.assign_folds(labels[rest], folds, seed=seed, **how)
+        counts[rest] = inner[:, None] != np.arange(folds)
         held_out = (rest[:, None] & (counts == 0)).astype(np.uint8)
         parts.append(Resamples(counts, held_out, np.full(folds, number), np.zeros(folds, bool)))
     final = Resamples.of((outer[:, None] != np.arange(outer_folds)).astype(np.uint8))
@@ -277,26 +289,6 @@ def objective_weights(
     if class_weight is None:
         return None if dataset.weights is None else example_weights(dataset)
     return example_weights(dataset) * class_weight[np.asarray(dataset.y)]
-
-
-def _assign_folds(labels, folds, stratified, seed, together=None):
-    """The fold of each example: shuffled, then assigned in turn (class by class)."""
-    first, group = _groups(len(labels), together)
-    labels = labels[first]
-    smallest = np.bincount(labels)[np.unique(labels)].min() if stratified else len(labels)
-    if type(folds) is not int or not 2 <= folds <= smallest:
-        scarce = "examples of the rarest class" if stratified else "examples"
-        distinct = "distinct " if len(group) > len(first) else ""
-        raise ValueError(
-            f"folds must be a whole number from 2 to the {smallest} {distinct}{scarce}; it is "
-            f"{folds}."
-        )
-    order = np.random.default_rng(seed).permutation(len(labels))
-    if stratified:
-        order = order[np.argsort(labels[order], kind="stable")]
-    member = np.empty(len(labels), np.int64)
-    member[order] = np.arange(len(labels)) % folds
-    return member[group]
 
 
 def _given_folds(folds, num_examples):

@@ -4,6 +4,7 @@ Three small values say what is trained and how: the solver (`SGD` or `LBFGS`), t
 the `Devices`. All options are checked at the call, before anything is compiled.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -126,7 +127,8 @@ def epochs(
         Or `Resamples`, such as `sweep.nested_folds`.
       settings: from `sweep.grid`, `zipped` or `random`; None: the defaults.
       num_epochs: passes over the training examples.
-      batch_size: one, or a sequence of them, run one after the other.
+      batch_size: one, or a sequence of them, run one after the other. One that is larger than the
+        data is all of them, with a warning.
       seeds: of the initial weights and of the order of the examples.
       solver: `SGD` or `LBFGS`.
       objective: what is minimised.
@@ -149,7 +151,7 @@ def epochs(
     held_out = None if held_out is None else held_out.without_absent()
     _check_alike(train, held_out)
     full = isinstance(solver, LBFGS)
-    sizes = [len(train.y)] if full else np.atleast_1d(batch_size).tolist()
+    sizes = [len(train.y)] if full else _fitting_sizes(batch_size, len(train.y))
     _check(train, num_epochs, sizes, seeds, resamples, solver, devices)
     settings = as_arrays(Hyperparameters() if settings is None else settings)
     _check_solver(
@@ -199,6 +201,7 @@ def epochs(
         val=held_out,
         resamples=resamples,
         labels=train.labels,
+        features=train.features,
         chance=frequency_losses(train, held_out),
     )
     if isinstance(pending, int):
@@ -249,6 +252,24 @@ def _divide(val: Any) -> tuple[Dataset | None, Resamples | None]:
     if val is None or hasattr(val, "y"):
         return val, None
     return None, val if isinstance(val, Resamples) else Resamples.of(val)
+
+
+def _fitting_sizes(batch_size, num_examples):
+    """The batch sizes, with a warning of those that are larger than the data: these are all of it.
+
+    What is no batch size stays, to be refused.
+    """
+    sizes = np.atleast_1d(batch_size).tolist()
+    large = [size for size in sizes if _whole(size, num_examples + 1)]
+    if not large:
+        return sizes
+    warnings.warn(
+        f"batch_size {', '.join(map(str, large))} is larger than the {num_examples:,} training "
+        "examples: each minibatch is all of them.",
+        stacklevel=3,
+    )
+    fitting = [size for size in sizes if size not in large]
+    return fitting + [num_examples] * (num_examples not in fitting)
 
 
 def _trials(settings, resamples, dimensions):

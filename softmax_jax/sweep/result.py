@@ -7,12 +7,12 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import traverse_util
-from jaxtyping import Array, Bool, Float, Int, Num, Shaped
+from jaxtyping import Bool, Float, Int, Num, Shaped
 
 from softmax_jax import metrics as measures
 from softmax_jax.classifier import Classifier
@@ -272,16 +272,16 @@ class Result:
             fold = self.run.trials.fold[trial]
             mean, scale = mean[fold], scale[fold]
         own = np.asarray(W), np.asarray(b), mean, scale, self.run.label_names, self.run.labels
-        return Classifier(*own).corrected(self.run.class_weight)
+        return Classifier(*own, features=self.run.features).corrected(self.run.class_weight)
 
-    def predict(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Shaped[np.ndarray, " N"]:
+    def predict(self, x: Any) -> Shaped[np.ndarray, " N"]:
         """Labels, as the data have them: by the refitted model if there is one, else by `best()`.
 
         For another choice: `best('val_accuracy').classifier.predict(x)`.
         """
         return self._selected.classifier.predict(x)
 
-    def predict_proba(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Float[np.ndarray, "N C"]:
+    def predict_proba(self, x: Any) -> Float[np.ndarray, "N C"]:
         """Probabilities by the same model as `predict`."""
         return self._selected.classifier.predict_proba(x)
 

@@ -1,9 +1,9 @@
-"""A linear layer with a huge vocabulary, without its [N, V] logits: loss, predictions. Pure.
+"""The exact loss and the predictions of a linear layer with a huge vocabulary. Pure.
 
-The logits are computed tile by tile, twice: the forward pass leaves four numbers per row, and the
-backward pass turns each tile into its contribution to the gradients while a cache holds it. Then
-the vocabulary is divided over the devices of a mesh; last come log-probabilities, ranks of labels
-and the best words.
+Its [N, V] logits are never held: they are computed tile by tile, twice. The forward pass leaves
+four numbers per row, and the backward pass turns each tile into its contribution to the gradients
+while a cache holds it. Then the vocabulary is divided over the devices of a mesh; and the last part
+is what such a layer predicts: probabilities of labels, its best words.
 """
 
 import functools
@@ -18,6 +18,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int, Num
 
 from softmax_jax import checks
+from softmax_jax.checks import as_arrays, as_optional_arrays
 
 # A tile of 2048 × 1024 float32 logits is 8 MB. Measured on 2 CPU cores: tiles of a quarter or four
 # times this size slow the loss by less than 10 %.
@@ -581,7 +582,7 @@ def top_k(
     >>> words.tolist()
     [[1, 3, 2]]
     """
-    (x, W), (bias,) = checks.as_arrays(x, W), checks.as_optional_arrays(bias)
+    (x, W), (bias,) = as_arrays(x, W), as_optional_arrays(bias)
     checks.check_layer(x, W, bias)
     checks.check_whole("k", k, 1, W.shape[1])
     checks.check_blocks(row_block, vocabulary_block)
@@ -594,7 +595,7 @@ def top_k(
 
 
 def _checked(x, W, labels, bias, row_block, vocabulary_block, axis_name=None):
-    (x, W), (bias,) = checks.as_arrays(x, W), checks.as_optional_arrays(bias)
+    (x, W), (bias,) = as_arrays(x, W), as_optional_arrays(bias)
     checks.check_layer(x, W, bias)
     num_words = W.shape[1] * num_partitions(axis_name)
     labels = checks.as_words(labels, len(x), num_words)
