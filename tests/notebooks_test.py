@@ -24,7 +24,6 @@ OWN_STATEMENTS = {
     "from softmax_jax import data, losses, metrics, model, sweep, train",
     "splits = data.load('digits')",
     "(splits.train.x.shape, splits.train.x.dtype, splits.val.x.shape)",
-    "(splits.train.num_features, splits.train.num_classes)",
     "names[:5]",
     "figure = data.show_images(splits.train.x[:18], names)",
     "figure = data.show_images(splits.val.x[wrong], titles)",
