@@ -1,5 +1,6 @@
 """The machine under the program: errors, text from outside, files, memory, caches, commands."""
 
+import base64
 import contextlib
 import errno
 import grp
@@ -478,6 +479,33 @@ def write_line(text: str, stream: Any) -> None:
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class LiveOutput:
+    """One output that is redrawn: a picture in a notebook, elsewhere a line of text each time."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, png: Callable[[], bytes], text: str) -> None:
+        """Shows the picture in the place of the last one, or prints the text.
+
+        Args:
+          png: draws it, where it can be seen: in Jupyter, VS Code, Colab.
+          text: one line that says the same.
+        """
+        ipython = sys.modules.get("IPython")
+        if not hasattr(ipython and ipython.get_ipython(), "kernel"):  # nor has one in a terminal
+            write_line(text, sys.stdout)
+            return
+        from IPython.display import DisplayHandle
+
+        content = {"image/png": base64.b64encode(png()).decode(), "text/plain": text}
+        if self._handle is None:
+            self._handle = DisplayHandle()
+            self._handle.display(content, raw=True)
+        else:
+            self._handle.update(content, raw=True)
 
 
 def import_jax() -> None:

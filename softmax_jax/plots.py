@@ -4,16 +4,17 @@ A picture is a `matplotlib.figure.Figure`, never pyplot's: no global state, no w
 Matplotlib is imported by the functions that draw, so that importing this module is cheap.
 """
 
+import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from softmax_jax.host import DataError, cut, shown
+from softmax_jax.host import DataError, LiveOutput, cut, shown
 from softmax_jax.metrics import confusion_matrix
 
 if TYPE_CHECKING:
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
     from softmax_jax.classifier import Classifier
     from softmax_jax.data.dataset import Dataset
     from softmax_jax.studies import PowerLaw, Suspects
+    from softmax_jax.sweep.chunks import Epoch
     from softmax_jax.sweep.result import Result, Selected
     from softmax_jax.sweep.settings import Trials
 else:  # they take long to import, or import this
-    Axes = Figure = Classifier = Dataset = PowerLaw = Suspects = Result = Selected = Trials = Any
+    Axes = Figure = Classifier = Dataset = PowerLaw = Suspects = Any
+    Epoch = Result = Selected = Trials = Any
 
 Values: TypeAlias = Sequence[float] | np.ndarray
 
@@ -43,6 +46,7 @@ _MAX_IMAGES = 36  # in the galleries of mistakes and of suspects
 OVERHANG = 8  # units outside the frame at which lines are cut off
 _MAX_HOVER_MARKS = 60
 _MOST_OF_A_LOSS = 100  # times the best one: a loss beyond is that of a diverged setting
+_MOST_REDRAWN = 50  # times that live curves are redrawn while one chunk of trials is trained
 _EXTRAPOLATED = 10  # the power law is drawn up to so many times the examples
 
 
@@ -106,6 +110,121 @@ def curves(result: "Result", selected: "Selected", title: str) -> "Figure":
         axes.legend(handles=[*axes.get_legend_handles_labels()[0], *more], fontsize=8)
         axes.grid(alpha=0.3)
     return figure
+
+
+class LiveCurves:
+    """Loss and accuracy by epoch, redrawn in one output of a notebook while a sweep trains.
+
+    It passes the epochs on: a loop over it is a loop over `sweep.epochs`, and
+
+        epochs = sweep.epochs(train, val, settings, num_epochs=10)
+        result = sweep.collect(plots.LiveCurves(epochs, "clothes"))
+
+    trains, draws after every epoch (every second of 100, every tenth of 500, and the last one), and
+    keeps the result. Jupyter, VS Code and Colab show the picture, a terminal a line of text for it.
+    The best trial so far is bold; of up to ten settings each has its colour.
+
+    Args:
+      epochs: of `sweep.epochs`, or what passes them on.
+      title: above the curves.
+    """
+
+    def __init__(self, epochs: Iterable["Epoch"], title: str = "") -> None:
+        self._epochs, self._title = epochs, title
+        self._trials: Any = None
+        self._names: list[str] = []  # of the settings
+        self._diverged: set[int] = set()  # trials
+        self._ends: int | None = None  # the x axis, where it is known how far the training goes
+        self._seen: dict[str, dict[int, tuple[list, list]]] = {}  # metric: {trial: epochs, values}
+
+    def __iter__(self) -> "Iterator[Epoch]":
+        output, epoch, is_drawn = LiveOutput(), None, True
+        try:
+            for epoch in self._epochs:
+                self._add(epoch)
+                every = -(-epoch.run.num_epochs // _MOST_REDRAWN)
+                is_drawn = not epoch.metrics  # a segment of an epoch has none
+                if epoch.metrics and (epoch.ends or epoch.epoch % every == 0):
+                    output.show(self._png, self._line(epoch))
+                    is_drawn = True
+                yield epoch
+        finally:
+            if not is_drawn:  # the loop was left
+                output.show(self._png, self._line(epoch))
+
+    def figure(self) -> "Figure":
+        """The curves so far."""
+        figure = _figure((9, 3.6), self._title)
+        best = self._best()
+        for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+            top = 0.0
+            for name in (f"train_{what}", f"val_{what}"):
+                for trial, (x, y) in self._seen.get(name, {}).items():
+                    draw_line(axes, Line(name, x, y, self._style(name, trial, best)))
+                    top = max([top, *y]) if trial == best else top
+            if axes.get_ylim()[1] > 2.5 * top > 0:  # a diverging trial must not flatten the others
+                axes.set_ylim(0, 2.5 * top)
+            explained = " (val solid, train dashed)" if self._has_colours() else ""
+            axes.set(xlabel="epoch", ylabel=what + explained)
+            if self._ends:
+                axes.set_xlim(1 - 0.03 * self._ends, 1.03 * self._ends)
+            handles, labels = axes.get_legend_handles_labels()
+            named = dict(zip(labels, handles, strict=True))  # of trials alike, one
+            axes.legend(named.values(), named.keys(), fontsize=9)
+            axes.grid(alpha=0.3)
+        return figure
+
+    def _has_colours(self):
+        """Whether the settings have a colour each."""
+        return 2 <= len(self._names) <= _MAX_SETTINGS
+
+    def _add(self, epoch):
+        if self._trials is None:
+            self._trials, self._names = epoch.run.trials, setting_names(epoch.run.trials)
+        # An iteration of L-BFGS is an epoch, and how many it takes is not known.
+        self._ends = None if "converged" in epoch.facts else epoch.run.num_epochs
+        for name, values in epoch.metrics.items():
+            for trial, reached, value in zip(epoch.trials, epoch.reached, values, strict=True):
+                if np.isfinite(value):
+                    x, y = self._seen.setdefault(name, {}).setdefault(int(trial), ([], []))
+                    x.append(int(reached))
+                    y.append(float(value))
+                elif name.endswith("loss"):
+                    self._diverged.add(int(trial))
+
+    def _best(self):
+        """The trial with the smallest loss so far; None: each has diverged."""
+        losses = self._seen.get("val_loss") or self._seen.get("train_loss") or {}
+        there = [trial for trial in losses if trial not in self._diverged]
+        return min(there, key=lambda trial: losses[trial][1][-1], default=None)
+
+    def _style(self, name, trial, best):
+        split = name.split("_")[0]
+        style: dict[str, Any] = {"color": _COLOURS[split], "label": name.replace("_", " ")}
+        if self._has_colours():
+            setting = self._trials.setting[trial]
+            style = {"color": f"C{setting}", "label": self._names[setting]}
+            if split == "train":
+                style |= {"linestyle": "--", "label": None}
+        if trial == best:
+            marker = "." if len(self._seen[name][trial][0]) <= _MAX_MARKED_EPOCHS else None
+            return style | {"linewidth": 2, "marker": marker, "zorder": 3}
+        many = len(self._trials.setting) > _MAX_COLOURED_LINES
+        return style | {"linewidth": 1, "alpha": 0.2 if many else 0.7}
+
+    def _png(self):
+        buffer = io.BytesIO()
+        self.figure().savefig(buffer, format="png")
+        return buffer.getvalue()
+
+    def _line(self, epoch):
+        best, count = self._best(), len(self._trials.setting)
+        found = {name: seen[best][1][-1] for name, seen in self._seen.items() if best in seen}
+        named = (
+            f"{name.replace('_', ' ')} {found[name]:.3f}" for name in _MEASURED if name in found
+        )
+        which = f", the best of {count} trials" if count > 1 else ""
+        return f"epoch {epoch.epoch} of {epoch.run.num_epochs}{which}: {', '.join(named)}"
 
 
 def of_classifier(

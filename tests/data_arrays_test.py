@@ -395,6 +395,29 @@ def test_a_dataset_has_a_length_slices_and_an_iterator():
     assert make(shard_size=2)[1][1] == 1
 
 
+@pytest.mark.parametrize("size", [1, 3, 4, 100])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_batches_are_all_examples_once_in_order_as_a_model_sees_them(size, dtype):
+    x = RNG.integers(0, 256, (10, 2, 3)).astype(dtype)
+    y = np.arange(10, dtype=np.int32) % 3
+    precision = "float64" if dtype == np.float64 else "float32"
+    mean = np.arange(6, dtype=precision)
+    dataset = make(x=x, y=y, scale=255.0, mean=mean, dtype=precision)
+    found = list(dataset.batches(size))
+    assert [len(part) for part, _ in found] == [len(y[i : i + size]) for i in range(0, 10, size)]
+    seen, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    assert seen.dtype == precision
+    np.testing.assert_allclose(seen, (x - mean.reshape(2, 3)) / 255, rtol=1e-6)
+    np.testing.assert_array_equal(labels, y)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, None])
+def test_batches_of_no_whole_number_are_refused_at_the_call(size):
+    with pytest.raises(DataError, match="whole number"):
+        make().batches(size)
+
+
 def test_texts_of_datasets_and_splits_are_short_and_name_what_they_hold():
     names = tuple(f"class{label}" for label in range(1000))
     dataset = make(weights=ONES, label_names=names, shard_size=2)

@@ -289,3 +289,74 @@ def test_text_from_data_is_drawn_literally():
         texts = [e.text for e in ElementTree.fromstring(content.getvalue()).iter() if e.text]
         assert {"$5 and $6", r"$\frac{", "50% $x", "half \ufffd", "bell \ufffd"} <= set(texts)
         assert texts.count("$5 and $6") >= 2
+
+
+def live(splits, settings=None, **options):
+    options = {"num_epochs": 3, "batch_size": 256} | options
+    return plots.LiveCurves(sweep.epochs(splits.train, splits.val, settings, **options), "digits")
+
+
+def test_live_curves_pass_the_epochs_on_and_show_all_that_was_measured(splits, capsys):
+    settings = sweep.grid(learning_rate=(0.1, 0.5))
+    curves = live(splits, settings, batch_size=(256, 512))
+    found = sweep.collect(curves)
+    np.testing.assert_array_equal(
+        found.metrics["val_loss"],
+        fit(splits, settings, num_epochs=3, batch_size=(256, 512)).metrics["val_loss"],
+    )
+    for axes, what in zip(curves.figure().axes, ("loss", "accuracy"), strict=True):
+        drawn = sorted(tuple(line.get_ydata()) for line in axes.get_lines())
+        wanted = [*found.metrics[f"train_{what}"], *found.metrics[f"val_{what}"]]
+        np.testing.assert_allclose(drawn, sorted(map(tuple, wanted)))
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == plots.setting_names(
+            found.run.trials
+        )
+    bold = {line.get_color() for line in axes.get_lines() if line.get_linewidth() == 2}
+    assert bold == {f"C{found.run.trials.setting[found.best().trial]}"}
+    assert len(capsys.readouterr().out.splitlines()) == 6  # of each batch size three epochs
+
+
+def test_live_curves_are_lines_of_text_in_a_terminal(splits, capsys):
+    found = sweep.collect(live(splits))
+    lines = capsys.readouterr().out.splitlines()
+    for epoch, line in enumerate(lines):
+        names = "train_loss", "val_loss", "train_accuracy", "val_accuracy"
+        texts = [f"{name.replace('_', ' ')} {found.metrics[name][0, epoch]:.3f}" for name in names]
+        assert line == f"epoch {epoch + 1} of 3: {', '.join(texts)}"
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize("last, told", [(7, [3, 6, 7]), (120, [*range(3, 121, 3)])])
+def test_live_curves_of_many_epochs_are_redrawn_now_and_then_and_at_the_end(
+    splits, capsys, last, told
+):
+    for epoch in live(splits, num_epochs=120, batch_size=1437):
+        if epoch.epoch == last:
+            break
+    lines = capsys.readouterr().out.splitlines()
+    assert [int(line.split()[1]) for line in lines] == told
+
+
+def test_live_curves_leave_out_what_is_not_finite(splits):
+    settings = sweep.grid(learning_rate=(0.1, 0.5))
+    trained = sweep.epochs(splits.train, splits.val, settings, num_epochs=2, batch_size=256)
+
+    def diverging():
+        for epoch in trained:
+            losses = np.where(epoch.trials == 1, np.nan, epoch.metrics["val_loss"])
+            yield epoch._replace(metrics=epoch.metrics | {"val_loss": losses})
+
+    curves = plots.LiveCurves(diverging())
+    assert [epoch.epoch for epoch in curves] == [1, 2]
+    lines = curves.figure().axes[0].get_lines()
+    assert sorted(line.get_color() for line in lines) == ["C0", "C0", "C1"]
+
+
+def test_live_curves_of_segments_wait_for_the_end_of_the_epoch(splits, capsys):
+    curves = live(splits, devices=sweep.Devices(steps_per_call=2))
+    assert sum(1 for _ in curves) == 9
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_live_curves_before_the_first_epoch_are_empty(splits):
+    assert [len(axes.get_lines()) for axes in live(splits).figure().axes] == [0, 0]

@@ -235,6 +235,27 @@ class Dataset:
                 block = x[start : start + size].astype(self.form, copy=False)
             yield start, block
 
+    def batches(self, size: int) -> "Iterator[tuple[Float[np.ndarray, 'B ...'], Any]]":
+        """Minibatches in order, `for x, y in val.batches(256)`, as a model sees them.
+
+        Args:
+          size: B, of all but the last.
+
+        Yields:
+          (x − mean) / scale of type `dtype`, in the shape of the data, and the labels int32 [B].
+
+        Raises:
+          DataError: the size is not a whole number from 1; at the call.
+        """
+        if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
+            raise DataError(f"A batch has a whole number of examples, 1 or more, not {size!r}.")
+        parts = (slice(start, start + int(size)) for start in range(0, len(self), int(size)))
+        return ((self._normalised(part), np.asarray(self.y[part])) for part in parts)
+
+    def _normalised(self, part):
+        x = np.asarray(self.x[part])
+        return normalised(x, self.mean, self.scale, self.dtype).reshape(x.shape)
+
     def shuffled(self, epoch: int, batch_size: int = 1) -> "Iterator[Shard]":
         """All examples once, in shards that fit into memory, for training.
 
