@@ -56,7 +56,7 @@ class Classifier(NamedTuple):
 
     def logits(self, x: Shaped[_Array, "N ..."]) -> Float[np.ndarray, "N C"]:
         """Logits [N, C] of raw inputs x [N, ...]: pixels or features, as the dataset has them."""
-        host.check_process()
+        host.begin()
         logits = np.asarray(_logits(*self._for_device(x)))
         self._check_finite(logits, x)
         return logits

@@ -525,7 +525,7 @@ def _prepare_problem(estimator, examples: _Examples, resamples=None) -> _Shifted
     features that are zero. They change no optimum, and the folds of a cross-validation compile
     once.
     """
-    host.check_process()
+    host.begin()
     num_examples, num_features = examples.x.shape
     more = _rounded_up(num_examples, 256) - num_examples
     x = np.zeros((num_examples + more, _rounded_up(num_features, 32)), estimator.dtype)

@@ -146,7 +146,7 @@ def prepare(problem: Problem) -> Prepared:
       ValueError: for shapes that do not fit, NaN or infinity, labels outside 0..C-1, weights that
         are negative or all zero, in a resample, too, and for types that are not these numbers.
     """
-    host.check_process()
+    host.begin()
     x, y = checks.as_array(problem.x), np.asarray(problem.y)
     if x.dtype.kind in "cOSUMm":
         raise ValueError(f"x must be real numbers; it is {x.dtype} {checks.shape_of(x)}.")
