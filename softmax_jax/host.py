@@ -360,8 +360,8 @@ def use_compilation_cache() -> str:
     """Keeps compiled programs on disk, so that the second run of a config compiles nothing.
 
     They are kept in `user_cache_folder`, unless JAX has been given another folder, or
-    SOFTMAX_JAX_CACHE=off says not to. A compiled program is code: nothing is kept in, or taken from,
-    a folder that somebody else may write to. On GPUs JAX has XLA keep what it has tuned there, too.
+    SOFTMAX_JAX_CACHE=off says not to. A compiled program is code: nothing is kept in, or taken
+    from, a folder that somebody else may write to. On GPUs XLA keeps what it has tuned there, too.
 
     Returns:
       Why there is no cache, to be shown to the user; '' if there is one, or none is wanted.
@@ -395,8 +395,9 @@ def use_compilation_cache() -> str:
         )
     if given is None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        if jax.config.jax_persistent_cache_min_compile_time_secs == _JAX_KEEPS_FROM:  # type: ignore[attr-defined]
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        least = "jax_persistent_cache_min_compile_time_secs"
+        if getattr(jax.config, least) == _JAX_KEEPS_FROM:
+            jax.config.update(least, 0)
     return ""
 
 

@@ -180,7 +180,7 @@ print(json.dumps([getattr(jax.config, name) for name in names]))
         ("open", {}),
         ("no path", {}),
         ("theirs", {"jax_compilation_cache_dir": "theirs"}),
-        ("their limit", {"jax_persistent_cache_min_compile_time_secs": 0.5}),
+        ("their limit", {"jax_persistent_cache_min_compile_time_secs": 1e-4}),
     ],
 )
 def test_the_library_keeps_its_programs_in_a_folder_of_ones_own(tmp_path, case, given):
