@@ -62,7 +62,7 @@ class Classifier(NamedTuple):
 
         They are an array of NumPy or JAX, a sparse matrix of SciPy, or a data frame.
         """
-        host.check_process()
+        host.begin()
         x = self._as_array(x)
         logits = np.asarray(_logits(*self._for_device(x)))
         self._check_finite(logits, x)

@@ -312,9 +312,12 @@ class SoftmaxRegressionCV(_LinearClassifier):
         totals, num_classes = _total(examples, counts), int(examples.known.sum())
         l2 = _penalties(Cs, l2s, totals, num_classes)
         problem = _prepare_problem(self, examples, counts)
-        columns = np.repeat(np.arange(len(folds)), l2.shape[1])
-        path = _solve_trials(self, problem, l2[:-1].ravel(), columns)
+        # With the fits on all examples among them, the last one needs no programs of its own.
+        fitted = len(folds) + bool(self.refit)
+        columns = np.repeat(np.arange(fitted), l2.shape[1])
+        found = _solve_trials(self, problem, l2[:fitted].ravel(), columns)
         shape = len(folds), l2.shape[1]
+        path = Optimum(*(leaf[: shape[0] * shape[1]] for leaf in found))
         self.n_iter_, self.l2s_ = path.iterations.reshape(shape), l2[-1]
         self.Cs_ = np.asarray(swap_C_and_l2(l2s, totals[-1], num_classes) if Cs is None else Cs)
         pairs = [_with_absent(*pair, examples.known) for pair in zip(path.W, path.b, strict=True)]
@@ -325,11 +328,10 @@ class SoftmaxRegressionCV(_LinearClassifier):
         says = ~np.isnan(self.scores_).all(1)  # of all-NaN folds nothing is known
         if self.refit:
             best = _best(self.scores_[says].sum(0), self.l2s_)
-            means = [leaf[best :: shape[1]].mean(0, keepdims=True) for leaf in (path.W, path.b)]
-            found = _solve_trials(self, problem, l2[-1:, best], [len(folds)], means)
-            model = found.W[0], found.b[0]
-            self.C_, proof = float(self.Cs_[best]), (found.objective[0], found.gap_bound[0])
-            chosen = self.l2s_[best]
+            trial = shape[0] * shape[1] + best
+            model = found.W[trial], found.b[trial]
+            proof = found.objective[trial], found.gap_bound[trial]
+            self.C_, chosen = float(self.Cs_[best]), self.l2s_[best]
         else:
             best = [_best(scores, self.l2s_) for scores in self.scores_[says]]
             trials = np.flatnonzero(says) * shape[1] + best
@@ -525,7 +527,7 @@ def _prepare_problem(estimator, examples: _Examples, resamples=None) -> _Shifted
     features that are zero. They change no optimum, and the folds of a cross-validation compile
     once.
     """
-    host.check_process()
+    host.begin()
     num_examples, num_features = examples.x.shape
     more = _rounded_up(num_examples, 256) - num_examples
     x = np.zeros((num_examples + more, _rounded_up(num_features, 32)), estimator.dtype)

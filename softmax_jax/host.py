@@ -360,11 +360,12 @@ def user_cache_folder() -> Path:
 def use_compilation_cache() -> str:
     """Keeps compiled programs on disk, so that the second run of a config compiles nothing.
 
-    They are kept in `user_cache_folder`, unless JAX has been given another folder. A compiled
-    program is code: nothing is kept in, or taken from, a folder that somebody else may write to.
+    They are kept in `user_cache_folder`, unless JAX has been given another folder, or
+    SOFTMAX_JAX_CACHE=off says not to. A compiled program is code: nothing is kept in, or taken
+    from, a folder that somebody else may write to. On GPUs XLA keeps what it has tuned there, too.
 
     Returns:
-      Why there is no cache, to be shown to the user; '' if there is one.
+      Why there is no cache, to be shown to the user; '' if there is one, or none is wanted.
 
     Raises:
       DataError: XDG_CACHE_HOME is no path.
@@ -373,6 +374,8 @@ def use_compilation_cache() -> str:
 
     given: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if given is not None and "://" in given:  # a store with its own rights
+        return ""
+    if given is None and os.environ.get("SOFTMAX_JAX_CACHE", "").lower() == "off":
         return ""
     try:
         folder = user_cache_folder() / "xla" if given is None else Path(given)
@@ -393,8 +396,34 @@ def use_compilation_cache() -> str:
         )
     if given is None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        least = "jax_persistent_cache_min_compile_time_secs"
+        if getattr(jax.config, least) == _JAX_KEEPS_FROM:
+            jax.config.update(least, 0)
     return ""
+
+
+_JAX_KEEPS_FROM = 1.0  # seconds of compiling, unless the user has said otherwise
+_begun = False
+
+
+def begin() -> None:
+    """To be called by whatever computes with JAX, first of all: it must not be a forked child.
+
+    At the first call programs are kept on disk from then on, as `use_compilation_cache` does. What
+    the user has told JAX of its cache stays as it is, and where there can be none, there is none.
+
+    Raises:
+      RuntimeError: see `check_process`.
+    """
+    global _begun
+    check_process()
+    if not _begun:
+        import jax
+
+        _begun = True
+        if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+            with contextlib.suppress(DataError):
+                use_compilation_cache()
 
 
 def _others_may_write(folder: Path) -> str:

@@ -1,7 +1,10 @@
 """The machine: files that appear whole, errors of one line, memory limits, the cache folder."""
 
+import json
 import os
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from softmax_jax import data, host
 from softmax_jax.host import DataError, reading, replacing
 
+ROOT = Path(__file__).parents[1]
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -151,3 +155,54 @@ def test_what_exceeds_the_memory_is_refused_with_its_size():
     why = r"^It would take 1,024\.0 GiB of memory, .* used\. Split it\."
     with pytest.raises(DataError, match=why):
         host.require_memory(1 << 40, "It", "Split it.")
+
+
+FITS = """
+import json, os, sys
+import numpy as np
+import jax
+given = json.loads(sys.argv[1])
+for name, value in given.items():
+    jax.config.update(name, value)
+jax.numpy.ones(3) + 1  # JAX has compiled before
+from softmax_jax.optimum import Problem, prepare
+prepare(Problem(np.eye(8), np.arange(8) % 2))
+names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+print(json.dumps([getattr(jax.config, name) for name in names]))
+"""
+
+
+@pytest.mark.parametrize(
+    "case, given",
+    [
+        ("own", {}),
+        ("off", {}),
+        ("open", {}),
+        ("no path", {}),
+        ("theirs", {"jax_compilation_cache_dir": "theirs"}),
+        ("their limit", {"jax_persistent_cache_min_compile_time_secs": 1e-4}),
+    ],
+)
+def test_the_library_keeps_its_programs_in_a_folder_of_ones_own(tmp_path, case, given):
+    cache, folder = tmp_path / "cache", tmp_path / "cache" / "softmax_jax" / "xla"
+    cache.mkdir()
+    if case == "open":
+        folder.mkdir(0o777, parents=True)
+        folder.chmod(0o777)
+    more = {"XDG_CACHE_HOME": "~nobody_of_this_name" if case == "no path" else str(cache)}
+    more |= {"SOFTMAX_JAX_CACHE": "off"} if case == "off" else {}
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("JAX_")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FITS, json.dumps(given)],
+        cwd=tmp_path,
+        env=environment | more | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    used, least = json.loads(done.stdout)
+    kept = case in ("own", "their limit")
+    assert used == (str(folder) if kept else given.get("jax_compilation_cache_dir"))
+    assert least == given.get("jax_persistent_cache_min_compile_time_secs", 0 if kept else 1.0)
+    assert (folder.exists() and stat.S_IMODE(folder.stat().st_mode) == 0o700) == kept
+    assert any(folder.glob("*-cache")) == kept

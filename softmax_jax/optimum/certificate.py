@@ -64,7 +64,7 @@ def polish_bias(
     y: Int[Array, " N"],
     fractions: Float[Array, " N"],
     wanted: Bool[Array, ""],
-) -> tuple[Float[Array, " C"], Float[Array, " N"], Float[Array, "C N"] | None, Bool[Array, ""]]:
+) -> tuple[Float[Array, " C"], Float[Array, " N"], Float[Array, "C N"] | None]:
     """The shift of the bias that minimises the loss at logits + shift.
 
     Each step computes a C × C Hessian from the probabilities.
@@ -75,9 +75,7 @@ def polish_bias(
       wanted: where False, no step is taken and the shift is zero.
 
     Returns:
-      (shift, loss, probabilities, exact). The probabilities are None with several tiles of
-      examples. `exact` says whether the gradient in the bias, the mean residual of each class, is
-      zero up to rounding.
+      (shift, loss, probabilities). The probabilities are None with several tiles of examples.
     """
     eps, cut = jnp.finfo(logits.dtype).eps, problem.num_tiles(*logits.shape) > 1
 
@@ -108,19 +106,22 @@ def polish_bias(
         # Downhill, or so near the optimum that only the gradient shows progress.
         better = jnp.sum(fractions * (loss - point.loss)) <= 0
         better |= abs(gradient).max() < abs(point.gradient).max() / 2
+        better |= point.steps < 0
         new = _Point(shift, loss, p, gradient, jnp.ones_like(point.scale), point.steps + 1)
         old = point._replace(scale=point.scale / 4, steps=point.steps + 1)
         return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)
 
     def unfinished(point):
         far = abs(point.gradient).max() > 10 * eps
-        return wanted & far & (point.steps < _MOST_STEPS) & (point.scale > 1e-3)
+        going = wanted & far & (point.steps < _MOST_STEPS) & (point.scale > 1e-3)
+        return going | (point.steps < 0)
 
-    zero = jnp.zeros_like(logits[:, 0])
-    loss, p, gradient = at(zero)
-    first = _Point(zero, loss, p, gradient, jnp.ones_like(zero[0]), jnp.int32(0))
+    # The first step is one of length zero: so the program has the evaluation once.
+    zero, unknown = jnp.zeros_like(logits[:, 0]), jnp.zeros_like(logits[0])
+    p = None if cut else jnp.zeros_like(logits)
+    first = _Point(zero, unknown, p, zero, jnp.ones_like(zero[0]), jnp.int32(-1))
     last = lax.while_loop(unfinished, step, first)
-    return last.shift, last.loss, last.p, abs(last.gradient).max() <= jnp.sqrt(eps) / 10
+    return last.shift, last.loss, last.p
 
 
 def _bias_point(shift, logits, y, fractions):
@@ -252,6 +253,7 @@ def certify(
     prepared: Prepared,
     trial: State,
     logits: Float[Array, "C N"],
+    loss: Float[Array, " N"],
     fractions: Float[Array, " N"],
     tolerance: Float[Array, ""] | float,
 ) -> State:
@@ -262,14 +264,28 @@ def certify(
     also the duality gap at the dual point y - p, which the best bias makes feasible. Without a bias
     F(W) itself is l2-strongly convex, and no bias is computed.
     """
-    loss = each_loss(logits, prepared.y)
-    separable = _separates(trial, loss, fractions)
-    wanted = prepared.fit_bias & ~separable
-    shift, loss, p, exact = polish_bias(logits, prepared.y, fractions, wanted)
-    exact |= ~prepared.fit_bias
+    wanted = prepared.fit_bias & ~_separates(trial, loss, fractions)
+    shift, better_loss, p = polish_bias(logits, prepared.y, fractions, wanted)
     params = trial.params.at[:, -1].add(shift)
-    new = measure(prepared, fractions, trial, params, loss, logits + shift[:, None], p)
-    new = new._replace(gap_bound=jnp.where(exact, new.gap_bound, jnp.inf))
+    at_best = params, better_loss, logits + shift[:, None], p
+    return proven(measure(prepared, fractions, trial, *at_best), loss, fractions, tolerance)
+
+
+def proven(
+    trial: State,
+    loss: Float[Array, " N"],
+    fractions: Float[Array, " N"],
+    tolerance: Float[Array, ""] | float,
+) -> State:
+    """The trial with what its metrics prove if its bias is the best one, else without a bound.
+
+    The bias is the best one where the gradient in it, the mean residual of each class, is zero up
+    to rounding. loss: of the examples before the bias was improved.
+    """
+    rounding = jnp.sqrt(jnp.finfo(fractions.dtype).eps) / 10
+    exact = abs(trial.gradient[:, -1]).max() <= rounding
+    new = trial._replace(gap_bound=jnp.where(exact, trial.gap_bound, jnp.inf))
+    separable = _separates(trial, loss, fractions)
     return new._replace(converged=exact & _close(new, tolerance), separable=separable)
 
 

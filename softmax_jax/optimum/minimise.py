@@ -93,7 +93,11 @@ def _start(prepared, l2, column, params):
         **dict.fromkeys(("converged", "separable", "stalled"), false),
     )
     logits = product(state.params, prepared.features)
-    return certificate.certify(prepared, state, logits, fractions, -1.0)
+    loss = certificate.each_loss(logits, y)
+    if params is not None:
+        return certificate.certify(prepared, state, logits, loss, fractions, -1.0)
+    state = certificate.measure(prepared, fractions, state, state.params, loss, logits)
+    return certificate.proven(state, loss, fractions, -1.0)
 
 
 def _segment(prepared, tolerance, max_iterations, segment, trial):
@@ -112,8 +116,8 @@ def _segment(prepared, tolerance, max_iterations, segment, trial):
         trial, logits, loss = _step(prepared, fractions, curvature, trial, logits, loss)
         return trial, logits, loss, certificate.promising(trial, loss, fractions, tolerance)
 
-    new, logits, _, _ = lax.while_loop(running, step, (trial, logits, loss, jnp.bool_(False)))
-    new = certificate.certify(prepared, new, logits, fractions, tolerance)
+    new, logits, loss, _ = lax.while_loop(running, step, (trial, logits, loss, jnp.bool_(False)))
+    new = certificate.certify(prepared, new, logits, loss, fractions, tolerance)
     return choose(trial.done, trial, new)
 
 
@@ -329,7 +333,7 @@ def iterate(
     """
     _check_limits(tolerance, max_iterations, segment)
     dtype = state.params.dtype
-    tolerance, limit = jnp.asarray(tolerance, dtype), jnp.int32(max_iterations)
+    limits = np.asarray(tolerance, dtype), np.int32(max_iterations), np.int32(segment)
     order = leaders(np.asarray(state.l2), np.asarray(state.column))
     cost = state.params[0].size * len(prepared.y) * 2 * len(order)
     small = cost < _WORTH_COMPILING
@@ -338,8 +342,10 @@ def iterate(
         if not unfinished.any():
             return
         chosen = next_rows(ready(unfinished, order), order, small)
-        state = follow(prepared, state, jnp.asarray(chosen), jnp.asarray(order[chosen]))
-        state = advance(prepared, state, jnp.asarray(chosen), tolerance, limit, jnp.int32(segment))
+        begin = np.asarray(state.iterations)[chosen] == 0
+        if (begin & (order[chosen, 0] != chosen)).any():
+            state = follow(prepared, state, chosen, order[chosen])
+        state = advance(prepared, state, chosen, *limits)
         yield state
 
 
@@ -372,7 +378,7 @@ def check_trials(
     l2: ArrayLike | Sequence,
     columns: ArrayLike | Sequence | None = None,
     initial: tuple[ArrayLike, ArrayLike] | None = None,
-) -> tuple[Float[Array, " T"], Int[Array, " T"], Float[np.ndarray, "T C D1"] | None]:
+) -> tuple[Float[np.ndarray, " T"], Int[np.ndarray, " T"], Float[np.ndarray, "T C D1"] | None]:
     """Validates the arguments of `start` after the problem: (l2, columns, params).
 
     Raises:
@@ -391,7 +397,7 @@ def check_trials(
             f"columns must be {len(l2)} whole numbers from 0 to {most - 1}; got {columns}."
         )
     params = None if initial is None else _centred(prepared, *initial, len(l2)).astype(dtype)
-    return jnp.asarray(l2, dtype), jnp.asarray(columns, jnp.int32), params
+    return l2.astype(dtype), columns.astype(np.int32), params
 
 
 def _check_limits(tolerance, max_iterations, segment=SEGMENT):
@@ -420,7 +426,12 @@ def _centred(prepared, W, b, num_trials):
 
 def unfinished_trials(state: State, max_iterations: int) -> Bool[np.ndarray, "*T"]:
     """Which trials are neither done nor out of iterations."""
-    return ~np.asarray(state.done) & (np.asarray(state.iterations) < max_iterations)
+    # In NumPy: `state.done` would be a program for each operation.
+    converged, separable, stalled = map(
+        np.asarray, (state.converged, state.separable, state.stalled)
+    )
+    done = converged | separable | stalled
+    return ~done & (np.asarray(state.iterations) < max_iterations)
 
 
 def unfinished_rows(

@@ -146,37 +146,45 @@ def prepare(problem: Problem) -> Prepared:
       ValueError: for shapes that do not fit, NaN or infinity, labels outside 0..C-1, weights that
         are negative or all zero, in a resample, too, and for types that are not these numbers.
     """
-    host.check_process()
+    host.begin()
     x, y = checks.as_array(problem.x), np.asarray(problem.y)
     if x.dtype.kind in "cOSUMm":
         raise ValueError(f"x must be real numbers; it is {x.dtype} {checks.shape_of(x)}.")
-    x = jnp.asarray(x)
-    x = x if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize >= 4 else x.astype("f4")
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        x = x.astype(_dtype_of(x.dtype), copy=False)
     num_classes = _check_problem(x, y, problem.num_classes, problem.fit_bias)
     weights = _check_weights(problem.weights, len(y))
     _check_resamples(problem.resamples, weights.astype(x.dtype))
     priors = np.bincount(y, weights, minlength=num_classes) / weights.sum()
     priors = priors if problem.fit_bias else np.full(num_classes, 1 / num_classes)
-    fractions = jnp.asarray(weights / weights.sum(), x.dtype)
     missing = -len(y) % wanted_tiles(num_classes, len(y)) if jax.device_count() == 1 else 0
-    features, mean = _centre(x, fractions, problem.fit_bias, missing)
     sample = _sample(weights, x.shape[1])
-    roots = jnp.asarray(np.sqrt(weights[sample] / weights[sample].sum()), x.dtype)
-    directions, eigenvalues, squares = _spectrum(features[:-1, sample], roots)
-    resamples = problem.resamples
+    roots = np.sqrt(weights[sample] / weights[sample].sum())
+    fractions, roots = (weights / weights.sum()).astype(x.dtype), roots.astype(x.dtype)
+    resamples, own = problem.resamples, (x, fractions, problem.fit_bias, sample, roots, missing)
+    features, mean, spectrum = _decompose(*own)
+    directions, eigenvalues, squares = spectrum
+    if resamples is not None and missing:
+        resamples = np.pad(np.asarray(resamples), ((0, missing), (0, 0)))
     return Prepared(
         features=features,
-        y=jnp.asarray(np.pad(y, (0, missing)), jnp.int32),
-        weights=jnp.asarray(np.pad(weights, (0, missing)), x.dtype),
-        resamples=None if resamples is None else jnp.pad(resamples, ((0, missing), (0, 0))),
+        y=jnp.asarray(np.pad(y.astype(np.int32), (0, missing))),
+        weights=jnp.asarray(np.pad(weights, (0, missing)).astype(x.dtype)),
+        resamples=None if resamples is None else jnp.asarray(resamples),
         mean=mean,
-        priors=jnp.asarray(priors, x.dtype),
+        priors=jnp.asarray(priors.astype(x.dtype)),
         directions=directions,
         eigenvalues=eigenvalues,
         sample=jnp.asarray(sample),
         squares=squares,
-        fit_bias=jnp.asarray(problem.fit_bias),
+        fit_bias=jnp.asarray(np.bool_(problem.fit_bias)),
     )
+
+
+def _dtype_of(given):
+    """The type in which features of a type are computed with."""
+    dtype = jax.dtypes.canonicalize_dtype(given)
+    return dtype if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4 else np.float32
 
 
 def product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -205,7 +213,7 @@ def _check_problem(x, y, num_classes, fit_bias):
         raise ValueError(f"{num_classes} classes do not fit labels from {y.min()} to {largest}.")
     if not isinstance(fit_bias, bool | np.bool_):
         raise ValueError(f"fit_bias must be True or False; it is {fit_bias!r}.")
-    if not jnp.isfinite(x).all():
+    if not checks.namespace(x).isfinite(x).all():
         raise ValueError("The features hold NaN or infinity.")
     return num_classes
 
@@ -261,13 +269,15 @@ def _check_resamples(resamples, weights):
 
 
 @functools.partial(jax.jit, static_argnames="missing")
-def _centre(x, fractions, fit_bias, missing):
+def _decompose(x, fractions, fit_bias, sample, roots, missing):
+    """(features, mean, spectrum of the sample): see `Prepared`. One program, as each takes time."""
     # Relative to the first example, so that a constant column becomes exactly zero.
     mean = jnp.where(fit_bias, x[0] + product(fractions, x - x[0]), 0)
     # With the examples last, a product with the weights is 1.5 times as fast, and one with
     # residuals equally fast.
     features = jnp.concatenate([(x - mean).T, jnp.full((1, len(x)), fit_bias, x.dtype)])
-    return jnp.pad(features, ((0, 0), (0, missing))), mean
+    spectrum = _spectrum(features[:-1, sample], roots)
+    return jnp.pad(features, ((0, 0), (0, missing))), mean, spectrum
 
 
 def _sample(weights, num_features):
@@ -279,7 +289,6 @@ def _sample(weights, num_features):
     return present[np.linspace(0, len(present) - 1, wanted).round().astype(int)]
 
 
-@jax.jit
 def _spectrum(x, roots):
     """Eigenvectors and eigenvalues, ascending, of x diag(roots²) xᵀ, and (directionsᵀ x)².
 

@@ -141,7 +141,7 @@ def epochs(
         memory; at the call, before anything is compiled.
       TypeError: an unknown argument, or a solver, objective or devices of another type.
     """
-    host.check_process()
+    host.begin()
     check_types(solver=solver, objective=objective, devices=devices)
     held_out, resamples = _divide(val)
     train = leave_out_absent(train)
