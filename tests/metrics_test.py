@@ -371,3 +371,11 @@ def test_total_is_the_sum_over_the_first_axis(N, width):
     values = np.random.default_rng(N).integers(-9, 9, size=(N, 3, 2)[: 1 + width])
     found = metrics.total(jnp.asarray(values, jnp.float32))
     assert_array_equal(found, values.sum(0))
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+@pytest.mark.parametrize("measure", [metrics.rank, metrics.accuracy, metrics.top(2)])
+def test_label_that_is_no_class_is_refused(measure, label):
+    """Index -1 would be that of the last class."""
+    with pytest.raises(ValueError, match=r"labels must lie in 0..2; .*at \[1\]"):
+        measure(jnp.eye(3)[:2], jnp.array([0, label]))

@@ -295,12 +295,21 @@ def fingerprint(splits: Splits) -> str:
 
 
 def check_joinable(one: Dataset, other: Dataset) -> None:
-    """Raises DataError unless both are in memory, and there is room for them put together."""
+    """Raises DataError unless both are in memory, alike, and there is room for them together."""
     if one.shard_size or other.shard_size:
         raise DataError(
             "Datasets that are read by shards cannot be put together. Train on one of them, or "
             "write both into one file and divide that with split strings."
         )
+    for what, own, its in (
+        ("classes", one.label_names, other.label_names),
+        ("examples of shape", one.x.shape[1:], other.x.shape[1:]),
+    ):
+        if own != its:
+            raise DataError(
+                f"Datasets of other {what} cannot be put together: {host.brief(own)} and "
+                f"{host.brief(its)}. Make both by one call of data.load or data.from_arrays."
+            )
     size = one.x.nbytes + other.x.nbytes
     host.require_memory(size, "train and val put together", "Train on one of them.")
 

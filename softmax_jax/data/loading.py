@@ -150,20 +150,9 @@ def _datasets(taken: Mapping[str, tuple], source: Source, dtype: str) -> dict[st
     if names is None:
         codes, names = validation.encode_labels(given)
         labels = _as_given(codes["train"], given["train"], names)
-    return {
-        role: Dataset(
-            own.x,
-            codes[role],
-            source.scale,
-            names,
-            source.name,
-            weights=own.weights,
-            dtype=dtype,
-            labels=labels,
-            present=own.present,
-        )
-        for role, own in there.items()
-    }
+    found: dict[str, Any] = {"label_names": names, "labels": labels, "dtype": dtype}
+    found |= {"name": source.name, "scale": source.scale}
+    return {role: dataclasses.replace(own, y=codes[role], **found) for role, own in there.items()}
 
 
 def _as_given(codes, given, names):
@@ -178,39 +167,29 @@ def _as_given(codes, given, names):
     return labels
 
 
-class _Present(NamedTuple):
-    """Examples whose weight is above 0; and which of those that were given they are (None: all)."""
-
-    x: Shaped[Any, "N ..."]
-    y: Shaped[Any, " N"]
-    weights: Shaped[np.ndarray, " N"] | None = None
-    present: Shaped[np.ndarray, " M"] | None = None
-
-
 def _present(
     x: Shaped[Any, "..."],
     y: Shaped[Any, "..."],
     weights: Shaped[Any, "..."] | None = None,
     *,
     role: str,
-) -> _Present:
-    """Leaves out the examples of weight 0 before anything is read off the examples.
+) -> Dataset:
+    """The examples of weight above 0, with labels as they were given and no names of classes.
 
-    So neither their features nor their labels matter, not even for which classes there are.
+    The others are left out before anything is read off the examples: neither their features nor
+    their labels matter, not even for which classes there are.
     """
+    dataset = Dataset(x, y, 1.0, (), "", weights=weights)
     if weights is None or not x.ndim:
-        return _Present(x, y)
+        return dataset
     weights = np.asarray(weights).astype(np.float64)
     validation.check_weights(weights, x.shape[:1], role)
-    there = weights > 0
-    if there.all() or y.shape != x.shape[:1]:
-        return _Present(x, y, weights)
+    dataset = dataclasses.replace(dataset, weights=weights)
+    if y.shape != x.shape[:1]:
+        return dataset
     if role == "train":
-        validation.warn_absent_classes(np.asarray(y), there)
-    needed = int(there.sum()) * int(np.prod(x.shape[1:])) * x.dtype.itemsize
-    remedy = "Leave examples of weight 0 out of the file."
-    host.require_memory(needed, f"{role}, without its examples of weight 0,", remedy)
-    return _Present(x[there], y[there], weights[there], there)
+        validation.warn_absent_classes(np.asarray(y), weights > 0)
+    return dataset.without_absent()
 
 
 _LARGEST_LABEL = 1 << 20  # without label_names, a larger one is taken for a mistake
@@ -231,12 +210,12 @@ def from_arrays(
     Args:
       train: `(x, y)` or `(x, y, weights)`. x [N, ...] is uint8, with values up to 255, or of
         another numeric type: then it is features, converted to `dtype`. y [N] are labels of any
-        integer type, or text. weights [N] say how often each example counts, in the objective and
-        in every score; those of weight 0 are left out (see `Dataset.present`).
+        integer type, booleans, or text. weights [N] say how often each example counts, in the
+        objective and in every score; those of weight 0 are left out (see `Dataset.present`).
       val: as train, with examples of the same shape and type.
       test: as val, or None.
       label_names: C names, by label. By default C is the largest label + 1, and the names are
-        '0', '1', ...; or where the labels are text, those of train in ascending order.
+        '0', '1', ...; or of text and booleans, those of train in ascending order.
       name: what the dataset is called in tables, plots and messages.
       dtype: `'float32'` or `'float64'`, for features.
       stream: whether datasets are read by shards; by default, where arrays of type np.memmap are
@@ -260,18 +239,9 @@ def from_arrays(
     codes, names = _encode_text({role: own.y for role, own in there.items()}, names)
     names = _numbered_names(codes) if names is None else names
     labels = _as_given(codes["train"], given, names)
+    found: dict[str, Any] = {"label_names": names, "labels": labels, "dtype": dtype, "name": name}
     datasets = {
-        role: Dataset(
-            own.x,
-            codes[role],
-            _pixel_scale(own.x),
-            names,
-            name,
-            weights=own.weights,
-            dtype=dtype,
-            labels=labels,
-            present=own.present,
-        )
+        role: dataclasses.replace(own, y=codes[role], scale=_pixel_scale(own.x), **found)
         for role, own in there.items()
     }
     datasets = load_or_stream(datasets, stream)
@@ -293,12 +263,7 @@ def _as_arrays(given: Iterable, role: str) -> tuple:
         value if hasattr(value, "__array_namespace__") else np.asarray(value) for value in given
     ]
     y = _as_text(y)
-    validation.check_labels_present(y, role)
-    if y.dtype.kind not in "iuUS":
-        raise DataError(
-            f"{role}: labels must be integers or text, and are {y.dtype}. Convert them: "
-            "y.astype('int32')."
-        )
+    validation.check_label_type(y, role)
     _check_numbers(x := _as_numbers(x), "x", role)
     if rest:
         _check_numbers(rest[0], "weights", role)
@@ -306,16 +271,19 @@ def _as_arrays(given: Iterable, role: str) -> tuple:
 
 
 def _as_text(y: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
-    """Text in Python objects, as Pandas has it, as an array of text; all else as it is."""
-    is_text = y.dtype.kind == "O" and all(isinstance(label, str) for label in y.flat)
-    return y.astype(str) if is_text else y
+    """Text in Python objects, or of any length, as an array of text; all else as it is."""
+    is_text = y.dtype.kind in "OT" and all(isinstance(label, str) for label in y.flat)
+    return np.array(y.tolist(), str).reshape(y.shape) if is_text else y
 
 
 def _encode_text(
     labels: dict[str, Any], names: tuple[str, ...] | None
 ) -> tuple[dict[str, Any], tuple[str, ...] | None]:
-    """Text labels encoded as `npz` has them, or as their places in `names`; others as they are."""
-    if all(y.dtype.kind in "iu" for y in labels.values()):
+    """Text and booleans encoded as `npz` has them, or by their places in `names`; others stay."""
+    kinds = {y.dtype.kind for y in labels.values()}
+    if kinds == {"b"} and names is not None:
+        return {role: y.astype(np.int32) for role, y in labels.items()}, names
+    if kinds <= {"i", "u"}:
         return labels, names
     codes, found = validation.encode_labels(labels)
     if names is not None:
@@ -349,13 +317,13 @@ def _pixel_scale(x: Shaped[Any, "..."]) -> float:
 
 def _numbered_names(labels: Mapping[str, Any]) -> tuple[str, ...]:
     """Names for as many classes as the labels need."""
-    largest = max([int(y.max()) for y in labels.values() if y.size], default=0)
+    largest = max([0, *(int(y.max()) for y in labels.values() if y.size)])
     if largest > _LARGEST_LABEL:
         raise DataError(
             f"The largest label is {largest}, which would make as many classes. Number the "
             "classes from 0, or pass label_names if that is what you mean."
         )
-    learnt = int(labels["train"].max()) if labels["train"].size else largest
+    learnt = max(int(labels["train"].max()), 0) if labels["train"].size else largest
     if largest > learnt:
         warnings.warn(
             f"A label of val or test is {largest}, which makes {largest + 1} classes, and no label "
@@ -569,6 +537,9 @@ def load_or_stream(datasets: Mapping[str, Dataset], stream: str | bool) -> dict[
     if stream not in _STREAM_OPTIONS:
         raise DataError(f"stream must be 'auto', True or False; it is {stream!r}.")
     shift = validation.shift_of(datasets["train"])
+    for role, dataset in datasets.items():
+        if role != "train" and dataset.x.dtype != datasets["train"].x.dtype:
+            validation.shift_of(dataset)  # warns where these have lost digits on their own
     datasets = {role: dataclasses.replace(own, shift=shift) for role, own in datasets.items()}
     needed = sum(dataset.num_examples * _example_bytes(dataset) for dataset in datasets.values())
     wanted = stream is True or (

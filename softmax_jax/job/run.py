@@ -281,22 +281,23 @@ def load_checked(config: ConfigDict, found: dict | None = None) -> Splits:
             raise
         refuse([*problems, str(error)])
     refuse(problems + problems_with(config, splits))
-    say_copies(splits, config.refit)
+    say_copies(splits, config)
     return splits
 
 
-def say_copies(splits: Splits, refit: bool = False) -> None:
-    """Warns of examples that occur in several splits, with their number.
-
-    Args:
-      splits: the data.
-      refit: whether the final model is trained on val, too.
-    """
+def say_copies(splits: Splits, config: ConfigDict) -> None:
+    """Warns of examples that occur twice, in several splits or among those that are resampled."""
+    together = validation.copies(splits.train) if resampled(config) else None
+    if together is not None:
+        console.warn(
+            f"{len(together) - together.max() - 1:,} of the {len(together):,} examples of train "
+            "repeat the features of another one. Each is kept in the fold of the first."
+        )
     others = {"val": splits.val} | ({"test": splits.test} if splits.test else {})
     found = {
         ("train", role): n for role, n in validation.count_copies(splits.train, others).items()
     }
-    if refit and splits.test:
+    if config.refit and splits.test:  # the final model is trained on val, too
         found["val", "test"] = validation.count_copies(splits.val, {"test": splits.test})["test"]
     for (seen, role), number in found.items():
         if number:
@@ -416,13 +417,7 @@ def resamples(config: ConfigDict, train: Dataset) -> inputs.Resamples | None:
     """The folds or bootstrap draws of the config, with equal rows together; None: it has none."""
     if not resampled(config):
         return None
-    together = validation.copies(train)
-    if together is not None:
-        console.warn(
-            f"{len(together) - together.max() - 1:,} of the {len(together):,} examples of train "
-            "repeat the features of another one. Each is kept in the fold of the first."
-        )
-    how = {"seed": config.seed, "together": together}
+    how = {"seed": config.seed, "together": validation.copies(train)}
     if config.outer_folds:
         return inputs.nested_folds(train.y, config.folds, config.outer_folds, **how)
     if config.folds:

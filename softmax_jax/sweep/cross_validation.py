@@ -118,7 +118,7 @@ def bootstrap(
     dataset = leave_out_absent(dataset)
     counts = draws
     if np.ndim(draws) == 0:
-        number, together = int(np.asarray(draws)), validation.copies(dataset)
+        number, together = np.asarray(draws).item(), validation.copies(dataset)
         counts = bootstrap_counts(dataset.y, number, together=together)
     return _fit_and_refit(
         dataset,
