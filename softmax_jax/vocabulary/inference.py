@@ -70,7 +70,7 @@ def log_prob_and_rank(
     blocks = row_block, vocabulary_block
     options, (x, W, labels, bias) = _checked(x, W, labels, bias, *blocks, axis_name)
     found = statistics(options, x, W, bias, labels)
-    log_p = (found.picked - found.largest) - jnp.log(found.exponentials)
+    log_p = (found.picked - found.largest) - found.log_sum
     local = labels - first_word(axis_name, W)
     rows = [exact.in_rows(options.tiles, leaf) for leaf in (x, local, found.picked)]
     ranks = lax.map(lambda rows: _ranks_of_rows(options, rows, W, bias), rows)
