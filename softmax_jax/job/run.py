@@ -297,14 +297,15 @@ def say_copies(splits: Splits, config: ConfigDict) -> None:
     found = {
         ("train", role): n for role, n in validation.count_copies(splits.train, others).items()
     }
-    if config.refit and splits.test:  # the final model is trained on val, too
+    used = config.refit or not resampled(config)  # whether val is trained on, or chosen by
+    if used and splits.test and not splits.val_is_test:
         found["val", "test"] = validation.count_copies(splits.val, {"test": splits.test})["test"]
     for (seen, role), number in found.items():
         if number:
             console.warn(
                 f"{number:,} of the {len(others[role]):,} examples of {role} occur in {seen} too, "
-                "with the very same features. A model is not judged on what it was trained on: "
-                "leave out of one of the two what occurs in both."
+                "with the very same features. A model is not judged on what it was trained on, "
+                "or chosen by: leave out of one of the two what occurs in both."
             )
 
 
