@@ -390,6 +390,12 @@ class SoftmaxRegressionCV(_LinearClassifier):
             if np.isnan(scores).all():
                 raise ValueError(f"No penalty can be chosen: the scorer failed {found}") from error
             warnings.warn(f"The score is NaN where the scorer failed, {found}", stacklevel=4)
+        elif np.isnan(scores).all():
+            warnings.warn(
+                "Every score is NaN, so that the strongest penalty is chosen: use a scorer and folds "
+                "on which there is a score.",
+                stacklevel=4,
+            )
         return scores
 
 

@@ -263,11 +263,12 @@ def outer_estimate(result: Result, selection: Selection = Selection()) -> dict |
     total, inflation = float(np.sum(sizes)), 1 + len(sizes) / (len(sizes) - 1)
     error = losses.std(ddof=1) * math.sqrt(inflation / len(sizes))
     loss, accuracy = (float(np.average(of, weights=sizes)) for of in (losses, accuracies))
+    low, high = metrics.t_interval(loss, error, len(losses) - 1)
     return {
         "outer_folds": len(sizes),
         "loss": loss,
         "accuracy": accuracy,
-        "loss_interval": metrics.t_interval(loss, error, len(losses) - 1),
+        "loss_interval": [max(low, 0.0), high],
         "accuracy_interval": metrics.wilson_interval(
             accuracy * total / inflation, total / inflation
         ),
