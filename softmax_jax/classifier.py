@@ -60,7 +60,7 @@ class Classifier(NamedTuple):
     def logits(self, x: Any) -> Float[np.ndarray, "N C"]:
         """Logits [N, C] of raw inputs x [N, ...]: pixels or features, as the dataset has them.
 
-        They are an array of NumPy or JAX, a sparse matrix of SciPy, or a data frame.
+        They are an array of NumPy or JAX, lists, a sparse matrix of SciPy, or a data frame.
         """
         host.begin()
         x = self._as_array(x)
@@ -107,13 +107,8 @@ class Classifier(NamedTuple):
         weights as say as much: `metrics.effective_size`.
 
         Raises:
-          DataError: the dataset has more classes than the model, or other features.
+          DataError: see `by_example`.
         """
-        if dataset.num_classes > len(self.b):
-            raise DataError(
-                f"The model knows {len(self.b)} classes, and the dataset {dataset.num_classes}. "
-                "Test it on examples of the classes that it was trained on."
-            )
         dataset = dataset.without_absent()
         loss, hit = self.by_example(dataset)
         weights = example_weights(dataset)
@@ -141,6 +136,9 @@ class Classifier(NamedTuple):
           (`metrics.mean_interval` of the differences by example), which is far narrower than
           two intervals side by side; and `p_value` of equal accuracies (`metrics.mcnemar`, which
           counts every example once).
+
+        Raises:
+          DataError: see `by_example`.
         """
         dataset = dataset.without_absent()
         (loss, hit), (others_loss, others_hit) = self.by_example(dataset), other.by_example(dataset)
@@ -158,12 +156,27 @@ class Classifier(NamedTuple):
     def by_example(
         self, dataset: Dataset
     ) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
-        """The loss of each example, and whether the predicted class is its label."""
+        """The loss of each example, and whether the predicted class is its label.
+
+        Raises:
+          DataError: the dataset has more classes than the model, or others, or other features; or
+            the logits of an example overflow.
+        """
+        if dataset.num_classes > len(self.b):
+            raise DataError(
+                f"The model knows {len(self.b)} classes, and the dataset {dataset.num_classes}. "
+                "Test it on examples of the classes that it was trained on."
+            )
+        validation.check_same_classes("the model", self.label_names, dataset.label_names)
         shards = [
             jax.device_get(_measured(*self._for_device(shard.dataset.x), shard.dataset.y))
             for shard in dataset.in_order()
         ]
         loss, hit = (np.concatenate(values) for values in zip(*shards, strict=True))
+        if not np.isfinite(loss).all():
+            row = int(np.argmin(np.isfinite(loss)))
+            self.logits(dataset.x[row : row + 1])  # says why
+            raise DataError(f"The loss of row {row} overflows {self.W.dtype}.")
         return loss, hit
 
     def _as_array(self, x):

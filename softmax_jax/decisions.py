@@ -179,6 +179,8 @@ def sensitivity_threshold(
     given = checks.as_array(probabilities), checks.as_array(labels)
     probabilities, labels, weights = checks.counted(weights, *given)
     p = checks.as_probabilities(probabilities, ndim=2)
+    if not len(p):
+        return p.dtype.type(-np.inf)
     labels = checks.as_labels(labels, len(p), p.shape[1], classes)
     if classes is not None:
         positive = int(checks.as_labels(np.asarray([positive]), 1, p.shape[1], classes)[0])

@@ -205,6 +205,8 @@ class SoftmaxRegression(_LinearClassifier):
             single class, negative weights, invalid parameters.
         """
         _check_parameters(self)
+        warm = isinstance(self.warm_start, bool | np.bool_)
+        _require("warm_start", self.warm_start, "True or False", warm)
         _check_penalty(self.C, self.l2)
         examples = _read_examples(self, X, y, sample_weight)
         total, num_classes = _total(examples), int(examples.known.sum())
@@ -390,6 +392,12 @@ class SoftmaxRegressionCV(_LinearClassifier):
             if np.isnan(scores).all():
                 raise ValueError(f"No penalty can be chosen: the scorer failed {found}") from error
             warnings.warn(f"The score is NaN where the scorer failed, {found}", stacklevel=4)
+        elif np.isnan(scores).all():
+            warnings.warn(
+                "Every score is NaN, so that the strongest penalty is chosen: use a scorer and folds "
+                "on which there is a score.",
+                stacklevel=4,
+            )
         return scores
 
 
@@ -748,7 +756,7 @@ def _check_penalties(Cs, l2s):
 
     Raises ValueError for invalid penalties, and where both are given.
     """
-    number = isinstance(Cs, int | np.integer)
+    number = isinstance(Cs, int | np.integer) and not isinstance(Cs, bool)
     if l2s is not None:
         if not number or Cs != 10:
             raise ValueError("Cs and l2s are two names for the same penalties: give one of them.")
@@ -760,7 +768,8 @@ def _check_penalties(Cs, l2s):
 
 
 def _grid(name, values, check_one):
-    grid = np.asarray(values, np.float64)
+    grid = np.asarray(values)
+    grid = grid.astype(np.float64) if grid.dtype.kind in "iuf" else np.zeros(0)
     _require(name, values, "a list of numbers", grid.ndim == 1 and grid.size > 0)
     for value in grid:
         check_one(value)

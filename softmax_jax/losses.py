@@ -62,8 +62,8 @@ def log_softmax(logits: checks.Given, axis: int = -1) -> Float[Array, "..."]:
     """log softmax(o) = o - m - log Σ exp(o - m), with m = max o (LogSumExp): [..., C] -> [..., C].
 
     Finite where `log(softmax(o))` is -inf, and not 0 where `softmax(o)` is rounded to 1: the
-    largest term of the sum is exp(0) = 1, so its logarithm is log1p of the others. (Except where
-    `cross_entropy` says.)
+    largest term of the sum is exp(0) = 1, so its logarithm is log1p of the others. (Not in a
+    program that lays the classes first, as the training step does: it takes the log of one sum.)
 
     >>> log_softmax(jnp.array([0.0, -1000.0])).tolist()
     [0.0, -1000.0]
@@ -165,7 +165,8 @@ def smoothed(loss: Callable, amount: ArrayLike) -> Callable:
     """
 
     def smoothed_loss(logits, labels, axis=-1):
-        classes = jax.lax.broadcasted_iota(labels.dtype, logits.shape, axis % logits.ndim)
+        checks.check_integers(labels := checks.as_array(labels))
+        classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis % logits.ndim)
         own = jnp.where(classes == jnp.expand_dims(labels, axis), logits, 0).sum(axis)
         return loss(logits, labels, axis) + amount * (own - logits.mean(axis))
 

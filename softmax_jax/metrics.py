@@ -68,7 +68,11 @@ def accuracy(
     """1 where the largest score is the label's, else 0: [..., C] and integers [...] -> [...].
 
     Of equal scores the first counts, as in argmax; NaN is never correct.
+
+    Raises:
+      ValueError: a label is known to be outside 0..C-1.
     """
+    checks.check_range(checks.as_array(labels), scores.shape[axis])
     # argmax as two plain reductions: the compiler vectorises these, and not argmax itself (which
     # took 12 % of a sweep of 64). float32 numbers 16 million classes exactly.
     classes = jax.lax.broadcasted_iota(jnp.float32, scores.shape, axis % scores.ndim)
@@ -85,7 +89,11 @@ def rank(
     A class beats the label if its score is larger, or equal with a smaller index: rank 0 is what
     argmax calls correct. A NaN beats the label, and every other class beats a label whose own score
     is NaN.
+
+    Raises:
+      ValueError: a label is known to be outside 0..C-1.
     """
+    checks.check_range(checks.as_array(labels), scores.shape[axis])
     label = jnp.expand_dims(labels, axis)
     own = jnp.take_along_axis(scores, label, axis)
     classes = jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis % scores.ndim)

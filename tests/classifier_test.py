@@ -293,3 +293,49 @@ def test_every_truncation_is_noticed(stored):
         (folder / "params.npz").write_bytes(whole[:length])
         with pytest.raises(DataError, match="params.npz"):
             load(folder)
+
+
+def test_models_are_not_compared_on_classes_that_one_does_not_know():
+    few = classifier()._replace(
+        W=classifier().W[:, :3], b=classifier().b[:3], label_names=NAMES[:3]
+    )
+    x, y = features(12), np.arange(12) % 4
+    dataset = data.from_arrays((x, y), (x + 1, y), label_names=NAMES).val
+    with pytest.raises(DataError, match="model knows 3 classes, and the dataset 4"):
+        classifier().compare(few, dataset)
+
+
+@pytest.mark.parametrize(
+    "names, same",
+    [
+        (NAMES, True),
+        (("0", "1", "2", "3"), True),  # mere numbers may be the same classes
+        (NAMES[::-1], False),
+        ((*NAMES[:3], "elk"), False),
+    ],
+)
+def test_a_label_means_the_same_class_to_a_model_and_a_dataset(names, same):
+    x, y = features(12), np.arange(12) % 4
+    splits = data.from_arrays((x, y), (x + 1, y), label_names=names)
+    own = data.from_arrays((x, y), (x + 1, y), label_names=NAMES)
+    if same:
+        classifier().test(splits.val)
+        sweep.fit(own.train, splits.val, num_epochs=1, batch_size=12)
+        return
+    with pytest.raises(DataError, match="to the model, and .* to the other dataset"):
+        classifier().test(splits.val)
+    with pytest.raises(DataError, match="to train, and .* to the other dataset"):
+        sweep.fit(own.train, splits.val, num_epochs=1, batch_size=12)
+
+
+def test_loss_of_logits_that_overflow_is_refused():
+    model, x = classifier(), features(12)
+    dataset = data.from_arrays((x, np.arange(12) % 4), (x + 1, np.arange(12) % 4)).val
+    with pytest.raises(DataError, match="logits of row 0 overflow"):
+        model._replace(W=np.float32(3e38) * np.sign(model.W)).test(dataset)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_lists_are_features():
+    model, x = classifier(), features(3)
+    assert_array_equal(model.predict(x.tolist()), model.predict(x.astype(np.float64)))

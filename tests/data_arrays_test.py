@@ -168,7 +168,16 @@ def test_train_shares_no_examples_with_the_rest():
         ),
         ((FEATURES[:4], list("abca")), "labels of train are text, and those of val integers"),
         ((FEATURES[:4], [0, 1, np.nan, np.nan]), "example 2 is NaN, and 2 of 4 are. Leave these"),
-        ((FEATURES[:4], [True] * 4), "labels must be integers or text, and are bool"),
+        (
+            (FEATURES[:4], [0.5, 0.75, 1.5, 1]),
+            r"example 0 is 0\.5, which y.astype\('int64'\) would not keep",
+        ),
+        ((FEATURES[:4], [0, 1, 1, np.inf]), "example 3 is inf, which .* would not keep apart"),
+        ((FEATURES[:4], np.array(["a", None, "b", "a"], object)), "example 1 is NaN.*pandas.isna"),
+        (
+            (FEATURES[:4], np.array(["a", "b", np.nan, "a"], object)),
+            "the label of example 2 is NaN",
+        ),
         ((FEATURES[:4], [0, 1, 2, -1]), "label -1 of example 3"),
         ((FEATURES[:4], [0, 1, 2, 2**32]), "largest label is 4294967296"),
         ((FEATURES[:4].astype(str), LABELS[:4]), "x must be numbers, and are <U"),
@@ -525,3 +534,32 @@ def test_joined_datasets_are_in_order_and_an_example_without_a_weight_counts_onc
     assert data.joined(dataclasses.replace(splits.train, weights=None), splits.val).weights is None
     with pytest.raises(DataError, match="read by shards"):
         data.joined(dataclasses.replace(splits.train, shard_size=2), splits.val)
+
+
+def test_negative_labels_alone_are_refused():
+    with pytest.raises(DataError, match="label -3 of example 0 is outside"):
+        from_arrays((FEATURES[:4], [-3, -2, -3, -2]), (FEATURES[4:6], [-3, -2]))
+
+
+def test_booleans_and_text_of_any_length_are_labels():
+    """As in a file: the model answers with them."""
+    for y, names in (
+        (np.array([True, False, True, False]), ("False", "True")),
+        (np.array(["yes", "no", "yes", "no"], np.dtypes.StringDType()), ("no", "yes")),
+    ):
+        splits = from_arrays((FEATURES[:4], y), (FEATURES[4:6], y[:2]))
+        assert splits.label_names == names and splits.train.y.tolist() == [1, 0, 1, 0]
+        assert splits.train.labels.tolist() == sorted(set(y.tolist()))
+    y = np.array([True, False, True, False])
+    named = from_arrays((FEATURES[:4], y), (FEATURES[4:6], y[:2]), label_names=["off", "on"])
+    assert named.label_names == ("off", "on") and named.train.y.tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("other", ["classes", "shape"])
+def test_datasets_that_are_unlike_are_not_put_together(other):
+    one = from_arrays((FEATURES[:4], [0, 1, 0, 1]), (FEATURES[4:6], [0, 1])).train
+    x = FEATURES[:4, :1] if other == "shape" else FEATURES[:4]
+    y = [0, 1, 2, 1] if other == "classes" else [0, 1, 0, 1]
+    two = from_arrays((x, y), (x + 100, y)).train
+    with pytest.raises(DataError, match=f"of other .*{other}.* cannot be put together"):
+        data.joined(one, two)

@@ -276,16 +276,6 @@ def test_a_folder_of_hugging_face_datasets_is_read(tmp_path):
         data.load(str(tmp_path), "train", "test", label_column="label")
 
 
-def test_batches_are_the_examples_in_their_order():
-    val = data.load("iris", "train", "test").val
-    batches = list(val.batches(8))
-    assert [len(y) for _, y in batches] == [8, 8, 8, 6]
-    assert_array_equal(np.concatenate([x for x, _ in batches]), val.x)
-    assert_array_equal(np.concatenate([y for _, y in batches]), val.y)
-    with pytest.raises(ValueError, match="batch_size must be a whole number from 1; it is 0"):
-        val.batches(0)
-
-
 def test_a_job_on_a_table_keeps_names_and_predicts_by_them(tmp_path):
     """The stranger's path: rows sorted by class, text labels, groups, folds; predict on a .csv."""
     order = np.argsort(SPECIES, kind="stable")

@@ -326,3 +326,8 @@ def test_float64_costs_and_probabilities_keep_their_digits():
     p, cost = np.array([[0.5, 0.5]]), np.array([[1e9 + 1, 1e9], [1e9 + 1, 1e9]])
     assert decisions.bayes_action(p, cost).tolist() == [1]
     assert decisions.decide_or_reject(np.array([0.5 - 1e-12, 0.5 + 1e-12]), 0.4) == 1
+
+
+def test_no_example_has_no_positive():
+    nothing = np.zeros((0, 2)), np.zeros(0, int)
+    assert decisions.sensitivity_threshold(*nothing, 1, 0.5) == -np.inf

@@ -111,6 +111,14 @@ def test_other_arrays_are_taken_for_numpy_arrays_unless_told_otherwise(kind, wra
     assert model.score(wrap(x), wrap(y)) == pytest.approx(expected.score(x, y))
 
 
+def test_what_is_neither_true_nor_false_is_refused(three):
+    with pytest.raises(ValueError, match="warm_start must be True or False"):
+        SoftmaxRegression(warm_start="no").fit(*three)
+    for Cs in (True, "x", [True], [1j]):
+        with pytest.raises(ValueError, match="Cs must be"):
+            SoftmaxRegressionCV(Cs=Cs).fit(*three)
+
+
 @KINDS
 @pytest.mark.parametrize(
     "name, value",

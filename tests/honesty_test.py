@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
 from scipy.special import log_softmax
 from sklearn.datasets import load_iris
 
@@ -117,8 +118,9 @@ def test_rows_that_occur_twice_are_counted_in_a_warning(tmp_path, capsys):
     config.train_split, config.folds, config.batch_size = "train[:120]+train[:120]", 5, 50
     with pytest.warns(UserWarning, match="takes examples twice"):
         splits = run.load_checked(config)
+    assert capsys.readouterr().err.count("120 of the 240 examples of train repeat") == 1
     drawn = run.resamples(config, splits.train)
-    assert "120 of the 240 examples of train repeat" in capsys.readouterr().err
+    assert not capsys.readouterr().err  # nor where a path of l2 goes on
     assert_array_equal(drawn.counts[:120], drawn.counts[120:])
 
 
@@ -189,6 +191,7 @@ def test_outer_estimate_is_that_of_a_loop_over_the_outer_folds():
     assert [setting["l2"] for setting in found["chosen"]] == chosen
     assert_allclose(found["loss"], np.mean(losses), rtol=1e-3)
     assert_allclose(found["accuracy"], np.mean(hits), atol=1e-6)
+    assert found["loss_interval"][0] >= 0  # of two folds, Student's alone goes far below
     assert len(result.table()) == 6 and result.nested is not None
 
 
@@ -293,8 +296,12 @@ def honest_interval(config, splits):
 @pytest.mark.filterwarnings("ignore:train=:UserWarning")  # examples twice, in one of the cases
 @pytest.mark.parametrize("case", CASES)
 def test_intervals_cover_chance_on_random_labels(tmp_path, case):
+    """In 93 % of 60 seeds, as far as 60 can tell: of 95 % they often show less.
+
+    What is chosen on what it measures covers chance in hardly any, and is above it in the mean.
+    """
     module, fields = CASES[case]
-    covered = []
+    covered, centres = [], []
     for seed in range(60):
         config = module.get_config()
         config.dataset, config.batch_size = coin_flips(tmp_path, seed, 100), 50
@@ -307,4 +314,6 @@ def test_intervals_cover_chance_on_random_labels(tmp_path, case):
             config.val_split = "test"
         low, high = honest_interval(config, run.load_checked(config))
         covered.append(low <= 0.5 <= high)
-    assert np.mean(covered) >= 0.93
+        centres.append((low + high) / 2)
+    assert stats.binomtest(sum(covered), 60, 0.93, "less").pvalue > 0.01
+    assert abs(np.mean(centres) - 0.5) < 3 * np.std(centres) / 60**0.5

@@ -345,3 +345,12 @@ def test_recall_of_a_class_that_no_resample_held_out_is_none(cancer, bootstrappe
     found = outputs.resampled_costs(result, result.best(), train, held_in, COST)
     assert found["bayes"]["recall"]["malignant"] is None
     assert_array_equal(list(found["bayes"]["recall"]["benign"]), ["mean", "sd", "spread"])
+
+
+def test_interval_of_a_mean_cost_is_within_the_costs():
+    """A single expensive mistake among a hundred: by itself the interval reaches below zero."""
+    x, y = np.arange(200.0).reshape(100, 2), np.arange(100) == 0
+    dataset = data.from_arrays((x, y), (x + 1000, y)).val
+    found = outputs.cost_metrics(np.tile([0.95, 0.05], (100, 1)), dataset, ((0, 1), (10, 0)))
+    low, high = found["argmax"]["cost"]["interval"]
+    assert 0 <= low < found["argmax"]["cost"]["mean"] == pytest.approx(0.1) < high <= 10

@@ -576,3 +576,21 @@ def test_copies_of_training_examples_are_said_with_their_number(config, tmp_path
     config.test_split = "test"
     run.load_checked(config)
     assert "8 of the 8 examples of test occur in train too" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "fields, said", [({}, True), ({"refit": True}, True), ({"folds": 2}, False)]
+)
+def test_copies_of_test_in_what_chooses_are_said(config, tmp_path, capsys, fields, said):
+    """In the file they are two splits; of folds, val has no say."""
+    x = np.random.default_rng(0).normal(size=(80, 3))
+    arrays = {"x_train": x[:40], "x_val": x[40:], "x_test": x[60:]}
+    for role in ("train", "val", "test"):
+        arrays[f"y_{role}"] = np.arange(len(arrays[f"x_{role}"])) % 2
+    np.savez(tmp_path / "x.npz", **arrays)
+    config.dataset, config.val_split, config.batch_size = str(tmp_path / "x.npz"), "val", 8
+    config.test_split = "test"
+    config.update(fields)
+    run.load_checked(config)
+    found = "20 of the 20 examples of test occur in val too" in capsys.readouterr().err
+    assert found == said

@@ -497,3 +497,19 @@ def test_masks_hold_for_traced_labels_too(form):
         value, gradient = call(p, labels)
         assert_allclose(value, form(p[:1], labels[:1])[0], rtol=1e-6)
         assert np.isfinite(gradient).all() and (gradient[1] == 0).all() and gradient[0].any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int64])
+def test_smoothed_labels_of_narrow_types_do_not_wrap(dtype):
+    """Among 300 classes, a label below 44 is no other one 256 further."""
+    labels = np.array([0, 43, 44, 200, 255])
+    logits = np.random.default_rng(0).normal(size=(5, 300)).astype(np.float32)
+    smooth = jax.jit(losses.smoothed(losses.cross_entropy, 0.25))
+    soft = 0.75 * np.eye(300)[labels] + 0.25 / 300
+    expected = -(soft * special.log_softmax(logits, -1)).sum(-1)
+    assert_allclose(smooth(logits, labels.astype(dtype)), expected, rtol=1e-5)
+
+
+def test_soft_labels_are_not_smoothed_again():
+    with pytest.raises(ValueError, match="labels must be integers"):
+        losses.smoothed(losses.cross_entropy, 0.1)(jnp.zeros((3, 3)), jnp.eye(3))

@@ -398,3 +398,11 @@ def test_class_intervals_of_equal_weights_are_those_without():
     table = np.array([[30, 5], [10, 20]])
     weighted = metrics.class_intervals(4.0 * table, 16.0 * table)
     assert_allclose(weighted["f1"], metrics.class_intervals(table)["f1"])
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+@pytest.mark.parametrize("measure", [metrics.rank, metrics.accuracy, metrics.top(2)])
+def test_label_that_is_no_class_is_refused(measure, label):
+    """Index -1 would be that of the last class."""
+    with pytest.raises(ValueError, match=r"labels must lie in 0..2; .*at \[1\]"):
+        measure(jnp.eye(3)[:2], jnp.array([0, label]))

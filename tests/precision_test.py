@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from softmax_jax import data, predict, studies, sweep
+from softmax_jax import data, optimum, predict, studies, sweep
 from softmax_jax.classifier import load
 from softmax_jax.data import DataError, loading
 from softmax_jax.data.dataset import column_moments
@@ -261,3 +261,18 @@ def test_sgd_on_a_large_mean_says_so_unless_it_is_subtracted():
         batch_size=50,
         objective=sweep.Objective(standardize=True),
     )
+
+
+@EACH
+def test_the_optimum_itself_takes_raw_features(name):
+    """`minimise` by itself: x W + b in float64."""
+    x, z = COLUMNS[name].astype(np.float64), standardised(COLUMNS[name])
+    found = optimum.minimise(optimum.Problem(x, Y), [0.0], tolerance=1e-5)
+    expected = SoftmaxRegression(C=np.inf).fit(z, Y).predict_proba(z)
+    assert_allclose(softmax(x @ found.W[0] + found.b[0], -1), expected, atol=5e-3)
+
+
+def test_val_that_has_lost_digits_before_is_named():
+    train, (x, y) = halves(UNIX)
+    with pytest.warns(UserWarning, match="float32 rounds such numbers"):
+        data.from_arrays(train, (x.astype(np.float32), y))

@@ -219,8 +219,18 @@ def test_grid_of_a_billion_is_refused_before_it_is_made():
 
 
 @pytest.mark.parametrize("name", TRACED)
-@pytest.mark.parametrize("value", [1j, True, "a", [0.5, 1j], {}])
+@pytest.mark.parametrize("value", [1j, True, "a", "0.1", ["0.1"], [0.5, 1j], {}])
 @pytest.mark.usefixtures("untyped")
 def test_what_is_no_real_number_is_refused_on_every_axis(name, value):
     with pytest.raises(ValueError, match=f"{name} must be a real number or several"):
         sweep.grid(**{name: value})
+
+
+@pytest.mark.usefixtures("untyped")
+def test_random_search_takes_a_whole_number_of_settings_and_finite_bounds():
+    for n in (2.5, "3", 0, True):
+        with pytest.raises(ValueError, match="n of at least 1 settings"):
+            sweep.random(n, 0)
+    for bounds in ((np.nan, 1), (1, 0), (0, np.inf)):
+        with pytest.raises(ValueError, match="uniform needs low ≤ high, both finite"):
+            sweep.uniform(*bounds)

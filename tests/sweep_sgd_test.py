@@ -477,3 +477,36 @@ def test_option_of_the_wrong_type_is_refused(options, message, compilations):
     with pytest.raises(TypeError, match=message):
         sweep.cross_validate(DIGITS.train, num_epochs=1, **options)
     assert not compilations
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"solver": sweep.SGD(num_samples=2.5)}, r"num_samples must be .*\[2.5\]"),
+        ({"solver": sweep.SGD(num_samples=True)}, "num_samples must be whole numbers"),
+        ({"objective": sweep.Objective(standardize="no")}, "standardize must be True or False"),
+        ({"objective": sweep.Objective(dtype=np.float16)}, "dtype must be float32 or float64"),
+        ({"objective": sweep.Objective(class_weight=[1, 1j])}, "class_weight needs"),
+        ({"objective": sweep.Objective(class_weight={0: 1.0})}, "class_weight needs"),
+    ],
+)
+def test_option_that_means_nothing_is_refused(options, message, compilations):
+    with pytest.raises(ValueError, match=message):
+        fit(**options)
+    assert not compilations
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("number", [2.7, "3", True, 1, np.float64(3)])
+def test_numbers_of_folds_and_draws_are_whole(number):
+    y = np.arange(12) % 2
+    for make in (
+        lambda: sweep.fold_counts(y, number),
+        lambda: sweep.nested_folds(y, 2, number),
+        lambda: sweep.nested_folds(y, number, 2),
+        lambda: sweep.bootstrap_counts(y, number),
+        lambda: sweep.bootstrap(DIGITS.train, draws=number, num_epochs=1),
+    ):
+        with pytest.raises(ValueError, match="must be a whole number"):
+            make()

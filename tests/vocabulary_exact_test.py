@@ -18,6 +18,7 @@ from softmax_jax.vocabulary import (
     check_labels,
     exact,
     linear_cross_entropy,
+    log_prob_and_rank,
     sharded_linear_cross_entropy,
 )
 
@@ -402,3 +403,15 @@ def test_ignore_index_is_a_whole_number(index):
     x, W, labels = jnp.ones((5, 3)), jnp.ones((3, 11)), jnp.ones(5, int)
     with pytest.raises(ValueError, match="ignore_index must be a whole number"):
         linear_cross_entropy(x, W, labels, ignore_index=index)
+
+
+@pytest.mark.parametrize("label, columns", [(0, None), (3, 2), (4, 2), (4, None)])
+def test_loss_keeps_what_is_far_below_one_in_the_sum(label, columns):
+    """Of the others, whichever tile they and the label are in."""
+    W = np.full((1, 5), -40.0, np.float32)
+    W[0, label] = 0
+    layer = jnp.ones((2, 1)), jnp.asarray(W), np.full(2, label)
+    loss = linear_cross_entropy(*layer, vocabulary_block=columns)
+    assert float(loss) == pytest.approx(4 * np.exp(-40.0), rel=1e-5)
+    log_p, _ = log_prob_and_rank(*layer, vocabulary_block=columns)
+    assert_allclose(log_p, -4 * np.exp(-40.0), rtol=1e-5)

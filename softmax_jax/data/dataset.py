@@ -91,7 +91,7 @@ class Dataset:
     labels: Shaped[np.ndarray, " C"] | None = None
     present: Bool[np.ndarray, " M"] | None = None
     features: Features | None = None
-    groups: Int[np.ndarray, " N"] | None = None
+    groups: Shaped[np.ndarray, " N"] | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float64"):
@@ -111,18 +111,6 @@ class Dataset:
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """The examples one after the other, as (x, y)."""
         return ((self.x[row], self.y[row]) for row in range(len(self)))
-
-    def batches(self, batch_size: int) -> Iterator[tuple[Any, Any]]:
-        """The examples in their order, as pairs (x [B, ...], y [B]); the last may be smaller.
-
-        >>> dataset = Dataset(np.eye(3), np.arange(3), 1.0, ("a", "b", "c"), "toy")
-        >>> [len(y) for x, y in dataset.batches(2)]
-        [2, 1]
-        """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number from 1; it is {batch_size}.")
-        starts = range(0, len(self), batch_size)
-        return ((self.x[n : n + batch_size], self.y[n : n + batch_size]) for n in starts)
 
     def _rows_of(self, index):
         """What the dataset has for each example, of these rows."""
@@ -358,12 +346,21 @@ def fingerprint(splits: Splits) -> str:
 
 
 def check_joinable(one: Dataset, other: Dataset) -> None:
-    """Raises DataError unless both are in memory, and there is room for them put together."""
+    """Raises DataError unless both are in memory, alike, and there is room for them together."""
     if one.shard_size or other.shard_size:
         raise DataError(
             "Datasets that are read by shards cannot be put together. Train on one of them, or "
             "write both into one file and divide that with split strings."
         )
+    for what, own, its in (
+        ("classes", one.label_names, other.label_names),
+        ("examples of shape", one.x.shape[1:], other.x.shape[1:]),
+    ):
+        if own != its:
+            raise DataError(
+                f"Datasets of other {what} cannot be put together: {host.brief(own)} and "
+                f"{host.brief(its)}. Make both by one call of data.load or data.from_arrays."
+            )
     size = one.x.nbytes + other.x.nbytes
     host.require_memory(size, "train and val put together", "Train on one of them.")
 

@@ -206,20 +206,10 @@ def _datasets(taken: Mapping[str, tuple], source: Source, dtype: str) -> dict[st
         codes, names = validation.encode_labels(given)
         labels = _as_given(codes["train"], given["train"], names)
     groups = _group_codes({role: own.groups for role, own in there.items()})
+    found: dict[str, Any] = {"label_names": names, "labels": labels, "dtype": dtype}
+    found |= {"name": source.name, "scale": source.scale, "features": source.features}
     return {
-        role: Dataset(
-            own.x,
-            codes[role],
-            source.scale,
-            names,
-            source.name,
-            weights=own.weights,
-            dtype=dtype,
-            labels=labels,
-            present=own.present,
-            features=source.features,
-            groups=groups[role],
-        )
+        role: dataclasses.replace(own, y=codes[role], groups=groups[role], **found)
         for role, own in there.items()
     }
 
@@ -263,16 +253,6 @@ def _as_given(codes, given, names):
     return labels
 
 
-class _Present(NamedTuple):
-    """Examples whose weight is above 0; and which of those that were given they are (None: all)."""
-
-    x: Shaped[Any, "N ..."]
-    y: Shaped[Any, " N"]
-    weights: Shaped[np.ndarray, " N"] | None = None
-    present: Shaped[np.ndarray, " M"] | None = None
-    groups: Shaped[np.ndarray, " N"] | None = None
-
-
 def _present(
     x: Shaped[Any, "..."],
     y: Shaped[Any, "..."],
@@ -280,30 +260,28 @@ def _present(
     groups: Shaped[Any, "..."] | None = None,
     *,
     role: str,
-) -> _Present:
-    """Leaves out the examples of weight 0 before anything is read off the examples.
+) -> Dataset:
+    """The examples of weight above 0, with labels as they were given and no names of classes.
 
-    So neither their features nor their labels matter, not even for which classes there are.
+    The others are left out before anything is read off the examples: neither their features nor
+    their labels matter, not even for which classes there are.
     """
     if groups is not None and groups.shape != x.shape[:1]:
         raise DataError(
             f"{role}: groups have shape {groups.shape}, and there are {len(x):,} examples. Give "
             "each example one group."
         )
+    dataset = Dataset(x, y, 1.0, (), "", weights=weights, groups=groups)
     if weights is None or not x.ndim:
-        return _Present(x, y, groups=groups)
+        return dataset
     weights = np.asarray(weights).astype(np.float64)
     validation.check_weights(weights, x.shape[:1], role)
-    there = weights > 0
-    if there.all() or y.shape != x.shape[:1]:
-        return _Present(x, y, weights, groups=groups)
+    dataset = dataclasses.replace(dataset, weights=weights)
+    if y.shape != x.shape[:1]:
+        return dataset
     if role == "train":
-        validation.warn_absent_classes(np.asarray(y), there)
-    needed = int(there.sum()) * int(np.prod(x.shape[1:])) * x.dtype.itemsize
-    remedy = "Leave examples of weight 0 out of the file."
-    host.require_memory(needed, f"{role}, without its examples of weight 0,", remedy)
-    groups = None if groups is None else groups[there]
-    return _Present(x[there], y[there], weights[there], there, groups)
+        validation.warn_absent_classes(np.asarray(y), weights > 0)
+    return dataset.without_absent()
 
 
 _LARGEST_LABEL = 1 << 20  # without label_names, a larger one is taken for a mistake
@@ -326,13 +304,13 @@ def from_arrays(
         values up to 255, or of another numeric type: then it is features, converted to `dtype`; or
         a sparse matrix of SciPy, which becomes dense; or a data frame of pandas, polars or PyArrow,
         whose columns of text become a feature for each category. y [N] are labels of any integer
-        type, or text. weights [N] (or None) say how often each example counts, in the
+        type, booleans, or text. weights [N] (or None) say how often each example counts, in the
         objective and in every score; those of weight 0 are left out (see `Dataset.present`).
         groups [N]: see `Dataset.groups`.
       val: as train, with examples of the same shape and type.
       test: as val, or None.
       label_names: C names, by label. By default C is the largest label + 1, and the names are
-        '0', '1', ...; or where the labels are text, those of train in ascending order.
+        '0', '1', ...; or of text and booleans, those of train in ascending order.
       name: what the dataset is called in tables, plots and messages.
       dtype: `'float32'` or `'float64'`, for features.
       stream: whether datasets are read by shards; by default, where arrays of type np.memmap are
@@ -358,19 +336,11 @@ def from_arrays(
     names = _numbered_names(codes) if names is None else names
     labels = _as_given(codes["train"], there["train"].y, names)
     groups = _group_codes({role: own.groups for role, own in there.items()})
+    found: dict[str, Any] = {"label_names": names, "labels": labels, "dtype": dtype, "name": name}
+    found["features"] = features
     datasets = {
-        role: Dataset(
-            own.x,
-            codes[role],
-            _pixel_scale(own.x),
-            names,
-            name,
-            weights=own.weights,
-            dtype=dtype,
-            labels=labels,
-            present=own.present,
-            features=features,
-            groups=groups[role],
+        role: dataclasses.replace(
+            own, y=codes[role], scale=_pixel_scale(own.x), groups=groups[role], **found
         )
         for role, own in there.items()
     }
@@ -417,41 +387,32 @@ def _as_arrays(given: Iterable, role: str) -> tuple:
         value if value is None or hasattr(value, "__array_namespace__") else _as_array(value, role)
         for value in given
     ]
-    y = _as_text(y, role)
-    validation.check_labels_present(y, role)
-    if y.dtype.kind not in "iuUS":
-        raise DataError(
-            f"{role}: labels must be integers or text, and are {y.dtype}. Convert them: "
-            "y.astype('int32')."
-        )
+    y = _as_text(y)
+    validation.check_label_type(y, role)
     _check_numbers(x := _as_numbers(x), "x", role)
     if weights is not None:
         _check_numbers(weights, "weights", role)
-    return x, y, weights, None if groups is None else _as_text(groups, role, "group")
+    return x, y, weights, None if groups is None else _as_text(groups)
 
 
 def _as_array(value: Any, role: str) -> np.ndarray:
     return npz.dense(value, role) if npz.is_sparse(value) else np.asarray(value)
 
 
-def _as_text(y: Shaped[Any, "..."], role: str, what: str = "label") -> Shaped[Any, "..."]:
-    """Text in Python objects, as Pandas has it, as an array of text; all else as it is."""
-    if y.dtype.kind not in "OT":
-        return y
-    missing = np.array([not isinstance(v, str) and (v is None or bool(v != v)) for v in y.flat])
-    if missing.any():
-        raise DataError(
-            f"{role}: the {what} of example {int(np.argmax(missing))} is missing, and "
-            f"{int(missing.sum()):,} of {missing.size:,} are. Leave these examples out."
-        )
-    return y.astype(str) if all(isinstance(label, str) for label in y.flat) else y
+def _as_text(y: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
+    """Text in Python objects, or of any length, as an array of text; all else as it is."""
+    is_text = y.dtype.kind in "OT" and all(isinstance(label, str) for label in y.flat)
+    return np.array(y.tolist(), str).reshape(y.shape) if is_text else y
 
 
 def _encode_text(
     labels: dict[str, Any], names: tuple[str, ...] | None
 ) -> tuple[dict[str, Any], tuple[str, ...] | None]:
-    """Text labels encoded as `npz` has them, or as their places in `names`; others as they are."""
-    if all(y.dtype.kind in "iu" for y in labels.values()):
+    """Text and booleans encoded as `npz` has them, or by their places in `names`; others stay."""
+    kinds = {y.dtype.kind for y in labels.values()}
+    if kinds == {"b"} and names is not None:
+        return {role: y.astype(np.int32) for role, y in labels.items()}, names
+    if kinds <= {"i", "u"}:
         return labels, names
     codes, found = validation.encode_labels(labels)
     if names is not None:
@@ -485,13 +446,13 @@ def _pixel_scale(x: Shaped[Any, "..."]) -> float:
 
 def _numbered_names(labels: Mapping[str, Any]) -> tuple[str, ...]:
     """Names for as many classes as the labels need."""
-    largest = max([int(y.max()) for y in labels.values() if y.size], default=0)
+    largest = max([0, *(int(y.max()) for y in labels.values() if y.size)])
     if largest > _LARGEST_LABEL:
         raise DataError(
             f"The largest label is {largest}, which would make as many classes. Number the "
             "classes from 0, or pass label_names if that is what you mean."
         )
-    learnt = int(labels["train"].max()) if labels["train"].size else largest
+    learnt = max(int(labels["train"].max()), 0) if labels["train"].size else largest
     if largest > learnt:
         warnings.warn(
             f"A label of val or test is {largest}, which makes {largest + 1} classes, and no label "
@@ -720,6 +681,9 @@ def load_or_stream(datasets: Mapping[str, Dataset], stream: str | bool) -> dict[
     if stream not in _STREAM_OPTIONS:
         raise DataError(f"stream must be 'auto', True or False; it is {stream!r}.")
     shift = validation.shift_of(datasets["train"])
+    for role, dataset in datasets.items():
+        if role != "train" and dataset.x.dtype != datasets["train"].x.dtype:
+            validation.shift_of(dataset)  # warns where these have lost digits on their own
     datasets = {role: dataclasses.replace(own, shift=shift) for role, own in datasets.items()}
     needed = sum(dataset.num_examples * _example_bytes(dataset) for dataset in datasets.values())
     wanted = stream is True or (

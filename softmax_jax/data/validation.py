@@ -55,6 +55,29 @@ def check_alike(datasets: Mapping[str, Dataset]) -> None:
             )
 
 
+def check_same_classes(who: str, known: Sequence[str], found: Sequence[str]) -> None:
+    """Raises DataError where a label means one class on one side and another on the other.
+
+    Only the labels that both have are looked at. Names on one side and mere numbers on the other
+    may mean the same classes.
+
+    Args:
+      who: has the known names, in messages.
+      known, found: names of classes, in the order of the labels.
+    """
+    num = min(len(known), len(found))
+    known, found = tuple(known[:num]), tuple(found[:num])
+    numbers = [all(name.lstrip("-").isdigit() for name in names) for names in (known, found)]
+    if known == found or numbers[0] != numbers[1]:
+        return
+    label = next(label for label in range(num) if known[label] != found[label])
+    raise DataError(
+        f"Class {label} is {known[label]!r} to {who}, and {found[label]!r} to the other dataset. "
+        "Make all splits by one call of data.load or data.from_arrays, or give both the same "
+        "label_names."
+    )
+
+
 def count_copies(train: Dataset, others: Mapping[str, Dataset]) -> dict[str, int]:
     """How many examples of each of the others have the very features of one of train, by hashes.
 
@@ -243,18 +266,18 @@ def _check_shapes(dataset: Dataset, role: str) -> None:
 
 def _check_label_range(dataset: Dataset, role: str) -> None:
     y, num_classes = dataset.y, dataset.num_classes
-    if num_classes < 2:
-        raise DataError(
-            f"{role}: there is only one class, {dataset.label_names[0]!r}. Give examples of at "
-            "least two."
-        )
     if int(y.min()) < 0 or int(y.max()) >= num_classes:
         y = np.asarray(y)
         row = int(np.argmax((y < 0) | (y >= num_classes)))
         raise DataError(
             f"{role}: label {y[row]} of example {dataset.rows[row]} is outside "
-            f"0..{num_classes - 1}, as there are {num_classes} classes. Number the classes from 0, "
+            f"0..{num_classes - 1}, the labels of the classes. Number the classes from 0, "
             "give all their names, and leave out examples without a label."
+        )
+    if num_classes < 2:
+        raise DataError(
+            f"{role}: there is only one class, {dataset.label_names[0]!r}. Give examples of at "
+            "least two."
         )
 
 
@@ -306,7 +329,9 @@ def check_weights(weights: Any, shape: tuple[int, ...], role: str) -> None:
 
 def check_groups(groups: Shaped[Any, "..."], role: str) -> None:
     """Raises DataError for groups that are neither whole numbers nor text, or missing."""
-    missing = np.isnan(groups) if groups.dtype.kind == "f" else np.zeros(1, bool)
+    missing = np.zeros(1, bool)
+    if groups.dtype.kind in "fO":
+        missing = np.array([one is None or one != one for one in groups.flat])
     if missing.any() or groups.dtype.kind not in "biufUS":
         what = (
             f"that of example {int(np.argmax(missing))} is NaN" if missing.any() else groups.dtype
@@ -453,26 +478,41 @@ def encode_labels(
 
 
 def _check_label_kind(values: np.ndarray, role: str, train: np.ndarray) -> None:
+    check_label_type(values, role)
     kind, expected = (_KINDS.get(array.dtype.kind) for array in (values, train))
-    check_labels_present(values, role)
-    if kind is None:
-        raise DataError(
-            f"{role}: labels must be integers or text, and are {values.dtype}. Convert them: "
-            "y.astype('int64')."
-        )
     if kind != expected:
         raise DataError(f"The labels of train are {expected}, and those of {role} {kind}.")
 
 
-def check_labels_present(values: Shaped[Any, "..."], role: str) -> None:
-    """Raises DataError for labels that are NaN, which no conversion makes labels."""
-    missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(0, bool)
+def check_label_type(values: Shaped[Any, "..."], role: str) -> None:
+    """Raises DataError unless labels are integers, booleans, text or bytes.
+
+    What no conversion makes labels is named first: absent ones, NaN, fractions.
+    """
+    if values.dtype.kind in _KINDS:
+        return
+    kept = "Leave these examples out: kept = ~{}(y), and then x[kept], y[kept]."
+    missing, remedy = np.zeros(values.shape, bool), kept.format("np.isnan")
+    if values.dtype.kind == "f":
+        missing = np.isnan(values)
+    elif values.dtype.kind == "O":  # as Pandas has text or numbers, some of them absent
+        remedy = kept.format("pandas.isna")
+        missing = np.reshape([one is None or one != one for one in values.flat], values.shape)
     if missing.any():
         raise DataError(
             f"{role}: the label of example {int(np.argmax(missing))} is NaN, and "
-            f"{int(missing.sum()):,} of {missing.size:,} are. Leave these examples out: "
-            "kept = ~np.isnan(y), and then x[kept], y[kept]."
+            f"{int(missing.sum()):,} of {missing.size:,} are. {remedy}"
         )
+    remedy = "Convert them: y.astype('int64')."
+    if values.dtype.kind == "f":
+        whole = np.isfinite(values) & (np.floor(values) == values)
+        if not whole.all():
+            row = int(np.argmin(whole))
+            remedy = (
+                f"That of example {row} is {values[row]}, which y.astype('int64') would not keep "
+                "apart from others: name the classes."
+            )
+    raise DataError(f"{role}: labels must be integers or text, and are {values.dtype}. {remedy}")
 
 
 def _classes(values: np.ndarray) -> np.ndarray:

@@ -175,10 +175,10 @@ def cost_metrics(
     num_classes, num_actions = cost.shape
     tables = metrics.confusion_matrix(labels, actions, num_classes, num_actions, dataset.weights)
     rules = {
-        rule: {"cost": _mean_with_interval(costs[index], weights), "actions": tables[index]}
+        rule: {"cost": _mean_with_interval(costs[index], weights, cost), "actions": tables[index]}
         for index, rule in enumerate(DECISION_RULES)
     }
-    saving = _mean_with_interval(costs[0] - costs[1], weights)
+    saving = _mean_with_interval(costs[0] - costs[1], weights, np.ptp(cost) * np.array([-1, 1]))
     return {"cost_matrix": cost, **rules, "saving": saving}
 
 
@@ -252,9 +252,11 @@ def _actions(probabilities, predicted, cost):
     return np.stack([of_class[predicted], np.asarray(bayes)])
 
 
-def _mean_with_interval(values, weights):
+def _mean_with_interval(values, weights, possible):
+    """The mean, and its interval in the range of the possible values."""
     mean = float(np.average(values, weights=weights))
-    return {"mean": mean, "interval": metrics.mean_interval(values, weights)}
+    interval = metrics.mean_interval(values, weights)
+    return {"mean": mean, "interval": np.clip(interval, possible.min(), possible.max()).tolist()}
 
 
 def _resample_spread(values):

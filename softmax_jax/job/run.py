@@ -285,29 +285,31 @@ def load_checked(config: ConfigDict, found: dict | None = None) -> Splits:
             raise
         refuse([*problems, str(error)])
     refuse(problems + problems_with(config, splits))
-    say_copies(splits, config.refit)
+    say_copies(splits, config)
     return splits
 
 
-def say_copies(splits: Splits, refit: bool = False) -> None:
-    """Warns of examples that occur in several splits, with their number.
-
-    Args:
-      splits: the data.
-      refit: whether the final model is trained on val, too.
-    """
+def say_copies(splits: Splits, config: ConfigDict) -> None:
+    """Warns of examples that occur twice, in several splits or among those that are resampled."""
+    together = validation.copies(splits.train) if resampled(config) else None
+    if together is not None:
+        console.warn(
+            f"{len(together) - together.max() - 1:,} of the {len(together):,} examples of train "
+            "repeat the features of another one. Each is kept in the fold of the first."
+        )
     others = {"val": splits.val} | ({"test": splits.test} if splits.test else {})
     found = {
         ("train", role): n for role, n in validation.count_copies(splits.train, others).items()
     }
-    if refit and splits.test:
+    used = config.refit or not resampled(config)  # whether val is trained on, or chosen by
+    if used and splits.test and not splits.val_is_test:
         found["val", "test"] = validation.count_copies(splits.val, {"test": splits.test})["test"]
     for (seen, role), number in found.items():
         if number:
             console.warn(
                 f"{number:,} of the {len(others[role]):,} examples of {role} occur in {seen} too, "
-                "with the very same features. A model is not judged on what it was trained on: "
-                "leave out of one of the two what occurs in both."
+                "with the very same features. A model is not judged on what it was trained on, "
+                "or chosen by: leave out of one of the two what occurs in both."
             )
 
 
@@ -428,12 +430,6 @@ def resamples(config: ConfigDict, train: Dataset) -> inputs.Resamples | None:
     """
     if not resampled(config):
         return None
-    copies = validation.copies(train)
-    if copies is not None:
-        console.warn(
-            f"{len(copies) - copies.max() - 1:,} of the {len(copies):,} examples of train "
-            "repeat the features of another one. Each is kept in the fold of the first."
-        )
     together = validation.together(train)
     if config.bootstraps:
         drawn = inputs.bootstrap_counts(

@@ -353,6 +353,7 @@ def report(prepared: Prepared, state: State) -> Optimum:
     """The current trials, in the coordinates of x; for l2 = 0, also what is separable in part."""
     params = np.asarray(state.params)
     W = np.ascontiguousarray(params[:, :, :-1].swapaxes(1, 2))
+    W = W.astype(np.promote_types(W.dtype, prepared.mean.dtype), copy=False)
     shift = np.asarray(prepared.mean, np.float64) @ W.astype(np.float64)
     metrics = {name: np.asarray(getattr(state, name)) for name in Optimum._fields[2:]}
     free = (np.asarray(state.l2) == 0) & ~metrics["separable"]

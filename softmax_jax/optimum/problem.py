@@ -137,10 +137,12 @@ class Prepared(NamedTuple):
 def prepare(problem: Problem) -> Prepared:
     """Checks, centres and decomposes a problem: once, for every l2 and every resample.
 
-    x of float64 stays float64 where `jax_enable_x64` is set; any other type becomes float32. The
-    cost is one copy of x, and an eigendecomposition of at most 1024 × 1024 from at most 8 examples
-    per feature. The spectrum serves the preconditioner alone: an inaccurate one costs iterations,
-    never correctness.
+    x of float64 stays float64 where `jax_enable_x64` is set; any other type becomes float32. Where
+    that would round away the differences between the examples of an array of NumPy, a shift is
+    subtracted in float64 before (and W and b of the optima are float64, lest their rounding be
+    multiplied by x). The cost is one copy of x, and an eigendecomposition of at most 1024 × 1024
+    from at most 8 examples per feature. The spectrum serves the preconditioner alone: an inaccurate
+    one costs iterations, never correctness.
 
     Raises:
       ValueError: for shapes that do not fit, NaN or infinity, labels outside 0..C-1, weights that
@@ -150,6 +152,7 @@ def prepare(problem: Problem) -> Prepared:
     x, y = checks.as_array(problem.x), np.asarray(problem.y)
     if x.dtype.kind in "cOSUMm":
         raise ValueError(f"x must be real numbers; it is {x.dtype} {checks.shape_of(x)}.")
+    x, shift = _shifted(x, problem.fit_bias)
     with np.errstate(over="ignore"):  # what becomes infinite is refused
         x = x.astype(_dtype_of(x.dtype), copy=False)
     num_classes = _check_problem(x, y, problem.num_classes, problem.fit_bias)
@@ -164,6 +167,7 @@ def prepare(problem: Problem) -> Prepared:
     resamples, own = problem.resamples, (x, fractions, problem.fit_bias, sample, roots, missing)
     features, mean, spectrum = _decompose(*own)
     directions, eigenvalues, squares = spectrum
+    mean = mean if shift is None else np.asarray(mean, np.float64) + shift
     if resamples is not None and missing:
         resamples = np.pad(np.asarray(resamples), ((0, missing), (0, 0)))
     return Prepared(
@@ -185,6 +189,27 @@ def _dtype_of(given):
     """The type in which features of a type are computed with."""
     dtype = jax.dtypes.canonicalize_dtype(given)
     return dtype if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4 else np.float32
+
+
+_KEPT = 1e-5  # of a column's standard deviation: what float32 may round away
+_SHIFTED_BY = 4096  # examples that tell where a column lies
+
+
+def _shifted(x, fit_bias):
+    """x less a shift [D], in float64, where float32 would round away too much; and the shift."""
+    wide = isinstance(x, np.ndarray) and x.dtype.itemsize > 2 and x.dtype != np.float32
+    narrows = jax.dtypes.canonicalize_dtype(np.float64) != np.float64
+    if not (wide and narrows and fit_bias and x.ndim == 2 and len(x)):
+        return x, None
+    sample = x[:: len(x) // _SHIFTED_BY + 1].astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused elsewhere
+        mean, deviation = sample.mean(0), sample.std(0)
+        rounded = np.finfo(np.float32).eps * np.abs(mean) > _KEPT * deviation
+    rounded &= deviation > 0
+    if not rounded.any():
+        return x, None
+    shift = np.where(rounded, mean, 0)
+    return x - shift, shift
 
 
 def product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -122,7 +122,7 @@ def bootstrap(
     dataset = leave_out_absent(dataset)
     counts = draws
     if np.ndim(draws) == 0:
-        number, together = int(np.asarray(draws)), validation.together(dataset)
+        number, together = np.asarray(draws).item(), validation.together(dataset)
         counts = bootstrap_counts(dataset.y, number, together=together)
     return _fit_and_refit(
         dataset,
@@ -267,11 +267,12 @@ def outer_estimate(result: Result, selection: Selection = Selection()) -> dict |
     total, inflation = float(np.sum(sizes)), 1 + len(sizes) / (len(sizes) - 1)
     error = losses.std(ddof=1) * math.sqrt(inflation / len(sizes))
     loss, accuracy = (float(np.average(of, weights=sizes)) for of in (losses, accuracies))
+    low, high = metrics.t_interval(loss, error, len(losses) - 1)
     return {
         "outer_folds": len(sizes),
         "loss": loss,
         "accuracy": accuracy,
-        "loss_interval": metrics.t_interval(loss, error, len(losses) - 1),
+        "loss_interval": [max(low, 0.0), high],
         "accuracy_interval": metrics.wilson_interval(
             accuracy * total / inflation, total / inflation
         ),

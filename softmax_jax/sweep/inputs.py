@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer, Num, Shaped, UInt8
 
+from softmax_jax import checks
 from softmax_jax.data import validation
 from softmax_jax.data.dataset import (
     Dataset,
@@ -144,6 +145,8 @@ def nested_folds(
       ValueError: fewer than two folds, or more than there are examples outside an outer fold.
     """
     labels = np.asarray(labels)
+    for name, number in (("folds", folds), ("outer_folds", outer_folds)):
+        checks.check_whole(name, number, 2)
     mesh.check_counts(len(labels), folds + outer_folds * (folds + 1))
     how: dict[str, Any] = {"stratified": stratified, "together": together}
     seeds = (seed, 1)  # not those of the inner folds
@@ -205,8 +208,7 @@ def bootstrap_counts(
       ValueError: fewer than two draws.
     """
     labels = np.zeros(labels, int) if np.ndim(labels) == 0 else np.asarray(labels)
-    if draws < 2:
-        raise ValueError(f"A bootstrap needs at least 2 draws; it got {draws}.")
+    checks.check_whole("draws", draws, 2)
     mesh.check_counts(len(labels), draws)
     first, group = _groups(len(labels), together)
     strata = [np.flatnonzero(labels[first] == label) for label in np.unique(labels[first])]
@@ -249,11 +251,12 @@ def class_weights(
                 f"it got {class_weight!r}."
             )
         return sums.sum() / (num_classes * np.where(sums > 0, sums, sums.max()))
-    weights = np.asarray(class_weight, np.float64)
+    weights = np.asarray(class_weight)
+    weights = weights.astype(np.float64) if weights.dtype.kind in "biuf" else np.zeros(0)
     if weights.shape != (num_classes,) or not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(
             f"class_weight needs {num_classes} finite numbers of 0 or greater, one per class; "
-            f"it got {tuple(np.atleast_1d(weights).tolist())}."
+            f"it got {class_weight!r}."
         )
     if not weights @ sums > 0:
         raise ValueError("The weights of the training examples are all zero.")

@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Integer, Num
 
 from softmax_jax import host, losses, train, vocabulary
 from softmax_jax.checks import named_keywords
-from softmax_jax.data import Dataset
+from softmax_jax.data import Dataset, validation
 from softmax_jax.hyperparameters import OFF, Hyperparameters
 from softmax_jax.model import Model, augment, concise
 from softmax_jax.sweep import chunks, full_batch, mesh, sgd
@@ -303,6 +303,7 @@ def _check_alike(train, val):
                 f"train has {own} {what} and val {other}: val must have those of train. Make both "
                 "by one call of data.load or data.from_arrays."
             )
+    validation.check_same_classes("train", train.label_names, val.label_names)
 
 
 def _bytes_per_trial(full, objective, shape, batch_size, placement):
@@ -352,6 +353,11 @@ def _check(train, num_epochs, sizes, seeds, resamples, solver, devices):
         f"seeds must be distinct whole numbers from 0; they are {seeds}": not _are_seeds(seeds),
         f"chunk must be a whole number from 0; it is {devices.chunk}": not _whole(devices.chunk, 0),
     }
+    if isinstance(solver, SGD):
+        samples = np.atleast_1d(solver.num_samples).tolist()
+        wrong[f"num_samples must be whole numbers from 0; it is {samples}"] = (
+            not samples or not all(_whole(number, 0) for number in samples)
+        )
     names = ", ".join(validation_metrics())
     wrong[f"best_by must be one of {names}; it is {solver.best_by!r}"] = (
         solver.best_by not in validation_metrics()
@@ -364,6 +370,10 @@ def _check(train, num_epochs, sizes, seeds, resamples, solver, devices):
 def _check_solver(solver, settings, seeds, objective, validated):
     """Raises ValueError for options that the solver does not support or does not depend on."""
     wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    if objective.dtype not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be float32 or float64; it is {objective.dtype!r}.")
+    if not isinstance(objective.standardize, bool | np.bool_):
+        raise ValueError(f"standardize must be True or False; it is {objective.standardize!r}.")
     if objective.dtype != np.float32 and not wide:
         raise ValueError("float64 needs jax.config.update('jax_enable_x64', True) at the start.")
     if isinstance(solver, LBFGS):
@@ -393,8 +403,8 @@ def _check_solver(solver, settings, seeds, objective, validated):
 
 
 def _check_lbfgs(solver, settings, seeds):
-    if not 0 < solver.tolerance < 1:
-        raise ValueError(f"tolerance must be between 0 and 1; it is {solver.tolerance}.")
+    if not (isinstance(solver.tolerance, int | float | np.floating) and 0 < solver.tolerance < 1):
+        raise ValueError(f"tolerance must be between 0 and 1; it is {solver.tolerance!r}.")
     columns = settings._asdict()
     used = [name for name in OFF if name != "momentum" and (columns[name] != OFF[name]).any()]
     if used:
@@ -424,7 +434,9 @@ def _varies(column):
 
 
 def _whole(value, low, high=2**63):
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    return (
+        isinstance(value, int | np.integer) and not isinstance(value, bool) and low <= value <= high
+    )
 
 
 def _are_seeds(seeds):

@@ -61,12 +61,14 @@ class Distribution(NamedTuple):
 
 def uniform(low: Number, high: Number) -> Distribution:
     """Uniform on [low, high)."""
+    if not -math.inf < low <= high < math.inf:
+        raise ValueError(f"uniform needs low ≤ high, both finite; it got {low} and {high}.")
     return Distribution(lambda rng, n: rng.uniform(low, high, n))
 
 
 def log_uniform(low: Number, high: Number) -> Distribution:
     """Uniform in the logarithm, on [low, high): as many draws in 0.001..0.01 as in 0.01..0.1."""
-    if not 0 < low < high:
+    if not 0 < low < high < math.inf:
         raise ValueError(f"log_uniform needs 0 < low < high; it got {low} and {high}.")
     return Distribution(lambda rng, n: np.exp(rng.uniform(np.log(low), np.log(high), n)))
 
@@ -81,8 +83,8 @@ def random(n: int, seed: int, **axes: Distribution | Axis) -> Hyperparameters:
     >>> drawn.learning_rate.shape, drawn.l2.tolist() == [np.float32(1e-4)] * 3
     ((3,), True)
     """
-    if n < 1:
-        raise ValueError(f"A random search needs n of at least 1 settings; it got {n}.")
+    if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"A random search needs n of at least 1 settings; it got {n!r}.")
     rng = np.random.default_rng(seed)
     columns = {}
     for name, axis in _complete("random", axes).items():
@@ -136,7 +138,7 @@ def _numbers(name, value):
     try:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is reported so
             values = np.atleast_1d(np.asarray(value))
-            if values.dtype.kind in "bc":
+            if values.dtype.kind in "bcUS":
                 raise TypeError
             return values.astype(np.float32)
     except (TypeError, ValueError):

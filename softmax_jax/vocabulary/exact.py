@@ -135,12 +135,21 @@ class Options(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Of each row [N] of logits o: m = max o, Σ exp(o - m), o[label], and Σ o where it is used."""
+    """Of each row [N] of logits o: m = max o, Σ exp(o - m), o[label], and Σ o where it is used.
+
+    The sum, `others`, is that without the label's term: beside exp(0) = 1 it may be far below
+    rounding, and be all that the loss consists of.
+    """
 
     largest: Float[Array, " N"]
-    exponentials: Float[Array, " N"]
+    others: Float[Array, " N"]
     picked: Float[Array, " N"]
     total: Float[Array, " N"]
+
+    @property
+    def log_sum(self) -> Float[Array, " N"]:
+        """log Σ exp(o - m), over all words."""
+        return jnp.log1p(self.others + jnp.expm1(self.picked - self.largest))
 
 
 def statistics(
@@ -195,14 +204,16 @@ def _add_tile(options, found, scores, index, seen):
     columns = scores.shape[1]
     picked = jnp.take_along_axis(scores, index[:, None], 1, mode="clip").squeeze(1)
     is_here = (index >= 0) & (index < columns)
-    is_new = jnp.arange(columns) >= seen
+    place = jnp.arange(columns)
+    is_new = place >= seen
     total = jnp.where(is_new, scores, 0).sum(1) if options.label_smoothing else 0
-    scores = jnp.where(is_new, scores, -jnp.inf)
-    largest = jnp.maximum(found.largest, scores.max(1))
-    terms = jnp.exp(scores - largest[:, None]).sum(1)
+    others = jnp.where(is_new & (place != index[:, None]), scores, -jnp.inf)
+    largest = jnp.maximum(others.max(1), jnp.where(is_here, picked, -jnp.inf))
+    largest = jnp.maximum(found.largest, largest)
+    terms = jnp.exp(others - largest[:, None]).sum(1)
     return Statistics(
         largest,
-        found.exponentials * jnp.exp(found.largest - largest) + terms,
+        found.others * jnp.exp(found.largest - largest) + terms,
         jnp.where(is_here, picked, found.picked),
         found.total + total,
     )
@@ -211,8 +222,8 @@ def _add_tile(options, found, scores, index, seen):
 def _over_axis(options, found):
     """Combines the statistics of all devices: all that the forward pass communicates."""
     largest = lax.pmax(found.largest, options.axis_name)
-    exponentials = found.exponentials * jnp.exp(found.largest - largest)
-    sums = exponentials, found.picked, found.total
+    others = found.others * jnp.exp(found.largest - largest)
+    sums = others, found.picked, found.total
     return Statistics(largest, *lax.psum(sums, options.axis_name))
 
 
@@ -238,14 +249,14 @@ def row_losses(
 
 def _forward(options, x, W, bias, labels):
     found = statistics(options, x, W, bias, labels)
-    log_sum, smoothing = jnp.log(found.exponentials), options.label_smoothing
+    log_sum, smoothing = found.log_sum, options.label_smoothing
     # Subtract the largest logit first: LogSumExp alone has the rounding error of that logit.
     losses = log_sum + (1 - smoothing) * (found.largest - found.picked)
     if smoothing:
         losses += smoothing * (found.largest - found.total / options.vocabulary_size)
     if options.z_loss:
         losses += options.z_loss * (found.largest + log_sum) ** 2
-    return losses, (x, W, bias, labels, found.largest, found.exponentials)
+    return losses, (x, W, bias, labels, found.largest, log_sum)
 
 
 class _Rows(NamedTuple):
@@ -262,10 +273,10 @@ class _Rows(NamedTuple):
 
 
 def _backward(options, residuals, cotangents):
-    x, W, bias, labels, largest, exponentials = residuals
-    scale = cotangents / exponentials
+    x, W, bias, labels, largest, log_sum = residuals
+    scale = cotangents * jnp.exp(-log_sum)
     if options.z_loss:
-        scale *= 1 + 2 * options.z_loss * (largest + jnp.log(exponentials))
+        scale *= 1 + 2 * options.z_loss * (largest + log_sum)
     rows = _Rows(x, labels - first_word(options.axis_name, W), largest, scale, cotangents)
     rows = jax.tree.map(lambda leaf: in_rows(options.tiles, leaf), rows)
 
@@ -550,7 +561,7 @@ def log_prob_and_rank(
     blocks = row_block, vocabulary_block
     options, (x, W, labels, bias) = _checked(x, W, labels, bias, *blocks, axis_name)
     found = statistics(options, x, W, bias, labels)
-    log_p = (found.picked - found.largest) - jnp.log(found.exponentials)
+    log_p = (found.picked - found.largest) - found.log_sum
     local = labels - first_word(axis_name, W)
     rows = [in_rows(options.tiles, leaf) for leaf in (x, local, found.picked)]
     ranks = lax.map(lambda rows: _ranks_of_rows(options, rows, W, bias), rows)
