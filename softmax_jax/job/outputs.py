@@ -478,6 +478,11 @@ def draw(
     Raises:
       JobError: the folder cannot be written (exit code 3).
     """
+    try:
+        host.require("matplotlib", "plots")
+    except host.NotInstalledError as error:
+        console.warn(f"There are no pictures: {error}")
+        return
     several = len(result.run.trials.setting) > 1
     which = f", trial {selected.trial}, epoch {selected.epoch}" if several else ""
 
