@@ -1,4 +1,4 @@
-"""The commands for finished runs: `python -m softmax_jax report` and `predict`."""
+"""The commands `softmax-jax train`, `report`, `predict` and `configs`, also as `python -m`."""
 
 import argparse
 import sys
@@ -10,6 +10,33 @@ from softmax_jax import host
 from softmax_jax.host import DONE, USAGE
 
 
+def start() -> int:
+    """The program `softmax-jax`; its exit code, unless it has left with one already."""
+    host.start_program()
+    return main()
+
+
+def train(argv: Sequence[str]) -> int:
+    """The program main.py, and the command `train`: the job of a config.
+
+    Args:
+      argv: the name of the program, and its flags.
+
+    Returns:
+      The exit code, unless it has left with one already.
+    """
+    host.start_program()
+
+    def run():
+        host.import_jax()  # first of all: what is wrong with the environment is one message, too
+        from softmax_jax.job import run
+
+        run.start([*argv])
+        return DONE
+
+    return host.guarded(host.program(), run)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; an error is one message on stderr.
 
@@ -19,14 +46,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit code.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["train"]:  # its flags are those of the config
+        return train([sys.argv[0], *arguments[1:]])
     options = _parser().parse_args(arguments)
-    named = options.workdir if isinstance(options.workdir, str) else options.workdir[0]
+    named = getattr(options, "workdir", None)
+    folder = named[0] if isinstance(named, list) else named
 
     def run():
         host.write_line(options.command(options), sys.stdout)
         return DONE
 
-    return host.guarded("softmax_jax", run, Path(named))
+    return host.guarded("softmax_jax", run, folder and Path(folder))
+
+
+def _configs(options: argparse.Namespace) -> str:
+    host.import_jax()
+    from softmax_jax.job import config
+
+    if options.name:
+        return config.describe_config(options.name)
+    return (
+        f"{config.list_configs()}\n\nsoftmax-jax configs NAME: its note, and its fields with their "
+        "meaning\nsoftmax-jax train --config=NAME --config.FIELD=VALUE: trains it"
+    )
 
 
 def _report(options: argparse.Namespace) -> str:
@@ -65,8 +108,17 @@ class Parser(argparse.ArgumentParser):
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m softmax_jax", description="Commands for finished runs.")
+    name = "softmax-jax" if Path(sys.argv[0]).name == "softmax-jax" else "python -m softmax_jax"
+    parser = Parser(prog=name, description="Softmax regression: training, and finished runs.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands.add_parser("train", help="train what a config says; --help lists its flags")
+    configs = commands.add_parser(
+        "configs",
+        help="the configs that ship; the fields of one and their meaning",
+        description="Without NAME a line for each config that ships.",
+    )
+    configs.add_argument("name", nargs="?", metavar="NAME", help="of a config, such as default")
+    configs.set_defaults(command=_configs)
     report = commands.add_parser(
         "report",
         help="one HTML page about one run, or several side by side",
@@ -99,5 +151,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    host.start_program()
-    sys.exit(main())
+    sys.exit(start())

@@ -509,6 +509,13 @@ def write_line(text: str, stream: Any) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def program() -> str:
+    """What begins an error message: 'main.py', or 'softmax_jax' for its commands."""
+    path = Path(sys.argv[0])
+    is_command = path.name == "softmax-jax" or path.parts[-2:] == ("softmax_jax", "__main__.py")
+    return "softmax_jax" if is_command else "main.py"
+
+
 def import_jax() -> None:
     """Imports JAX, which reads its environment variables meanwhile.
 
