@@ -1,4 +1,4 @@
-"""The commands `softmax-jax train`, `report`, `predict` and `configs`, also as `python -m`."""
+"""The commands `softmax-jax train`, `report`, `predict`, `configs`, `export`."""
 
 import argparse
 import sys
@@ -98,6 +98,21 @@ def _predict(options: argparse.Namespace) -> str:
     return f"{count:,} examples: the predictions are in {options.output}."
 
 
+def _export(options: argparse.Namespace) -> str:
+    host.import_jax()
+    from softmax_jax.classifier import load
+
+    folder = host.as_path(options.workdir, "The folder")
+    target = host.as_path(options.output, "--output")
+    model = load(folder)
+    try:
+        model.save(target)
+    except OSError as error:
+        reason = f"{target} cannot be written: {error.strerror or error}."
+        raise host.JobError(reason, host.WORKDIR) from error
+    return f"Written to {options.output}."
+
+
 class Parser(argparse.ArgumentParser):
     """Prints its whole help with an error, and exits with code 2."""
 
@@ -147,6 +162,14 @@ def _parser() -> Parser:
         "formula (after = + - @ or a tab) gets an apostrophe before it",
     )
     predict.set_defaults(command=_predict)
+    export = commands.add_parser(
+        "export",
+        help="the model of a run as .onnx, .safetensors or .npz",
+        description="Writes the model of a finished run into one file for other programs.",
+    )
+    export.add_argument("workdir", help="folder of a finished run, or its params.npz")
+    export.add_argument("--output", required=True, help=".onnx, .safetensors or .npz")
+    export.set_defaults(command=_export)
     return parser
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from softmax_jax import data
 from softmax_jax.__main__ import main as run_command
+from softmax_jax.classifier import load
 from softmax_jax.job import config
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +66,9 @@ def test_predictions_have_the_accuracy_in_the_summary(finished, tmp_path, capsys
         (["predict", "RUN", "--input=RUN/W.npy", "--output=x.npz"], 2, "trained on 64 features"),
         (["predict", "RUN", "--input=RUN/x.npy", "--output=x.txt"], 2, "must end in .npz or .csv"),
         (["predict", "RUN", "--input=RUN/x.npy", "--output=none/x.npz"], 3, "cannot be written"),
+        (["export", "RUN", "--output=x.pt"], 2, "must end in .npz, .safetensors, .onnx"),
+        (["export", "RUN", "--output=none/x.onnx"], 3, "cannot be written"),
+        (["export", "none", "--output=x.onnx"], 2, "params.npz is not there"),
         (["predict", "none", "--input=RUN/x.npy", "--output=x.npz"], 2, "params.npz is not there"),
     ],
 )
@@ -93,6 +97,16 @@ def test_train_is_main(finished, environment, tmp_path):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
     wrong = subprocess.run([*line, "--config.num_epoch=3"], cwd=tmp_path, env=env, **options)
     assert wrong.returncode == 2 and wrong.stderr.startswith("softmax_jax: The config has no field")
+
+
+@pytest.mark.parametrize("name", ["m.npz", "m.safetensors", "m.onnx"])
+def test_export_writes_the_file(finished, tmp_path, capsys, name):
+    output = tmp_path / name
+    assert run_command(["export", str(finished), f"--output={output}"]) == 0
+    assert capsys.readouterr().out == f"Written to {output}.\n" and output.stat().st_size > 2000
+    if name == "m.npz":
+        assert np.array_equal(load(output).W, load(finished).W)
+        assert run_command(["export", str(output), f"--output={tmp_path}/again.onnx"]) == 0
 
 
 def test_configs_lists_and_describes(capsys):

@@ -1,6 +1,12 @@
-"""What an installation brings: the extras and what is said without them."""
+"""What an installation brings: the wheel, and what is said without its extras."""
 
+import json
+import os
+import shutil
+import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +17,7 @@ from softmax_jax.data import tfds
 from softmax_jax.job import run
 from tests.data_on_disk import IMAGES, LABELS, isolate, write_prepared  # noqa: F401
 
+ROOT = Path(__file__).parents[1]
 PLOTS, DATA = "pip install 'softmax_jax[plots]'", "pip install 'softmax_jax[data]'"
 
 
@@ -77,3 +84,70 @@ def test_features_and_slices_need_no_extra(without, tmp_path):
     np.savez(tmp_path / "x.npz", x=np.eye(20), y=np.arange(20) % 2)
     splits = data.load(str(tmp_path / "x.npz"), "train[:50%]", "train[-5:]+train[12:14]")
     assert (len(splits.train), len(splits.val)) == (10, 7)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of what git would take, built as pip builds it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(lambda name: (ROOT / name).exists(), names.splitlines()):
+        (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / "source" / name, follow_symlinks=False)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "source"]
+    subprocess.run(command, cwd=folder, check=True, timeout=600)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel):
+    expected = {
+        str(path.relative_to(ROOT))
+        for folder in (ROOT / "softmax_jax", ROOT / "softmax_jax" / "configs")
+        for path in folder.rglob("*")
+        if path.suffix in (".py", ".html", ".css", ".js", ".typed")
+    }
+    found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert "softmax_jax/configs/default.py" in found and "softmax_jax/configs/bigram.py" in found
+    assert found == expected
+
+
+@pytest.mark.slow
+def test_a_stranger_installs_the_wheel_trains_predicts_exports_and_reports(wheel, tmp_path):
+    """In an empty environment, outside of the checkout; pictures come with the extra."""
+    variables = {"HOME": str(tmp_path), "JAX_PLATFORMS": "cpu", "TFDS_DATA_DIR": ""}
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
+
+    def call(*command, code=0):
+        options = {"cwd": tmp_path, "env": env, "capture_output": True, "text": True}
+        done = subprocess.run(list(map(str, command)), timeout=600, check=False, **options)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    env.pop("HOME")  # of pip, which may have to be told where packages are
+    call(sys.executable, "-m", "venv", tmp_path / "empty")
+    call(tmp_path / "empty/bin/pip", "install", "--quiet", wheel)
+    env |= variables
+    program = tmp_path / "empty/bin/softmax-jax"
+    assert "A linear probe" in call(program, "configs").stdout
+    rng = np.random.default_rng(0)
+    y = rng.integers(3, size=300)
+    x = rng.normal(size=(300, 5)) + 3 * np.eye(3, 5)[y]
+    np.savez(tmp_path / "mine.npz", x=x, y=np.array(["ant", "bee", "cat"])[y])
+    np.save(tmp_path / "new.npy", x)
+    line = program, "train", "--config=probe", "--config.dataset=mine.npz", "--config.l2_path=3"
+    assert PLOTS in call(*line, "--workdir=run").stderr
+    assert json.loads((tmp_path / "run/summary.json").read_text())["selected"]["val_accuracy"] > 0.9
+    call(program, "predict", "run", "--input=new.npy", "--output=out.npz")
+    predicted = np.load(tmp_path / "out.npz")["predicted_names"]
+    assert (predicted == np.array(["ant", "bee", "cat"])[y]).mean() > 0.9
+    assert PLOTS in call(program, "report", "run", code=2).stderr
+    call(tmp_path / "empty/bin/pip", "install", "--quiet", f"{wheel}[plots]")
+    call(program, "report", "run")
+    assert "ant" in (tmp_path / "report.html").read_text()
+    bigram = "--config.dataset=bigram:300", "--config.num_samples=50", "--config.num_epochs=1"
+    call(program, "train", "--config=large_vocabulary", *bigram, "--workdir=words")
+    assert (tmp_path / "words/curves.png").exists()

@@ -582,23 +582,13 @@ def write_tables(workdir: Workdir, config: ConfigDict, result: Result) -> None:
 
 
 def write_params(workdir: Workdir, classifier: Classifier) -> None:
-    """Writes params.npz, of which NumPy computes logits = ((x - mean) / scale) @ W + b.
+    """Writes params.npz: see `Classifier.arrays`.
 
-    Mean and scale are float64: a mean of 1.7e9 beside a scale of 30 needs its digits. Where there
-    are class weights, b is corrected for them, and class_weight has them: those of the fit are
-    logits + log(class_weight). `labels` is in it where the data may call the classes otherwise than
-    0..C-1.
+    Where there are class weights, b is corrected for them, and class_weight has them: those of the
+    fit are logits + log(class_weight). `labels` is in it where the data may call the classes
+    otherwise than 0..C-1.
     """
-    more = {"labels": classifier.labels, "class_weight": classifier.class_weight}
-    workdir.write_npz(
-        "params.npz",
-        W=classifier.W,
-        b=classifier.b,
-        mean=np.asarray(classifier.mean, np.float64),
-        scale=np.asarray(classifier.scale, np.float64),
-        label_names=np.array(classifier.label_names),
-        **{name: values for name, values in more.items() if values is not None},
-    )
+    workdir.write_npz("params.npz", **classifier.arrays())
 
 
 def write_predictions(
