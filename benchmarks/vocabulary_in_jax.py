@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from benchmarks import peak_memory
-from examples import bigram
 from softmax_jax import vocabulary
+from softmax_jax.configs import bigram
 
 _BATCH_SIZE = 512
 

@@ -11,7 +11,7 @@ sweep.png. Expect the smallest validation loss at 64 (0.472 ± 0.004), 256 next 
 validation loss move together throughout.
 """
 
-from configs import default
+from softmax_jax.configs import default
 
 
 def get_config():

@@ -6,7 +6,7 @@ Takes 2 to 3 s on 2 CPU cores, most of it imports and pictures. Expect a validat
 and a validation accuracy of .96 on the 360 held-out images.
 """
 
-from configs import default
+from softmax_jax.configs import default
 
 
 def get_config():

@@ -12,7 +12,7 @@ loss varies by 0.06 from epoch to epoch, and the winner with it: 0.15, 0.1, 0.1,
 0.1 and 0.2 after epochs 13 to 20; with it, 0.2 after each of them.
 """
 
-from configs import default
+from softmax_jax.configs import default
 
 
 def get_config():

@@ -13,8 +13,7 @@ steps:
         --config.num_samples=0
 """
 
-from configs import default
-from examples import bigram
+from softmax_jax.configs import bigram, default
 
 
 def get_config():

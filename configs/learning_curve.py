@@ -10,7 +10,7 @@ audit.csv lists the labels that the others make least probable; of the first 36,
 are plausibly wrong to the eye.
 """
 
-from configs import default
+from softmax_jax.configs import default
 
 
 def get_config():

@@ -9,7 +9,7 @@ from 0.2 on the loss rises and the seeds part (0.52 ± 0.02, at 0.3 0.63 ± 0.11
 while the accuracy falls much less (.83, .80, .77): the weights grow, and mistakes become confident.
 """
 
-from configs import default
+from softmax_jax.configs import default
 
 
 def get_config():

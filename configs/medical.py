@@ -10,7 +10,7 @@ with 95 % of the draws in [-0.09, 0.28]: on a single split of this size, such as
 examples, argmax may still come out cheaper, and does.
 """
 
-from configs import default
+from softmax_jax.configs import default
 
 
 def get_config():

@@ -27,10 +27,10 @@ Decay and the average of all weights end the noise of SGD and slow down the grow
 early stopping interrupts it.
 """
 
-from configs import default
+from softmax_jax.configs import default
 
 # Each on its own, and two together; the first has none.
-CURES = (
+CURES: tuple[dict[str, float], ...] = (
     {},
     {"l2": 0.01},
     {"patience": 20},

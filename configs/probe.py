@@ -15,7 +15,7 @@ the refit on all 60,000 a test loss of 0.437 and a test accuracy of .845, 95 % i
 .852].
 """
 
-from configs import default
+from softmax_jax.configs import default
 
 
 def get_config():

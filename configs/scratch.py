@@ -6,7 +6,7 @@ Takes 2 to 3 s on 2 CPU cores, as the default config. Expect a validation accura
 .01 of the concise run.
 """
 
-from configs import default
+from softmax_jax.configs import default
 
 
 def get_config():

@@ -1,4 +1,4 @@
-"""The commands for finished runs: `python -m softmax_jax report` and `predict`."""
+"""The commands `softmax-jax train`, `report`, `predict`, `configs`, `export`."""
 
 import argparse
 import sys
@@ -10,6 +10,33 @@ from softmax_jax import host
 from softmax_jax.host import DONE, USAGE
 
 
+def start() -> int:
+    """The program `softmax-jax`; its exit code, unless it has left with one already."""
+    host.start_program()
+    return main()
+
+
+def train(argv: Sequence[str]) -> int:
+    """The program main.py, and the command `train`: the job of a config.
+
+    Args:
+      argv: the name of the program, and its flags.
+
+    Returns:
+      The exit code, unless it has left with one already.
+    """
+    host.start_program()
+
+    def run():
+        host.import_jax()  # first of all: what is wrong with the environment is one message, too
+        from softmax_jax.job import run
+
+        run.start([*argv])
+        return DONE
+
+    return host.guarded(host.program(), run)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; an error is one message on stderr.
 
@@ -19,14 +46,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit code.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["train"]:  # its flags are those of the config
+        return train([sys.argv[0], *arguments[1:]])
     options = _parser().parse_args(arguments)
-    named = options.workdir if isinstance(options.workdir, str) else options.workdir[0]
+    named = getattr(options, "workdir", None)
+    folder = named[0] if isinstance(named, list) else named
 
     def run():
         host.write_line(options.command(options), sys.stdout)
         return DONE
 
-    return host.guarded("softmax_jax", run, Path(named))
+    return host.guarded("softmax_jax", run, folder and Path(folder))
+
+
+def _configs(options: argparse.Namespace) -> str:
+    host.import_jax()
+    from softmax_jax.job import config
+
+    if options.name:
+        return config.describe_config(options.name)
+    return (
+        f"{config.list_configs()}\n\nsoftmax-jax configs NAME: its note, and its fields with their "
+        "meaning\nsoftmax-jax train --config=NAME --config.FIELD=VALUE: trains it"
+    )
 
 
 def _report(options: argparse.Namespace) -> str:
@@ -55,6 +98,21 @@ def _predict(options: argparse.Namespace) -> str:
     return f"{count:,} examples: the predictions are in {options.output}."
 
 
+def _export(options: argparse.Namespace) -> str:
+    host.import_jax()
+    from softmax_jax.classifier import load
+
+    folder = host.as_path(options.workdir, "The folder")
+    target = host.as_path(options.output, "--output")
+    model = load(folder)
+    try:
+        model.save(target)
+    except OSError as error:
+        reason = f"{target} cannot be written: {error.strerror or error}."
+        raise host.JobError(reason, host.WORKDIR) from error
+    return f"Written to {options.output}."
+
+
 class Parser(argparse.ArgumentParser):
     """Prints its whole help with an error, and exits with code 2."""
 
@@ -65,8 +123,17 @@ class Parser(argparse.ArgumentParser):
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m softmax_jax", description="Commands for finished runs.")
+    name = "softmax-jax" if Path(sys.argv[0]).name == "softmax-jax" else "python -m softmax_jax"
+    parser = Parser(prog=name, description="Softmax regression: training, and finished runs.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands.add_parser("train", help="train what a config says; --help lists its flags")
+    configs = commands.add_parser(
+        "configs",
+        help="the configs that ship; the fields of one and their meaning",
+        description="Without NAME a line for each config that ships.",
+    )
+    configs.add_argument("name", nargs="?", metavar="NAME", help="of a config, such as default")
+    configs.set_defaults(command=_configs)
     report = commands.add_parser(
         "report",
         help="one HTML page about one run, or several side by side",
@@ -95,9 +162,16 @@ def _parser() -> Parser:
         "formula (after = + - @ or a tab) gets an apostrophe before it",
     )
     predict.set_defaults(command=_predict)
+    export = commands.add_parser(
+        "export",
+        help="the model of a run as .onnx, .safetensors or .npz",
+        description="Writes the model of a finished run into one file for other programs.",
+    )
+    export.add_argument("workdir", help="folder of a finished run, or its params.npz")
+    export.add_argument("--output", required=True, help=".onnx, .safetensors or .npz")
+    export.set_defaults(command=_export)
     return parser
 
 
 if __name__ == "__main__":
-    host.start_program()
-    sys.exit(main())
+    sys.exit(start())

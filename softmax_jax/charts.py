@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 from jaxtyping import Float
 
+from softmax_jax import host
 from softmax_jax.plots import (
     Line,
     draw_line,
@@ -132,7 +133,7 @@ def _finite(lines):
 
 def _chart(x_label, y_label):
     """An empty figure of the page and its axes: a spine at the bottom, horizontal rules."""
-    from matplotlib.figure import Figure
+    Figure = host.require("matplotlib.figure", "plots").Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72), dpi=72)

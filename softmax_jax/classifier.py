@@ -1,6 +1,7 @@
 """A trained model: weights, the normalisation of its inputs, names of classes; and `load`."""
 
 import functools
+import json
 import os
 import warnings
 from typing import Any, NamedTuple
@@ -56,6 +57,47 @@ class Classifier(NamedTuple):
             return self
         b = (self.b - losses.weight_offsets(class_weight)).astype(self.b.dtype)
         return self._replace(b=b, class_weight=np.asarray(class_weight, np.float64))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What params.npz holds, by name: logits = ((x - mean) / scale) @ W + b in NumPy.
+
+        Mean and scale are float64: a mean of 1.7e9 beside a scale of 30 needs its digits.
+        """
+        kept = {
+            "W": self.W,
+            "b": self.b,
+            "mean": np.asarray(self.mean, np.float64),
+            "scale": np.asarray(self.scale, np.float64),
+            "label_names": np.array(self.label_names),
+        }
+        more = {"labels": self.labels, "class_weight": self.class_weight}
+        if self.features is not None:
+            more["feature_names"] = np.array(self.features.names)
+            more["feature_columns"] = np.array(self.features.columns)
+        return kept | {name: values for name, values in more.items() if values is not None}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the model into a file, whole or not at all.
+
+        Args:
+          path: by its ending one of
+            `.npz`: as params.npz of a run, for `softmax_jax.load`;
+            `.safetensors`: W, b, mean, scale and class_weight; in its metadata JSON of label_names;
+            `.onnx`: one Gemm and a Softmax from `x` [N, D], raw and flattened, to `logits` and
+            `probabilities` [N, C]: the normalisation is within the weights. They are float32, or
+            float64 where float32 would round the features away. Its metadata have JSON of
+            label_names, and of class_weight where there is one: the predicted class is then that
+            of the largest probability times weight.
+
+        Raises:
+          DataError: another ending, or the path is none.
+          OSError: the file cannot be written.
+        """
+        target = host.as_path(path, "The path")
+        if target.suffix not in _FORMATS:
+            raise DataError(f"{target} must end in {', '.join(_FORMATS)}.")
+        with host.replacing(target) as file:
+            _FORMATS[target.suffix](self, file)
 
     def logits(self, x: Any) -> Float[np.ndarray, "N C"]:
         """Logits [N, C] of raw inputs x [N, ...]: pixels or features, as the dataset has them.
@@ -254,13 +296,94 @@ def _of_one(classifier, example):
     return model.product(features[None], classifier.W)[0] + classifier.b
 
 
+def _write_npz(classifier, file):
+    np.savez(file, **classifier.arrays())
+
+
+def _metadata(classifier):
+    names = {"label_names": json.dumps(classifier.label_names)}
+    weights = classifier.class_weight
+    return names if weights is None else names | {"class_weight": json.dumps(weights.tolist())}
+
+
+def _write_safetensors(classifier, file):
+    """The length of a header, the header in JSON, the numbers, one tensor after the other."""
+    kept = classifier.arrays()
+    tensors = {name: kept[name] for name in kept if name not in _TEXT}
+    header: dict[str, dict] = {"__metadata__": _metadata(classifier)}
+    end = 0
+    for name, values in tensors.items():
+        start, end = end, end + values.nbytes
+        dtype = f"F{8 * values.dtype.itemsize}"
+        header[name] = {"dtype": dtype, "shape": values.shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for values in tensors.values():
+        file.write(values.astype(values.dtype.newbyteorder("<")).tobytes())
+
+
+_FAR = 100.0  # standard deviations that a mean may be from zero for float32 features
+
+
+def _write_onnx(classifier, file):
+    """A ModelProto by the numbers of its fields: onnx/onnx.proto of the ONNX project has them."""
+    W, b = (np.asarray(values, np.float64) for values in (classifier.W, classifier.b))
+    ratio = np.broadcast_to(classifier.mean / np.float64(classifier.scale), len(W))
+    wide = classifier.W.dtype == np.float64 or abs(ratio).max() > _FAR
+    dtype, code = (np.float64, 11) if wide else (np.float32, 1)
+    W, b = W / np.reshape(classifier.scale, (-1, 1)), b - ratio @ W
+
+    def tensor(name, values):
+        values = values.astype(np.dtype(dtype).newbyteorder("<"))
+        dims = b"".join(_field(1, size) for size in values.shape)
+        return dims + _field(2, code) + _field(8, name) + _field(9, values.tobytes())
+
+    def value(name, size):
+        dims = _field(1, _field(2, "N")) + _field(1, _field(1, size))
+        return _field(1, name) + _field(2, _field(1, _field(1, code) + _field(2, dims)))
+
+    def node(kind, inputs, output, attribute=b""):
+        names = b"".join(_field(1, name) for name in inputs) + _field(2, output)
+        return _field(1, names + _field(3, kind) + _field(4, kind) + attribute)
+
+    last = _field(5, _field(1, "axis") + _field(3, 1) + _field(20, 2))  # Softmax over the classes
+    D, C = W.shape
+    graph = node("Gemm", ("x", "W", "b"), "logits")
+    graph += node("Softmax", ("logits",), "probabilities", last)
+    graph += _field(2, "softmax_regression") + _field(5, tensor("W", W)) + _field(5, tensor("b", b))
+    graph += _field(11, value("x", D))
+    graph += _field(12, value("logits", C)) + _field(12, value("probabilities", C))
+    facts = (_field(1, name) + _field(2, text) for name, text in _metadata(classifier).items())
+    model = _field(1, 8) + _field(2, "softmax_jax") + _field(7, graph) + _field(8, _field(2, 13))
+    file.write(model + b"".join(_field(14, fact) for fact in facts))
+
+
+def _field(number, value):
+    """A field of protobuf: a whole number, or text or bytes after their length."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    content = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(number):
+    """Seven bits in a byte, the lowest first; the eighth says that more follow."""
+    groups = [number & 127]
+    while number := number >> 7:
+        groups.append(number & 127)
+    return bytes([*(group | 128 for group in groups[:-1]), groups[-1]])
+
+
+_FORMATS = {".npz": _write_npz, ".safetensors": _write_safetensors, ".onnx": _write_onnx}
+
 _PARAMETERS = ("W", "b", "mean", "scale", "label_names")
 _OPTIONAL = ("labels", "class_weight", "feature_names", "feature_columns")
 _TEXT = ("label_names", "labels", "feature_names", "feature_columns")
 
 
 def load(folder: str | os.PathLike) -> Classifier:
-    """The selected model of a finished run, also as `softmax_jax.load(folder)`.
+    """The selected model of a finished run, or of a file of `Classifier.save`: `softmax_jax.load`.
 
     `load(folder).predict(x)` gives labels [N] as the dataset had them: its text, its numbers;
     `.predict_proba(x)` probabilities [N, C]; `.label_names` the names of the classes. x [N, ...]
@@ -269,14 +392,16 @@ def load(folder: str | os.PathLike) -> Classifier:
     has those as trained.
 
     Args:
-      folder: the work folder, which holds params.npz.
+      folder: the work folder, which holds params.npz; or such a file itself.
 
     Raises:
-      DataError: params.npz is missing, damaged, or not the parameters of a model.
+      DataError: the file is missing, damaged, or not the parameters of a model.
     """
-    path = host.as_path(folder, "The folder") / "params.npz"
+    given = host.as_path(folder, "The folder")
+    is_file = given.suffix == ".npz" and not given.is_dir()
+    path = given if is_file else given / "params.npz"
     with reading(path):
-        host.open_regular(path, follow=False).close()
+        host.open_regular(path, follow=is_file).close()
         there = npz.array_names(path)
         missing = [name for name in _PARAMETERS if name not in there]
         if missing:

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import errno
 import grp
+import importlib
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO
 
 # Control characters but the line feed; characters that turn the direction of text or end a line;
@@ -99,6 +101,29 @@ class JobError(Exception):
     def __init__(self, text: str, exit_code: int = USAGE) -> None:
         super().__init__(message(text))
         self.exit_code = exit_code
+
+
+class NotInstalledError(JobError, ImportError):
+    """A package that only an extra of the installation brings."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Imports a module of a package that the extra brings.
+
+    Args:
+      module: its full name.
+      extra: 'data' or 'plots'.
+
+    Raises:
+      NotInstalledError: it is not there; the message has the line to type (exit code 2).
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        name = (error.name or module).partition(".")[0]
+        raise NotInstalledError(
+            f"{name} is not installed. Type: pip install 'softmax_jax[{extra}]'"
+        ) from error
 
 
 _ABANDONED = 3600.0  # seconds: a temporary file this old belongs to a process that was killed
@@ -452,23 +477,27 @@ def _is_own_group(number: int) -> bool:
         return False
 
 
-_forked = False  # whether JAX had started when this process was forked off
+_started = False  # whether this process, or one that it was forked off from, has put JAX to work
+_forked = False  # whether it was forked off from one that had
 
 
 def _note_fork() -> None:
     global _forked
-    bridge = sys.modules.get("jax._src.xla_bridge")
-    _forked = _forked or bool(getattr(bridge, "_backends", None))
+    _forked = _started
 
 
 os.register_at_fork(after_in_child=_note_fork)
 
 
 def check_process() -> None:
-    """Raises RuntimeError in a child of `fork` whose parent had started JAX: it would wait forever.
+    """To be called before JAX is put to work, which then runs threads that a fork does not copy.
 
-    The threads of JAX are not copied, and the locks that they hold stay locked.
+    Raises:
+      RuntimeError: this is a child of `fork`, and its parent has called this, too. The locks that
+        the threads of JAX held stay locked: it would wait forever.
     """
+    global _started
+    _started = True
     if _forked:
         raise RuntimeError(
             "This process was forked off from one that had started JAX, whose threads a fork does "
@@ -535,6 +564,13 @@ class LiveOutput:
             self._handle.display(content, raw=True)
         else:
             self._handle.update(content, raw=True)
+
+
+def program() -> str:
+    """What begins an error message: 'main.py', or 'softmax_jax' for its commands."""
+    path = Path(sys.argv[0])
+    is_command = path.name == "softmax-jax" or path.parts[-2:] == ("softmax_jax", "__main__.py")
+    return "softmax_jax" if is_command else "main.py"
 
 
 def import_jax() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Float, Int, Num
 
+from softmax_jax import host
 from softmax_jax.host import DataError, LiveOutput, cut, shown
 from softmax_jax.metrics import confusion_matrix
 
@@ -360,8 +361,7 @@ def show_images(
       DataError: there are no images, the numbers of images and titles differ, or the shape is that
         of no images.
     """
-    from matplotlib.figure import Figure
-
+    Figure = host.require("matplotlib.figure", "plots").Figure
     array = _check_images(np.asarray(images), titles)
     num_columns = min(num_columns, len(array))
     num_rows = -(-len(array) // num_columns)
@@ -501,8 +501,7 @@ def learning_curve(rows: list[dict], law: "PowerLaw | None", title: str) -> "Fig
 
 
 def _figure(size: tuple[float, float], title: str = "") -> "Figure":
-    from matplotlib.figure import Figure
-
+    Figure = host.require("matplotlib.figure", "plots").Figure
     figure = Figure(layout="constrained", dpi=110, figsize=size)
     if title:
         figure.suptitle(plain_text(title), fontsize=11)

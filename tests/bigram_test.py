@@ -1,4 +1,4 @@
-"""The bigram language of examples/bigram.py, and datasets that are registered by a name."""
+"""The bigram language of configs/bigram.py, and datasets that are registered by a name."""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +7,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special, stats
 
-from examples import bigram
 from softmax_jax import data, host
 from softmax_jax.classifier import Classifier
+from softmax_jax.configs import bigram
 
 SMALL = {"vocabulary_size": 60, "num_contexts": 7, "num_features": 4, "num_val": 500}
 

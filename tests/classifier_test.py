@@ -1,5 +1,7 @@
 """A trained model: logits, predictions, its test metrics, and loading it from a work folder."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -339,3 +341,78 @@ def test_loss_of_logits_that_overflow_is_refused():
 def test_lists_are_features():
     model, x = classifier(), features(3)
     assert_array_equal(model.predict(x.tolist()), model.predict(x.astype(np.float64)))
+
+
+SAVED_NAMES = ("ant", "bee", "été")
+
+
+def made(mean, scale, dtype=np.float32, **more):
+    rng = np.random.default_rng(0)
+    W, b = rng.normal(size=(4, 3)).astype(dtype), rng.normal(size=3).astype(dtype)
+    return Classifier(W, b, mean, scale, SAVED_NAMES, **more)
+
+
+MODELS = {
+    "pixels": made(0.0, 255.0),
+    "standardised": made(np.arange(4.0), np.array([1.0, 2.0, 0.5, 30.0])),
+    "far": made(np.full(4, 1.7e9), np.full(4, 30.0)),
+    "double": made(0.0, 1.0, np.float64),
+    "labelled": made(0.0, 1.0, labels=np.array(SAVED_NAMES)).corrected(np.array([1.0, 3.0, 0.5])),
+}
+KINDS_OF_MODELS = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+
+
+def examples_for(model):
+    x = np.random.default_rng(1).normal(size=(50, 4))
+    return (x * model.scale + model.mean).astype(np.float64)
+
+
+@KINDS_OF_MODELS
+def test_a_saved_model_is_the_same_model(model, tmp_path):
+    model.save(tmp_path / "model.npz")
+    again, x = load(tmp_path / "model.npz"), examples_for(model)
+    np.testing.assert_array_equal(again.predict(x), model.predict(x))
+    np.testing.assert_array_equal(again.predict_proba(x), model.predict_proba(x))
+    assert again.label_names == SAVED_NAMES
+
+
+@KINDS_OF_MODELS
+def test_safetensors_hold_what_numpy_needs(model, tmp_path):
+    safetensors = pytest.importorskip("safetensors")
+    model.save(tmp_path / "model.safetensors")
+    with safetensors.safe_open(tmp_path / "model.safetensors", "numpy") as file:
+        kept = {name: file.get_tensor(name) for name in file.keys()}
+        assert tuple(json.loads(file.metadata()["label_names"])) == SAVED_NAMES
+    x = examples_for(model)
+    logits = ((x - kept["mean"]) / kept["scale"]) @ kept["W"] + kept["b"]
+    np.testing.assert_allclose(logits, model.logits(x), rtol=1e-5, atol=1e-5)
+    assert ("class_weight" in kept) == (model.class_weight is not None)
+
+
+@KINDS_OF_MODELS
+def test_onnx_is_one_gemm_and_a_softmax_with_the_same_probabilities(model, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    model.save(tmp_path / "model.onnx")
+    session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    wide = given.type == "tensor(double)"
+    assert wide == (model is MODELS["far"] or model is MODELS["double"])
+    assert given.shape[1:] == [4]
+    for x in (examples_for(model), examples_for(model)[:1]):
+        x = x.astype(np.float64 if wide else np.float32)
+        logits, probabilities = session.run(["logits", "probabilities"], {"x": x})
+        np.testing.assert_allclose(logits, model.logits(x), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(probabilities, model.predict_proba(x), atol=1e-5)
+    facts = session.get_modelmeta().custom_metadata_map
+    assert tuple(json.loads(facts["label_names"])) == SAVED_NAMES
+    if model.class_weight is not None:
+        chosen = (probabilities * json.loads(facts["class_weight"])).argmax(1)
+        np.testing.assert_array_equal(chosen, model.classes(x))
+    content = (tmp_path / "model.onnx").read_bytes()
+    assert content.count(b"Gemm") == content.count(b"Softmax") == 2  # name and kind of each node
+
+
+def test_another_ending_is_refused_and_writes_nothing(tmp_path):
+    with pytest.raises(DataError, match="must end in .npz, .safetensors, .onnx"):
+        MODELS["pixels"].save(tmp_path / "model.pt")
+    assert not any(tmp_path.iterdir())

@@ -11,6 +11,8 @@ import pytest
 
 from softmax_jax import data
 from softmax_jax.__main__ import main as run_command
+from softmax_jax.classifier import load
+from softmax_jax.job import config
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,6 +66,9 @@ def test_predictions_have_the_accuracy_in_the_summary(finished, tmp_path, capsys
         (["predict", "RUN", "--input=RUN/W.npy", "--output=x.npz"], 2, "trained on 64 features"),
         (["predict", "RUN", "--input=RUN/x.npy", "--output=x.txt"], 2, "must end in .npz or .csv"),
         (["predict", "RUN", "--input=RUN/x.npy", "--output=none/x.npz"], 3, "cannot be written"),
+        (["export", "RUN", "--output=x.pt"], 2, "must end in .npz, .safetensors, .onnx"),
+        (["export", "RUN", "--output=none/x.onnx"], 3, "cannot be written"),
+        (["export", "none", "--output=x.onnx"], 2, "params.npz is not there"),
         (["predict", "none", "--input=RUN/x.npy", "--output=x.npz"], 2, "params.npz is not there"),
     ],
 )
@@ -76,6 +81,43 @@ def test_a_mistake_is_one_line_and_an_exit_code(finished, capsys, arguments, exi
     assert out == ""
     assert message in err.removeprefix("Note")
     assert err.strip().count("\n") <= 1
+
+
+def test_train_is_main(finished, environment, tmp_path):
+    line = [sys.executable, "-m", "softmax_jax", "train", "--config=digits"]
+    fields = json.loads((finished / "config.json").read_text())["config"]
+    names = ("num_epochs", "train_split", "val_split", "test_split")
+    line += [f"--config.{name}={fields[name]}" for name in names]
+    line += ["--config.sweep.learning_rate=0.05,0.1", f"--workdir={tmp_path / 'run'}"]
+    options = {"capture_output": True, "text": True, "timeout": 120, "check": False}
+    env = environment | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, cwd=tmp_path, env=env, **options)
+    assert done.returncode == 0, done.stderr
+    for name in ("params.npz", "metrics.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+    wrong = subprocess.run([*line, "--config.num_epoch=3"], cwd=tmp_path, env=env, **options)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("softmax_jax: The config has no field")
+
+
+@pytest.mark.parametrize("name", ["m.npz", "m.safetensors", "m.onnx"])
+def test_export_writes_the_file(finished, tmp_path, capsys, name):
+    output = tmp_path / name
+    assert run_command(["export", str(finished), f"--output={output}"]) == 0
+    assert capsys.readouterr().out == f"Written to {output}.\n" and output.stat().st_size > 2000
+    if name == "m.npz":
+        assert np.array_equal(load(output).W, load(finished).W)
+        assert run_command(["export", str(output), f"--output={tmp_path}/again.onnx"]) == 0
+
+
+def test_configs_lists_and_describes(capsys):
+    assert run_command(["configs"]) == 0
+    out = capsys.readouterr().out
+    assert config.list_configs() in out and "softmax-jax train --config=NAME" in out
+    assert run_command(["configs", "probe"]) == 0
+    assert capsys.readouterr().out == f"{config.describe_config('probe')}\n"
+    for name in ("prob", "configs/probe.py"):
+        assert run_command(["configs", name]) == 2
+        assert "probe" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,16 @@ import csv
 import importlib
 import itertools
 import json
-from pathlib import Path
 
 import pytest
 
+from softmax_jax.configs import default as default_config
+from softmax_jax.host import JobError
+from softmax_jax.hyperparameters import TABLE
 from softmax_jax.job import config
 from tests.programs import run_each
 
-NAMES = sorted(
-    path.stem for path in Path(__file__).parents[1].glob("configs/*.py") if path.stem != "__init__"
-)
+NAMES = [*config.shipped_configs()]
 # What makes any config short and independent of a download.
 SMALL = {
     "dataset": "digits",
@@ -48,6 +48,48 @@ def test_config_is_valid_and_documented(name):
     module = importlib.import_module(f"configs.{name}")
     assert config.config_problems(module.get_config()) == []
     assert f"python main.py --config=configs/{name}.py" in module.__doc__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_field_of_a_config_is_described_with_its_value_and_meaning(name):
+    module = importlib.import_module(f"softmax_jax.configs.{name}")
+    shown = config.describe_config(name)
+    assert shown.startswith(module.__doc__.strip())
+    own, default = module.get_config(), default_config.get_config()
+    for field in config.RULES:
+        value, usual = (config.field_value(one, field) for one in (own, default))
+        line = f"\n  {field} = {value!r}" + f"  (default: {usual!r})" * (value != usual) + "\n"
+        assert shown.count(line) == 1, field
+        meaning = shown.partition(line)[2]
+        assert meaning.startswith("      ") or field.startswith("mesh."), field
+    for row in TABLE:
+        assert " ".join(row.doc.split()) in " ".join(shown.split())
+    for axis, values in own.sweep.items():
+        assert (f"\n  sweep.{axis} = {values!r}" in shown) == bool(values)
+
+
+def test_configs_are_listed_with_the_first_line_of_their_notes():
+    lines = config.list_configs().splitlines()
+    assert [line.split()[0] for line in lines] == NAMES
+    for name, line in zip(NAMES, lines, strict=True):
+        first = importlib.import_module(f"configs.{name}").__doc__.splitlines()[0]
+        assert line.split(maxsplit=1)[1] == first
+
+
+def test_a_name_means_the_config_that_ships_unless_a_file_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = config.shipped_configs()
+    assert config.config_path("probe") == str(shipped["probe"])
+    assert config.config_path("probe:text:more") == f"{shipped['probe']}:text:more"
+    (tmp_path / "probe").mkdir()
+    (tmp_path / "mine").mkdir()
+    assert config.config_path("probe") == str(shipped["probe"])
+    (tmp_path / "grid").touch()
+    for path in ("grid", "mine", "configs/grid.py", "./probe", "probe.py", ""):
+        assert config.config_path(path) == path
+    for name in ("prob", "bigram", "__init__", "x" * 999):
+        with pytest.raises(JobError, match="No config is called .*there are|did you mean probe"):
+            config.config_path(name)
 
 
 def test_configs_run_on_small_data(environment, tmp_path):

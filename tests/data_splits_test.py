@@ -119,6 +119,42 @@ def test_a_spec_selects_the_rows_that_tfds_selects(spec):
     assert rows(resolve_split(spec, SHARDS)) == expected
 
 
+KINDS = (
+    st.integers(-9, 9).map(str),
+    st.integers(-100, 100).map("{}%".format),
+    st.floats(-100, 100).map("{:.2f}%".format),
+    st.sampled_from(["1shard", "-1shard"]),
+)
+ENDS = st.one_of(st.tuples(kind | st.just(""), kind | st.just("")) for kind in KINDS)
+
+
+@settings(deadline=None, database=None)
+@given(st.sampled_from([*SHARDS]), ENDS)
+def test_ends_of_every_kind_select_what_tfds_selects(name, ends):
+    """Numbers, percentages, which round to the nearest example, and shards."""
+    import tensorflow_datasets as tfds
+
+    infos = {
+        split: tfds.core.SplitInfo(
+            name=split, shard_lengths=list(lengths), num_bytes=0, filename_template=None
+        )
+        for split, lengths in SHARDS.items()
+    }
+    spec = f"{name}[{ends[0]}:{ends[1]}]" if any(ends) else name
+    try:
+        (theirs,) = tfds.core.ReadInstruction.from_spec(spec).to_absolute(infos)
+    except ValueError:
+        expected = []
+    else:
+        first, last = theirs.from_ or 0, sum(SHARDS[name]) if theirs.to is None else theirs.to
+        expected = [Slice(name, first, last)] if first < last else []
+    try:
+        found = resolve_split(spec, SHARDS)
+    except DataError:
+        found = []
+    assert found == expected
+
+
 @pytest.mark.parametrize(
     "spec",
     ["", "tran", "train[", "train[5]", "train[:2000]", "train[:101%]", "train[a:b]", "train++test"]

@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 from configs import default
-from examples import bigram
 from softmax_jax import data, host, plots
 from softmax_jax.__main__ import main as run_command
+from softmax_jax.configs import bigram
 from softmax_jax.data import DataError, sources
 from softmax_jax.host import JobError, as_path, open_regular, read_json
 from softmax_jax.job import run, workdir

@@ -3,6 +3,7 @@
 import ast
 import collections
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,12 @@ def test_scikit_learn_is_for_the_estimator_and_the_embedded_datasets(path):
 def test_only_a_few_rooms_touch_the_world(path):
     if room_of(module_of(path)) not in WORLDLY:
         assert uses_of_the_world(path.read_text()) == []
+
+
+@FILES
+def test_private_rooms_of_other_packages_stay_closed(path):
+    """`jax._src` and the like, neither imported nor looked up by name."""
+    assert not re.search(r"\b(jax|jaxlib|flax|optax)(\.\w+)*\._", path.read_text())
 
 
 @pytest.mark.parametrize("name", ["losses", "metrics", "model", "train"])

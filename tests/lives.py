@@ -19,8 +19,8 @@ from pathlib import Path
 import matplotlib.pyplot  # noqa: F401
 import sklearn.datasets  # noqa: F401
 
-import main
 import softmax_jax.job.run  # noqa: F401
+from softmax_jax.__main__ import train
 
 
 def live(arguments, clock_runs_back=False):
@@ -31,7 +31,7 @@ def live(arguments, clock_runs_back=False):
     code = 1
     try:
         sys.argv = ["main.py", *arguments]
-        code = main.start()
+        code = train(sys.argv)
     except SystemExit as exit:
         code = exit.code or 0
     except BaseException:

@@ -29,7 +29,9 @@ FINISHED = (
 # The command line.
 
 MISTAKES = {
-    (): ("--config is missing", "configs/default.py"),
+    (): ("--config is missing", "configs/default.py", "--config=default"),
+    ("--config=digit",): ("No config is called digit", "did you mean digits?"),
+    ("--config", "bigram"): ("No config is called bigram", "default", "--config=my.py"),
     ("--config=configs/no_such.py",): ("cannot be read", "configs/no_such.py"),
     ("--config=configs",): ("cannot be read", "configs"),
     (CONFIG, "--batch=3"): ("no flag --batch",),
@@ -69,6 +71,24 @@ def test_help_lists_the_flags_and_every_field_with_its_meaning(main):
         assert f"--config.{name}={field.default}" in done.stdout
     assert "passes over the training examples" in done.stdout
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_is_given_beside_anything(environment):
+    for done in run_each(environment, [[CONFIG, "-h"], ["--config=no_such", "--help"]]):
+        assert (done.returncode, done.stderr) == (0, "")
+        for flag in ("--config", "--workdir", "--overwrite", "--mode", "--distributed"):
+            assert flag in done.stdout
+
+
+def test_a_name_of_a_config_is_its_file(environment, tmp_path):
+    commands = [
+        [*config, SHORT, "--config.learning_rate=0.01", f"--workdir={tmp_path / str(number)}"]
+        for number, config in enumerate(([CONFIG], ["--config=digits"], ["--config", "digits"]))
+    ]
+    for done in run_each(environment, commands):
+        assert (done.returncode, done.stderr) == (0, "")
+    first, *others = ((tmp_path / str(number) / "params.npz").read_bytes() for number in range(3))
+    assert others == [first, first]
 
 
 # The lines of a config file after `config = digits.get_config()`, which is its third.

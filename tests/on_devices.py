@@ -13,8 +13,8 @@ import sys
 import jax
 import numpy as np
 
-from examples import bigram  # noqa: F401
 from softmax_jax import data, sweep
+from softmax_jax.configs import bigram  # noqa: F401
 from softmax_jax.sweep import full_batch, inputs, program
 from softmax_jax.sweep.result import Collection
 

@@ -255,14 +255,14 @@ def _check_description(info, folder: Path) -> None:
 @contextlib.contextmanager
 def _builder(folder: Path) -> Iterator:
     """The TFDS builder; within the block, its errors about damaged files become DataErrors."""
-    import tensorflow_datasets as tfds
-
+    tfds = host.require("tensorflow_datasets", "data")
+    host.require("array_record", "data")
     absl_log = logging.getLogger("absl")
     absl_log.addFilter(_is_relevant)
     try:
         _check_features(folder)
         yield tfds.builder_from_directory(folder)
-    except DataError:
+    except (DataError, host.NotInstalledError):
         raise
     except Exception as error:  # of TFDS, protobuf, the decoders of images: any of many kinds
         reason = f"{type(error).__name__}: {cut(str(error), 200)}"

@@ -1,10 +1,14 @@
-"""The rules of a config's fields, the problems of a config, and the flags that set its fields.
+"""A config's fields: their rules and meanings, the problems of a config, the flags that set them.
 
 All problems are found before anything is compiled, and reported in one message with exit code 2.
 """
 
+import ast
+import difflib
 import functools
+import importlib
 import math
+import os
 import re
 import sys
 import textwrap
@@ -15,12 +19,12 @@ from typing import Any, NamedTuple, NoReturn
 
 import absl.logging
 from absl import flags
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 from ml_collections.config_dict import RequiredValueError
 
 from softmax_jax import losses, model, train, vocabulary
 from softmax_jax.data.dataset import Splits
-from softmax_jax.host import DONE, USAGE, JobError, brief, cut, message, write_line
+from softmax_jax.host import DONE, USAGE, JobError, brief, cut, message, program, write_line
 from softmax_jax.hyperparameters import TABLE, TRACED, nearest
 from softmax_jax.sweep import result, settings
 
@@ -150,7 +154,7 @@ def described_fields() -> dict[str, Field]:
     """
     found: dict[str, Field] = {}
     above: list[str] = []
-    for line in map(str.strip, _default_source().splitlines()):
+    for line in map(str.strip, (_SHIPPED / "default.py").read_text("utf-8").splitlines()):
         field = re.fullmatch(r"config\.([\w.]+) = (.+?)(?:  # (.*))?", line)
         if line == "config.update(config_defaults())":
             found |= {row.config_field: Field(f"{row.config_value:g}", row.doc) for row in TABLE}
@@ -159,15 +163,6 @@ def described_fields() -> dict[str, Field]:
             found[field[1]] = Field(value, field[3] or " ".join(above))
         above = [*above, line.lstrip("# ")] if line.startswith("#") else []
     return found
-
-
-def _default_source():
-    """configs/default.py of the checkout, or of the wheel; '': it is in neither."""
-    package = Path(__file__).parents[1]
-    for folder in (package, package.parent):
-        if (path := folder / "configs" / "default.py").is_file():
-            return path.read_text("utf-8")
-    return ""
 
 
 def field_lines() -> list[str]:
@@ -438,6 +433,90 @@ def _not_for_the_optimum(config):
     return found
 
 
+_SHIPPED = Path(__file__).parents[1] / "configs"
+
+
+def shipped_configs() -> dict[str, Path]:
+    """{name: file} of the configs that come with the package, in the order of their names."""
+    found = {path.stem: path for path in sorted(_SHIPPED.glob("*.py"))}
+    return {name: path for name, path in found.items() if "def get_config(" in path.read_text()}
+
+
+def config_path(given: str) -> str:
+    """The file that --config means: that of a shipped config for its name, else the path given.
+
+    What follows a colon is kept: the config's own text.
+
+    Raises:
+      JobError: it has the form of a name, and neither a config nor a file is called so (exit
+        code 2).
+    """
+    name, colon, text = given.partition(":")
+    if not re.fullmatch(r"\w+", name) or os.path.isfile(name):
+        return given
+    there = shipped_configs()
+    if name not in there and not os.path.exists(name):
+        near = difflib.get_close_matches(name[:100], there, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(there)}."
+        raise JobError(
+            f"No config is called {cut(name, 100)}; {hint} One of your own is given by its path, "
+            "as in --config=my.py."
+        )
+    return f"{there[name]}{colon}{text}" if name in there else given
+
+
+def list_configs() -> str:
+    """A line for each shipped config: its name and the first line of its lab note."""
+    notes = {name: _lab_note(path).partition("\n")[0] for name, path in shipped_configs().items()}
+    width = max(map(len, notes))
+    return "\n".join(f"{name:{width}}  {note}" for name, note in notes.items())
+
+
+def describe_config(name: str) -> str:
+    """The lab note of a shipped config, and its fields with their values and meanings.
+
+    Raises:
+      JobError: there is no config of this name (exit code 2).
+    """
+    path = config_path(name)
+    if name not in shipped_configs():
+        raise JobError(f"{brief(name)} is not a config that ships. There are:\n{list_configs()}")
+    module = importlib.import_module(f"softmax_jax.configs.{name}")
+    return f"{_lab_note(Path(path))}\n{describe_fields(module.get_config())}"
+
+
+def describe_fields(config: ConfigDict) -> str:
+    """The fields of a config: value, default if it is another, meaning."""
+    default = importlib.import_module("softmax_jax.configs.default").get_config()
+    lines = [""]
+    for name, field in described_fields().items():
+        value, usual = field_value(config, name), field_value(default, name)
+        other = "" if value == usual else f"  (default: {usual!r})"
+        lines.append(f"  {name} = {value!r}{other}")
+        indent = 6 * " "
+        lines += textwrap.wrap(field.meaning, 96, initial_indent=indent, subsequent_indent=indent)
+    axes = {name: values for name, values in config.sweep.items() if values}
+    lines += ["", "Axes of a sweep: sweep.NAME for each of the hyperparameters above"]
+    lines += [f"  sweep.{name} = {values!r}" for name, values in axes.items()]
+    return "\n".join(lines)
+
+
+def _lab_note(path):
+    return ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+
+
+def define_flags() -> None:
+    """Defines the flags of a job, --config, --workdir and the others, where they are not yet."""
+    if "config" in flags.FLAGS:
+        return
+    text = "A config by its name (`softmax-jax configs` lists them), or the path of one of yours."
+    config_flags.DEFINE_config_file("config", None, text)
+    flags.DEFINE_string("workdir", "", "Folder for the results; '': a new one in runs/.")
+    flags.DEFINE_bool("overwrite", False, "Replace the job that --workdir holds.")
+    flags.DEFINE_enum("mode", "run", ["run", "check"], "'check' says what 'run' would do.")
+    flags.DEFINE_bool("distributed", False, "Join the other processes of a cluster.")
+
+
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags and the config file; for `absl.app.run(main, flags_parser=parse_flags)`.
 
@@ -454,7 +533,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         if flags.FLAGS.config is None:
             if flags.FLAGS["config"].present:
                 _exit_usage("The config file's get_config() must return a ConfigDict, not None.")
-            _exit_usage("--config is missing. Give one, as in --config=configs/default.py.")
+            _exit_usage("--config is missing. Give one: --config=default, or configs/default.py.")
         if len(rest) > 1:
             _exit_usage(f"{rest[1]!r} is not a flag. Settings are given as --config.FIELD=VALUE.")
         getattr(flags.FLAGS.config, "lock", None)  # raises the error of a file that did not load
@@ -503,11 +582,22 @@ def _parsed(argv):
         write_line(help_text(), sys.stdout)
         sys.exit(DONE)
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS([*_with_paths(argv)])
     except SystemExit as left:
         if any(argument in _HELP_OF_LIBRARIES for argument in argv[1:]):
             sys.exit(DONE)
         _exit_usage(f"The config file ends the program (SystemExit: {brief(left.code)}).")
+
+
+def _with_paths(argv):
+    """The arguments, with the file of a shipped config for its name."""
+    for before, argument in zip(["", *argv], argv, strict=False):
+        flag, equals, value = argument.partition("=")
+        if equals and flag.lstrip("-") == "config" and flag.startswith("-"):
+            argument = f"{flag}={config_path(value)}"
+        elif before in ("-config", "--config"):
+            argument = config_path(argument)
+        yield argument
 
 
 def _check_fields(argv):
@@ -574,5 +664,5 @@ def _frame_in_config(error):
 
 
 def _exit_usage(text) -> NoReturn:
-    write_line(f"main.py: {message(text)}", sys.stderr)
+    write_line(f"{program()}: {message(text)}", sys.stderr)
     sys.exit(USAGE)

@@ -256,7 +256,7 @@ def record_events(epochs: Iterable[Epoch], folder: Path) -> Iterable[Epoch]:
     try:
         from tensorboardX.record_writer import register_writer_factory
     except ImportError:
-        warn("No files for TensorBoard, as tensorboardX is not installed.")
+        warn("No files for TensorBoard, as tensorboardX is not installed: pip install tensorboardX")
         return epochs
     register_writer_factory("append", _Appending)
     return _record(epochs, own_folder(Path(folder) / "tensorboard"))

@@ -566,6 +566,11 @@ def draw(
     Raises:
       JobError: the folder cannot be written (exit code 3).
     """
+    try:
+        host.require("matplotlib", "plots")
+    except host.NotInstalledError as error:
+        console.warn(f"There are no pictures: {error}")
+        return
     several = len(result.run.trials.setting) > 1
     which = f", trial {selected.trial}, {_epoch_text(result, selected, config)}" if several else ""
     which += ", before the refit" if config.refit else ""
@@ -676,27 +681,13 @@ def write_tables(workdir: Workdir, config: ConfigDict, result: Result) -> None:
 
 
 def write_params(workdir: Workdir, classifier: Classifier) -> None:
-    """Writes params.npz, of which NumPy computes logits = ((x - mean) / scale) @ W + b.
+    """Writes params.npz: see `Classifier.arrays`.
 
-    Mean and scale are float64: a mean of 1.7e9 beside a scale of 30 needs its digits. Where there
-    are class weights, b is corrected for them, and class_weight has them: those of the fit are
-    logits + log(class_weight). `labels` is in it where the data may call the classes otherwise than
-    0..C-1. Where the features have names, they are in `feature_names`, and the columns that they
-    are made of in `feature_columns`: see `Features`.
+    Where there are class weights, b is corrected for them, and class_weight has them: those of the
+    fit are logits + log(class_weight). `labels` is in it where the data may call the classes
+    otherwise than 0..C-1.
     """
-    more = {"labels": classifier.labels, "class_weight": classifier.class_weight}
-    if classifier.features is not None:
-        more["feature_names"] = np.array(classifier.features.names)
-        more["feature_columns"] = np.array(classifier.features.columns)
-    workdir.write_npz(
-        "params.npz",
-        W=classifier.W,
-        b=classifier.b,
-        mean=np.asarray(classifier.mean, np.float64),
-        scale=np.asarray(classifier.scale, np.float64),
-        label_names=np.array(classifier.label_names),
-        **{name: values for name, values in more.items() if values is not None},
-    )
+    workdir.write_npz("params.npz", **classifier.arrays())
 
 
 _MOST_WEIGHTS = 1_000_000  # of a table for people to read

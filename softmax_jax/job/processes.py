@@ -28,7 +28,6 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax._src import distributed
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
@@ -209,7 +208,9 @@ def join_cluster(folder: str | Path) -> None:
         raise JobError("--distributed needs --workdir=DIR: a folder that all processes share.")
     jax.config.update("jax_enable_preemption_service", False)  # signals are handled here
     try:
-        jax.distributed.initialize(**_by_hand(), heartbeat_timeout_seconds=HEARTBEAT)
+        jax.distributed.initialize(
+            **_by_hand(), heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=_END
+        )
     except (ValueError, RuntimeError) as error:
         raise JobError(
             f"--distributed found no cluster to join: {_first_line(error)} Start it by srun or "
@@ -290,16 +291,21 @@ def leave(code: int) -> int:
     if code != LOST:
         done = code in (DONE, DIVERGED)
         patience = _END if done else _PATIENCE
-        try:
-            client = distributed.global_state.client
-            client.wait_at_barrier("leave", 1000 * patience)  # type: ignore[union-attr]
-            jax.distributed.shutdown()
+        closing = threading.Thread(target=_close, daemon=True)
+        closing.start()
+        closing.join(patience)
+        if not jax.distributed.is_initialized():
             return code
-        except jax.errors.JaxRuntimeError:
-            code = LOST if done else code
+        code = LOST if done else code
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _close():
+    """Waits for the other processes, and closes the connection to them unless one is lost."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        jax.distributed.shutdown()
 
 
 def _by_hand():

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import app, flags
 from ml_collections import ConfigDict
 
 from softmax_jax import data, host, losses, model, sweep
@@ -24,9 +25,11 @@ from softmax_jax.job.config import (
     WITHOUT_LOGITS,
     axis_values,
     config_problems,
+    define_flags,
     field_value,
     names_data,
     obeys,
+    parse_flags,
     problems_with,
     refuse,
     unreadable_fields,
@@ -50,6 +53,22 @@ _OPERATIONS_PER_CALL = 4e11  # multiplications and additions before a signal is 
 _BYTES_MEASURED = 64  # of a trial in an epoch: eight metrics
 _DECADES = 3  # that an automatic path of l2 reaches further down, one by one, where it must
 _MOST_CLASSES = 1000  # of which each has its own line in a table
+
+
+def start(argv: list[str]) -> None:
+    """Runs the job of a command line, and ends the program with its exit code.
+
+    Args:
+      argv: the name of the program, and its flags.
+    """
+    define_flags()
+    names = ("overwrite", "mode", "distributed")
+
+    def with_flags(_):
+        options: Any = {name: flags.FLAGS[name].value for name in names}
+        return main(flags.FLAGS.config, flags.FLAGS.workdir, **options)
+
+    app.run(with_flags, argv, flags_parser=parse_flags)
 
 
 def main(
@@ -612,19 +631,19 @@ def report_error(error: BaseException, workdir: Workdir | None, folder: str | Pa
     """
     if isinstance(error, JobError | data.DataError):
         if str(error):  # else another process says it
-            console.complain(f"main.py: {error}")
+            console.complain(f"{host.program()}: {error}")
         return getattr(error, "exit_code", USAGE)
     path = workdir.path if workdir else None
     hint = _how_to_resume(path, folder)
     if isinstance(error, processes.Stopped):
         if processes.is_first():
-            console.complain(f"main.py: {error}{hint}.")
+            console.complain(f"{host.program()}: {error}{hint}.")
         return error.exit_code
     if processes.is_loss(error):
         reason = f"{type(error).__name__}: {host.cut(' '.join(str(error).split()), 200)}"
-        console.complain(f"main.py: another process or a device is lost ({reason}){hint}.")
+        console.complain(f"{host.program()}: another process or a device is lost ({reason}){hint}.")
         return LOST
-    return host.unforeseen("main.py", error, path)
+    return host.unforeseen(host.program(), error, path)
 
 
 def _how_to_resume(path, folder):

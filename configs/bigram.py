@@ -1,6 +1,6 @@
 """A language made on the spot: the next word after one of a few contexts, of a huge vocabulary.
 
-    from examples import bigram
+    from softmax_jax.configs import bigram
     splits = data.load("bigram:1000")
 
 Importing this module registers the dataset 'bigram', of 100,000 words, and 'bigram:V', of V words.
