@@ -392,8 +392,8 @@ class SoftmaxRegressionCV(_LinearClassifier):
             warnings.warn(f"The score is NaN where the scorer failed, {found}", stacklevel=4)
         elif np.isnan(scores).all():
             warnings.warn(
-                "Every score is NaN, so that the strongest penalty is chosen: use a scorer and folds "
-                "on which there is a score.",
+                "Every score is NaN, so that the strongest penalty is chosen: use a scorer and "
+                "folds on which there is a score.",
                 stacklevel=4,
             )
         return scores

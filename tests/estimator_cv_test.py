@@ -258,6 +258,6 @@ def test_score_passes_on_what_its_scorer_requests(three):
 
 def test_scores_that_are_all_nan_are_said():
     x, y = three_classes()
-    model = SoftmaxRegressionCV(Cs=[0.1, 1.0], cv=3, scoring=lambda model, x, y: np.nan)
+    model = SoftmaxRegressionCV(Cs=[0.1, 1.0], cv=3, scoring=lambda *_: np.nan)
     with pytest.warns(UserWarning, match="Every score is NaN, so that the strongest penalty"):
         assert model.fit(x, y).C_ == 0.1
