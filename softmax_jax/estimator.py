@@ -395,7 +395,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
         elif np.isnan(scores).all():
             warnings.warn(
                 "Every score is NaN, so that the strongest penalty is chosen: use a scorer and "
-                "on which there is a score.",
+                "folds on which there is a score.",
                 stacklevel=4,
             )
         return scores

@@ -353,4 +353,5 @@ def test_interval_of_a_mean_cost_is_within_the_costs():
     dataset = data.from_arrays((x, y), (x + 1000, y)).val
     found = outputs.cost_metrics(np.tile([0.95, 0.05], (100, 1)), dataset, ((0, 1), (10, 0)))
     low, high = found["argmax"]["cost"]["interval"]
-    assert 0 <= low < found["argmax"]["cost"]["mean"] == pytest.approx(0.1) < high <= 10
+    assert found["argmax"]["cost"]["mean"] == pytest.approx(0.1)
+    assert 0 <= low < 0.1 < high <= 10
