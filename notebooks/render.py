@@ -3,7 +3,7 @@
     python -m notebooks.render [--output=FOLDER] [NAME ...]
 
 Without names all three, without --output in their place. What differs from run to run (times,
-versions, identifiers) is left out, and pictures are reduced to 100 colours, so that a notebook is
+versions, identifiers) is left out, and pictures are reduced to 256 colours, so that a notebook is
 small, and changes where its outputs do.
 """
 
@@ -19,7 +19,6 @@ from PIL import Image
 
 FOLDER = Path(__file__).parent
 NAMES = ("from_scratch", "concise", "probe")
-_COLOURS = 100  # of a picture
 
 
 def run(name: str) -> nbformat.NotebookNode:
@@ -62,7 +61,8 @@ def _merged(outputs):
 
 
 def _smaller(png):
-    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(_COLOURS)
+    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    image = image.quantize(256, method=Image.Quantize.MAXCOVERAGE)  # keeps the ends of a scale
     buffer = io.BytesIO()
     image.save(buffer, "png", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
