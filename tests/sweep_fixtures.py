@@ -10,7 +10,7 @@ from scipy.special import softmax
 from sklearn.datasets import load_digits
 
 from softmax_jax import data, model, sweep, train
-from softmax_jax.sweep.sgd import orders
+from softmax_jax.sweep.loop import orders
 
 
 def _digits():

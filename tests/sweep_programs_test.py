@@ -13,8 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from softmax_jax import model, sweep, train
 from softmax_jax.sweep import inputs, program
+from softmax_jax.sweep.loop import orders
 from softmax_jax.sweep.mesh import AXES, ONE, Placement, sgd_trial_bytes
-from softmax_jax.sweep.sgd import orders
 from tests.sweep_fixtures import DIGITS, counting_model, fit
 
 MODEL = model.augment(model.concise)

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from softmax_jax import model, sweep
 from softmax_jax.sweep import inputs, program
-from softmax_jax.sweep.sgd import orders
+from softmax_jax.sweep.loop import orders
 from softmax_jax.train import Hyperparameters
 from tests.sweep_fixtures import (
     DIGITS,

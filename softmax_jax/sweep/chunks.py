@@ -17,10 +17,10 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 from softmax_jax.data import Dataset
 from softmax_jax.data.dataset import Features
 from softmax_jax.model import Model
-from softmax_jax.sweep.inputs import Moment, Resamples
+from softmax_jax.sweep.inputs import Inputs, Moment, Resamples
 from softmax_jax.sweep.mesh import ONE, Placement
-from softmax_jax.sweep.program import Best
-from softmax_jax.sweep.settings import Trials, _in_order
+from softmax_jax.sweep.program import Best, create
+from softmax_jax.sweep.settings import Trials, _in_order, in_use
 from softmax_jax.train import State
 
 
@@ -399,3 +399,23 @@ def _recut(item, chunk_size, multiple):
         rows_columns = np.s_[top : top + height, start : start + width]
         saved = item.saved and {name: array[rows_columns] for name, array in item.saved.items()}
         yield item._replace(chunk=chunk, saved=saved)
+
+
+def create_states(run: Run, chunk: Chunk, inputs: Inputs) -> State:
+    """Fresh states [S, K] for the trials of a chunk."""
+    table, columns, placement = run.trials, chunk.trials[0], run.placement
+    return create(
+        placement.everywhere(table.seed[chunk.trials[:, 0]].astype(np.uint32)),
+        placement.rows(jax.tree.map(lambda column: column[columns], in_use(table.hyperparameters))),
+        placement.rows(np.maximum(table.fold[columns], 0).astype(np.int32)),
+        -(-run.num_examples // batch_size(run, chunk)) * run.num_epochs,
+        model=run.model,
+        num_features=inputs.dataset.num_features,
+        num_classes=len(run.label_names),
+        placement=placement,
+    )
+
+
+def batch_size(run: Run, chunk: Chunk) -> int:
+    """That of all trials of a chunk."""
+    return int(run.trials.batch_size[chunk.trials[0, 0]])

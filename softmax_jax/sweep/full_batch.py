@@ -34,7 +34,6 @@ from softmax_jax.sweep.inputs import (
 )
 from softmax_jax.sweep.mesh import Placement, constrain, padded
 from softmax_jax.sweep.program import evaluate_inputs, fetch_metrics, prefixed
-from softmax_jax.sweep.sgd import create_states
 
 # All models have the same optimum; its parameters are one matrix, as in `optimum`.
 MODEL = model.augment(model.scratch)
@@ -127,7 +126,7 @@ def epochs(
 def _chunk_epochs(run, item, later, prepared, own, states) -> Iterator[Epoch]:
     """After every segment, the metrics of the trials that it changed."""
     chunk, (inputs, held_out), criterion = item.chunk, own, run.criterion(0)
-    template = create_states(run, chunk, inputs)
+    template = chunks.create_states(run, chunk, inputs)
     best = run.placement.trials(program.no_best(template))
     before = _iterations_of(item)
     for state, unfinished in states:
