@@ -225,7 +225,7 @@ class Classifier(NamedTuple):
         if npz.is_sparse(x):
             return npz.dense(x, "The input")
         if not tables.is_frame(x):
-            return x
+            return x if hasattr(x, "dtype") else np.asarray(x)
         if self.features is None:
             raise DataError("The model does not know its features by name: give an array.")
         return tables.encode(tables.from_frame(x, "The input"), self.features, unknown=True)

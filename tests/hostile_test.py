@@ -538,7 +538,7 @@ def test_a_path_that_is_not_utf8_is_a_path(tmp_path, capsys):
     folder = tmp_path / os.fsdecode(b"w\xff\x1b[31m")
     assert run.main(config, folder) == 0
     assert run.main(config, folder) == 0
-    config.num_epochs = 2
+    config.l2 = 0.5
     assert run.main(config, folder) == 3
     said = "".join(capsys.readouterr())
     assert "\\udcff" in said and "\x1b" not in said

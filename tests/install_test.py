@@ -70,12 +70,12 @@ def test_a_prepared_set_without_tfds_names_the_line_to_type(without, package, tm
         data.load("toy", data_dir=tmp_path, val="train")
 
 
-def test_a_missing_dependency_of_an_extra_is_named_itself(without):
+def test_a_missing_dependency_of_an_extra_is_named_itself(without, tmp_path, monkeypatch):
     without("PIL")
-    without("matplotlib")
-    sys.modules.pop("matplotlib")
+    (tmp_path / "draws_with_pillow.py").write_text("import PIL.Image")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(host.NotInstalledError, match="PIL is not installed"):
-        host.require("matplotlib.image", "plots")
+        host.require("draws_with_pillow", "plots")
 
 
 def test_features_and_slices_need_no_extra(without, tmp_path):

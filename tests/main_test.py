@@ -45,12 +45,11 @@ MISTAKES = {
     (CONFIG, "--config.learning_rate=fast"): ("config.learning_rate=fast",),
     (CONFIG, "--config.sweep.l2=1e-3,abc"): ("sweep.l2", "1e-3,abc"),
     (CONFIG, "--config.sweep.l2="): ("sweep.l2", "''"),
-    (CONFIG, "--config.batch_size=5000"): ("batch_size", "5000", "1437"),
     (CONFIG, "--config.train_split=all"): ("all", "train"),
     (CONFIG, "--config.dataset=no_such", "--config.model=x", "--config.l2=-1"): (
         *("no_such", "model must be", "l2 must be"),
     ),
-    (CONFIG, "--config.batch_size=5000", "--config.loss=hinge"): ("5000", "1437", "loss must be"),
+    (CONFIG, "--config.train_split=all", "--config.loss=hinge"): ("all", "loss must be"),
     (CONFIG, "--config.val_split=train[:9]", "--config.num_epochs=0"): (
         *("share examples", "num_epochs must be"),
     ),

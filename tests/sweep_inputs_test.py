@@ -134,7 +134,7 @@ def test_bootstrap_draws_have_the_counts_that_theory_says():
         assert abs((counts == count).mean() - share) < 0.005
     assert_array_equal(counts, bootstrap_counts(N, 50, seed=0))
     assert len(np.unique(counts, axis=1).T) == 50
-    with pytest.raises(ValueError, match="at least 2 draws; it got 1"):
+    with pytest.raises(ValueError, match="at least 2; it is 1"):
         bootstrap_counts(N, 1)
     with pytest.raises(ValueError, match="resamples of .* need .* GiB"):
         bootstrap_counts(10**9, 10**4)

@@ -73,7 +73,7 @@ def is_path(name: str) -> bool:
         return True
     path = as_path(name, "The dataset")
     names = (f"{stem}.{end}" for stem in ("x_train", "x") for end in ("npy", "npz"))
-    return any((path / file).is_file() for file in names)
+    return any(os.path.isfile(path / file) for file in names)
 
 
 def file_source(name: str, group_column: str = "") -> Source:

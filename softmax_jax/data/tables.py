@@ -66,7 +66,7 @@ def is_path(name: str) -> bool:
     if name.endswith(_SUFFIXES):
         return True
     path = as_path(name, "The dataset")
-    return any((path / file).is_file() for file in ("dataset_dict.json", "dataset_info.json"))
+    return any(os.path.isfile(path / file) for file in ("dataset_dict.json", "dataset_info.json"))
 
 
 def is_frame(value: Any) -> bool:

@@ -510,7 +510,10 @@ def define_flags() -> None:
     if "config" in flags.FLAGS:
         return
     text = "A config by its name (`softmax-jax configs` lists them), or the path of one of yours."
-    config_flags.DEFINE_config_file("config", None, text)
+    try:
+        config_flags.DEFINE_config_file("config", None, text)
+    except flags.Error as error:  # it looks into a --flagfile at once
+        _exit_usage(str(error).removeprefix("ERROR:: "))
     flags.DEFINE_string("workdir", "", "Folder for the results; '': a new one in runs/.")
     flags.DEFINE_bool("overwrite", False, "Replace the job that --workdir holds.")
     flags.DEFINE_enum("mode", "run", ["run", "check"], "'check' says what 'run' would do.")
