@@ -166,6 +166,7 @@ def test_single_setting_at_its_last_epoch_is_not_selected(tmp_path):
     assert not test["selected_on"] and low < test["accuracy"] < high
 
 
+@pytest.mark.slow
 def test_outer_estimate_is_that_of_a_loop_over_the_outer_folds():
     """The choice, made by hand on the inner folds of each outer fold's other examples."""
     x, y = load_iris(return_X_y=True)

@@ -435,7 +435,15 @@ LONGER = {
 }
 
 
-@pytest.mark.parametrize("fields", LONGER.values(), ids=LONGER)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param(
+            fields, id=name, marks=[pytest.mark.slow] * (name not in ("momentum", "folds"))
+        )
+        for name, fields in LONGER.items()
+    ],
+)
 def test_more_epochs_go_on_from_a_finished_job_to_the_same_bits(config, tmp_path, fields, capsys):
     config.update(fields)
     for folder, lengths in (("longer", (2, 3, 5)), ("whole", (5,))):
@@ -527,7 +535,7 @@ class StopsInFirstStep(Workdir):
         self.stop.handle(signal.SIGTERM, None)
 
 
-@pytest.mark.parametrize("folds", [0, 2])
+@pytest.mark.parametrize("folds", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_path_goes_on_until_the_choice_lies_inside_and_resumes_there(
     probe, tmp_path, capsys, folds
 ):

@@ -199,6 +199,7 @@ def test_the_estimator_in_float32_finds_what_it_finds_in_float64(name):
     assert_allclose(narrow.predict_proba(x), wide.predict_proba(x), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_estimators_shift_in_folds_and_warm_starts():
     """As on features that are centred before, which float32 holds."""
     x = UNIX / 30

@@ -251,6 +251,7 @@ def test_two_sizes_have_no_power_law(curve):
     assert len(errors.get_lines()) == 1
 
 
+@pytest.mark.slow
 def test_floor_has_an_interval_that_covers_it():
     """Of errors by a known law, measured with the noise of seeds and of one set of examples."""
     rng, sizes = np.random.default_rng(0), np.repeat((100, 300, 1000, 3000, 10_000, 30_000), 4)

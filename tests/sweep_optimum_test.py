@@ -211,6 +211,7 @@ def test_separation_in_part_is_looked_for_in_every_fold():
         assert found.facts["separable"].tolist() == expected
 
 
+@pytest.mark.slow
 def test_refit_without_penalty_has_a_spread_without_warnings():
     x, y = one_class_far()
     splits = data.from_arrays(train=(x, y), val=(x.copy(), y))

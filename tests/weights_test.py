@@ -176,6 +176,7 @@ def test_validation_chooses_by_what_counts():
 
 
 @pytest.mark.filterwarnings("ignore:All training examples of the class")
+@pytest.mark.slow
 def test_a_job_on_a_file_with_rows_of_weight_zero_is_that_without_them(config, tmp_path):
     """Everything that it writes: tables, scores, classes, costs, predictions, studies."""
     arrays, kept = {}, {}
@@ -362,6 +363,7 @@ def test_weight_k_is_k_copies_in_the_estimators(scoring):
     assert_allclose(found.scores_, expected.scores_, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_weight_k_is_k_copies_in_refits_and_learning_curves():
     x, y = examples(60)
     val = examples(40, 1)
@@ -670,6 +672,7 @@ def test_job_with_class_weights_writes_corrected_probabilities(splits, config, t
     assert_array_equal(written["predicted"], trained.argmax(1))
 
 
+@pytest.mark.slow
 def test_audit_and_learning_curve_judge_by_corrected_probabilities(splits, balanced):
     few = dataclasses.replace(splits, train=splits.train[:600])
     model = balanced[0].classifier(0)
