@@ -95,7 +95,7 @@ def wheel(tmp_path_factory):
     for name in filter(lambda name: (ROOT / name).exists(), names.splitlines()):
         (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, folder / "source" / name, follow_symlinks=False)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "source"]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "./source"]
     subprocess.run(command, cwd=folder, check=True, timeout=600)
     (path,) = folder.glob("*.whl")
     return path

@@ -429,7 +429,7 @@ def products_per_second(rows: int, features: int, columns: int) -> float:
     return each * repeats / min(times)
 
 
-_MOST_ROWS, _MOST_COLUMNS, _MOST_NUMBERS = 4096, 2560, 2**24
+_MOST_ROWS, _MOST_COLUMNS, _MOST_NUMBERS = 4096, 2560, 2**21
 _PRODUCTS_TIMED = 2e9  # some hundredths of a second on a CPU
 
 
