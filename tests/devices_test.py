@@ -87,6 +87,8 @@ def test_devices_exchange_sums_over_examples_and_nothing_else(sweeps, mesh):
         for name, program in facts["programs"].items():
             kinds = set(program["communication"])
             allowed = set() if mesh == "-1,1" and name == "train_epoch" else {"all-reduce"}
+            if (case, name, mesh) == ("all logits", "train_epoch", "2,2,2"):
+                allowed.add("collective-permute")  # of the batch's labels, to weigh their classes
             assert kinds <= allowed, (case, name, program["communication"])
     both = sweeps["4,2"][1]["seeds"]["programs"]
     assert both["train_epoch"]["communication"] and both["evaluate"]["communication"]
