@@ -414,7 +414,7 @@ def products_per_second(rows: int, features: int, columns: int) -> float:
     most = max(1, _MOST_NUMBERS // features)
     rows, columns = min(rows, _MOST_ROWS, most), min(columns, _MOST_COLUMNS, most)
     each = 2 * rows * features * columns
-    repeats = max(1, round(_PRODUCTS_TIMED / each))
+    repeats = min(max(1, round(_PRODUCTS_TIMED / each)), _MOST_REPEATS)
     x, w = np.ones((rows, features), np.float32), np.zeros((features, columns), np.float32)
 
     @jax.jit
@@ -430,6 +430,7 @@ def products_per_second(rows: int, features: int, columns: int) -> float:
 
 
 _MOST_ROWS, _MOST_COLUMNS, _MOST_NUMBERS = 4096, 2560, 2**21
+_MOST_REPEATS = 1000  # tiny products take as long as starting them
 _PRODUCTS_TIMED = 2e9  # some hundredths of a second on a CPU
 
 
