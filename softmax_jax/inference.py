@@ -30,7 +30,7 @@ _STEPS, _SMALL = 20, 1e-9  # of Newton's method, in standard errors
 _ENOUGH = 1e-4  # of a refit without one example, in standard errors
 _INFLUENTIAL = 1e-3  # squared standard errors: what moves the weights by less is not refitted
 _REFITS = 2e11  # multiplications of numbers that refits without one example may take
-_RIDGE = 1e-13  # a reciprocal condition number below which a Hessian counts as singular
+_SINGULAR = 1e-13  # a reciprocal condition number below which a Hessian counts as singular
 
 
 class _Fit(NamedTuple):
@@ -174,8 +174,8 @@ def leave_one_out(
         M[:, a, b] = M[:, b, a] = np.einsum("nk,nk->n", fit.z @ inverse[a, :, b], fit.z)
     p = fit.probabilities
     S = _curvature(p, fit.basis)
-    residual = (p - np.eye(p.shape[1])[fit.y]) @ fit.basis
-    one = (fit.weights / np.where(fit.copies > 0, fit.copies, 1)) * np.minimum(fit.copies, 1)
+    residual = _residual(p, fit.y) @ fit.basis
+    one = fit.class_weight[fit.y] * np.minimum(fit.copies, 1)
     left = np.eye(free) - one[:, None, None] * S @ M
     step = (M @ np.linalg.solve(left, (one[:, None] * residual)[..., None]))[..., 0]
     scores = fit.z @ fit.theta + step @ fit.basis.T
@@ -201,6 +201,11 @@ def _scores_without(fit, i, weight, otherwise):
         if moved < _ENOUGH:
             return fit.z[i] @ rest.theta
     return otherwise
+
+
+def _residual(p, y):
+    """p − Y, the gradient of each loss in the scores: [N, C]."""
+    return p - np.eye(p.shape[1])[y]
 
 
 def _curvature(p, basis):
@@ -253,7 +258,7 @@ def _newton_step(fit):
     H = _gram(fit.z, fit.weights[:, None, None] * _curvature(p, fit.basis))
     H[np.diag_indices_from(H)] += np.tile(fit.penalty, free)
     fit = fit._replace(hessian=_factor(H))
-    residual = fit.weights[:, None] * (p - np.eye(p.shape[1])[fit.y])
+    residual = fit.weights[:, None] * _residual(p, fit.y)
     gradient = fit.z.T @ residual + fit.penalty[:, None] * fit.theta
     gradient = (gradient @ fit.basis).T.ravel()
     step = -linalg.cho_solve(fit.hessian, gradient)
@@ -269,7 +274,7 @@ def _factor(H):
         condition, _ = linalg.lapack.dpocon(factor[0], norm, uplo="L")
     except linalg.LinAlgError:
         condition = 0.0
-    if condition < _RIDGE:
+    if condition < _SINGULAR:
         raise ValueError(
             "The Hessian is singular: some weights can move without a change of the objective. "
             "Features that depend on each other linearly (a constant one does, beside the "
@@ -284,20 +289,18 @@ def _covariance(fit, kind, groups):
     if kind == "observed":
         found = linalg.cho_solve(fit.hessian, np.eye(free * K))
         return found.reshape(free, K, free, K)
-    p = fit.probabilities
-    per_copy = fit.weights / np.where(fit.copies > 0, fit.copies, 1)  # the weight of the class
-    residual = per_copy[:, None] * (p - np.eye(p.shape[1])[fit.y]) @ fit.basis
+    per_copy = fit.class_weight[fit.y, None]
+    residual = per_copy * _residual(fit.probabilities, fit.y) @ fit.basis
     N = fit.copies.sum()
     factor = 1.0
     if kind == "clustered":
-        groups = np.asarray(groups)
+        groups, there = np.asarray(groups), fit.copies > 0
         if groups.shape != fit.y.shape:
             raise ValueError(f"groups has shape {groups.shape}; needed is [N] = {fit.y.shape}.")
-        _, group = np.unique(groups[fit.copies > 0], return_inverse=True)
+        _, group = np.unique(groups[there], return_inverse=True)
         num_groups = group.max() + 1
         if num_groups < 2:
             raise ValueError("There is one group: a clustered covariance needs two or more.")
-        there = fit.copies > 0
         scores = (fit.copies[:, None] * residual)[there, :, None] * fit.z[there, None]
         sums = np.zeros((num_groups, free * K))
         np.add.at(sums, group, scores.reshape(len(scores), -1))
@@ -389,7 +392,7 @@ def _read(fitted, X, y, sample_weight) -> _Fit:
 def _stationary_penalty(z, y, weights, theta, penalised):
     """The λ under which the weights are as near to an optimum as they can be: −⟨g, W⟩ / ⟨W, W⟩."""
     p = special.softmax(z @ theta, axis=1)
-    gradient = z.T @ (weights[:, None] * (p - np.eye(p.shape[1])[y]))
+    gradient = z.T @ (weights[:, None] * _residual(p, y))
     pull = penalised[:, None] * theta
     size = (pull * pull).sum()
     return max(0.0, -(gradient * pull).sum() / size) if size else 0.0
