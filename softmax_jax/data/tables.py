@@ -599,7 +599,7 @@ def _of_objects(values, missing, where, name):
                 f"{where}: the lists in column {name!r} are not numbers, as many in each row."
             ) from error
     is_number = [isinstance(v, bool | int | float | np.number | np.bool_) for v in given]
-    if given and all(is_number) and not all(isinstance(v, str) for v in given):
+    if given and all(is_number):
         numbers = [math.nan if absent else v for v, absent in zip(values, missing, strict=True)]
         return Column(np.array(numbers, np.float64), missing)
     if any(is_number):
