@@ -1,45 +1,40 @@
-"""Softmax regression with the interface of scikit-learn's classifiers, fitted to the optimum.
-
-Apart from the embedded datasets, this is the only module that imports scikit-learn.
-"""
+"""Softmax regression with the interface of scikit-learn's classifiers, fitted to the optimum."""
 
 import copy
 import inspect
 import warnings
-from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
-from jaxtyping import Float
-from scipy import sparse, special
+from scipy import special
 from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
-from sklearn.utils import compute_class_weight, metadata_routing
+from sklearn.utils import metadata_routing
 from sklearn.utils.extmath import safe_sparse_dot
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_method_params,
-    _check_sample_weight,
     check_is_fitted,
     validate_data,
 )
 
-from softmax_jax import host, losses
-from softmax_jax.data import validation
-from softmax_jax.data.dataset import column_moments
-from softmax_jax.optimum import Optimum, Prepared, Problem, minimise, prepare
-from softmax_jax.optimum.problem import relative
-
-# Relative gaps that the arithmetic reaches easily, even for features on different scales.
-_TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
-# What float32 tries to reach beyond its tolerance, and in how many iterations: the error of the
-# weights goes with the square root of the gap.
-_FINER, _MORE = 1e-11, 100
-_SPARSE_ROWS = 4096  # rows of a sparse matrix that are made dense at a time
+from softmax_jax import losses
+from softmax_jax.estimator_fit import (
+    check_parameters,
+    check_penalty,
+    from_scikit_learn,
+    like,
+    prepare_problem,
+    read_examples,
+    require,
+    solve_trials,
+    swap_C_and_l2,
+    to_numpy,
+    total_weight,
+    with_absent,
+)
+from softmax_jax.optimum import Optimum
 
 
 class _LinearClassifier(ClassifierMixin, BaseEstimator):
@@ -59,28 +54,28 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
 
     def decision_function(self, X) -> Any:
         """The logits [N, C]; with two classes the log odds [N] of the second one."""
-        return _like(X, self._decide(X, "decision_function"))
+        return like(X, self._decide(X, "decision_function"))
 
     def predict(self, X) -> Any:
         """The most probable class of each example."""
         scores = self._decide(X, "predict")
         best = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)
-        return _like(X, _numpy(self.classes_)[best])
+        return like(X, to_numpy(self.classes_)[best])
 
     def predict_proba(self, X) -> Any:
         """Probabilities [N, C] in the order of `classes_`, corrected for class weights."""
-        return _like(X, special.softmax(self._true_logits(X, "predict_proba"), axis=1))
+        return like(X, special.softmax(self._true_logits(X, "predict_proba"), axis=1))
 
     def predict_log_proba(self, X) -> Any:
         """Log-probabilities [N, C], finite even where the probability rounds to zero."""
-        return _like(X, special.log_softmax(self._true_logits(X, "predict_log_proba"), axis=1))
+        return like(X, special.log_softmax(self._true_logits(X, "predict_log_proba"), axis=1))
 
     def predict_weighted_proba(self, X) -> Any:
         """Probabilities [N, C] as fitted: of data in which each class counts as it was weighed."""
-        return _like(X, special.softmax(self._logits(X, "predict_weighted_proba"), axis=1))
+        return like(X, special.softmax(self._logits(X, "predict_weighted_proba"), axis=1))
 
     def _true_logits(self, X, method):
-        weights = _numpy(getattr(self, "class_weight_", np.ones(1)))
+        weights = to_numpy(getattr(self, "class_weight_", np.ones(1)))
         return self._logits(X, method) - losses.weight_offsets(weights)
 
     def _decide(self, X, method):
@@ -89,8 +84,8 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
             from sklearn.utils._array_api import check_same_namespace
 
             check_same_namespace(X, self, attribute="coef_", method=method)
-        X = validate_data(self, _numpy(X), accept_sparse="csr", reset=False)
-        coef, intercept = _numpy(self.coef_), _numpy(self.intercept_)
+        X = validate_data(self, to_numpy(X), accept_sparse="csr", reset=False)
+        coef, intercept = to_numpy(self.coef_), to_numpy(self.intercept_)
         scores = safe_sparse_dot(X, coef.T, dense_output=True) + intercept
         return scores[:, 0] if len(coef) == 1 else scores
 
@@ -102,7 +97,7 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
         """Sets the fitted attributes of weights W [D, C] and b [C]; returns the estimator."""
         self.classes_, self.l2_ = examples.classes, float(l2)
         self.class_weight_ = examples.class_weight
-        self.coef_, self.intercept_ = _with_absent(W, b, examples.known)
+        self.coef_, self.intercept_ = with_absent(W, b, examples.known)
         self.objective_, self.gap_bound_ = float(objective), float(gap_bound)
         return self
 
@@ -110,39 +105,13 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
         """Makes the fitted arrays those of the library of X, and classes_ that of y."""
         for name, value in vars(self).items():
             if name.endswith("_") and hasattr(value, "__dlpack__"):
-                setattr(self, name, _like(y if name == "classes_" else X, value))
+                setattr(self, name, like(y if name == "classes_" else X, value))
         return self
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = tags.array_api_support = True
         return tags
-
-
-def _is_foreign(array):
-    """Whether it is an array of another library, and scikit-learn is told to take it as such."""
-    own = isinstance(array, np.ndarray) or not hasattr(array, "__dlpack__")
-    return get_config()["array_api_dispatch"] and not own
-
-
-def _numpy(array):
-    """A foreign array as NumPy's; anything else as it is."""
-    if not _is_foreign(array):
-        return array
-    from sklearn.utils._array_api import move_to
-
-    return move_to(array, xp=np, device="cpu")
-
-
-def _like(array, values):
-    """The values as an array of the library and on the device of `array`; text is NumPy's."""
-    values = _numpy(values)
-    if not _is_foreign(array) or values.dtype.kind not in "biuf":
-        return values
-    from sklearn.utils._array_api import get_namespace_and_device, move_to
-
-    xp, _, device = get_namespace_and_device(array)
-    return move_to(values, xp=xp, device=device)
 
 
 class SoftmaxRegression(_LinearClassifier):
@@ -204,15 +173,15 @@ class SoftmaxRegression(_LinearClassifier):
           ValueError: for what scikit-learn's classifiers refuse: NaN, shapes that do not fit, a
             single class, negative weights, invalid parameters.
         """
-        _check_parameters(self)
+        check_parameters(self)
         warm = isinstance(self.warm_start, bool | np.bool_)
-        _require("warm_start", self.warm_start, "True or False", warm)
-        _check_penalty(self.C, self.l2)
-        examples = _read_examples(self, X, y, sample_weight)
-        total, num_classes = _total(examples), int(examples.known.sum())
+        require("warm_start", self.warm_start, "True or False", warm)
+        check_penalty(self.C, self.l2)
+        examples = read_examples(self, X, y, sample_weight)
+        total, num_classes = total_weight(examples), int(examples.known.sum())
         l2 = swap_C_and_l2(self.C, total, num_classes) if self.l2 is None else self.l2
-        problem = _prepare_problem(self, examples)
-        found = _solve_trials(self, problem, [l2], initial=self._initial(examples))
+        problem = prepare_problem(self, examples)
+        found = solve_trials(self, problem, [l2], initial=self._initial(examples))
         self.n_iter_ = found.iterations
         numbers = found.W[0], found.b[0], l2, found.objective[0], found.gap_bound[0]
         return self._adopt(examples, *numbers)._as_given(X, y)
@@ -221,7 +190,7 @@ class SoftmaxRegression(_LinearClassifier):
         """(W [1, D, C], b [1, C]) of the last fit, for a warm start; else None."""
         if not self.warm_start or not hasattr(self, "coef_"):
             return None
-        W, b = from_scikit_learn(_numpy(self.coef_), _numpy(self.intercept_))
+        W, b = from_scikit_learn(to_numpy(self.coef_), to_numpy(self.intercept_))
         num_classes = len(examples.classes)
         if W.shape != (self.n_features_in_, num_classes):
             raise ValueError(
@@ -299,10 +268,10 @@ class SoftmaxRegressionCV(_LinearClassifier):
           ValueError: as `SoftmaxRegression.fit` does, for folds that the splitter cannot make or
             that train on a single class, and if no score can be computed.
         """
-        _check_parameters(self)
-        _require("refit", self.refit, "True or False", isinstance(self.refit, bool | np.bool_))
+        check_parameters(self)
+        require("refit", self.refit, "True or False", isinstance(self.refit, bool | np.bool_))
         Cs, l2s = _check_penalties(self.Cs, self.l2s)
-        examples = _read_examples(self, X, y, sample_weight)
+        examples = read_examples(self, X, y, sample_weight)
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         for_splitter, routed = self._routed(weights, params)
         for_scorer = _check_method_params(X, routed, indices=np.flatnonzero(examples.there))
@@ -311,18 +280,18 @@ class SoftmaxRegressionCV(_LinearClassifier):
         folds = _split(self.cv, X, y, for_splitter, examples)
         counts = _counts(folds, len(examples.labels))
         _check_folds(examples, counts)
-        totals, num_classes = _total(examples, counts), int(examples.known.sum())
+        totals, num_classes = total_weight(examples, counts), int(examples.known.sum())
         l2 = _penalties(Cs, l2s, totals, num_classes)
-        problem = _prepare_problem(self, examples, counts)
+        problem = prepare_problem(self, examples, counts)
         # With the fits on all examples among them, the last one needs no programs of its own.
         fitted = len(folds) + bool(self.refit)
         columns = np.repeat(np.arange(fitted), l2.shape[1])
-        found = _solve_trials(self, problem, l2[:fitted].ravel(), columns)
+        found = solve_trials(self, problem, l2[:fitted].ravel(), columns)
         shape = len(folds), l2.shape[1]
         path = Optimum(*(leaf[: shape[0] * shape[1]] for leaf in found))
         self.n_iter_, self.l2s_ = path.iterations.reshape(shape), l2[-1]
         self.Cs_ = np.asarray(swap_C_and_l2(l2s, totals[-1], num_classes) if Cs is None else Cs)
-        pairs = [_with_absent(*pair, examples.known) for pair in zip(path.W, path.b, strict=True)]
+        pairs = [with_absent(*pair, examples.known) for pair in zip(path.W, path.b, strict=True)]
         coef, intercept = map(np.stack, zip(*pairs, strict=True))
         columns = [coef, intercept[..., None]] if self.fit_intercept else [coef]
         self.coefs_paths_ = np.concatenate(columns, -1).reshape(*shape, len(coef[0]), -1)
@@ -349,8 +318,8 @@ class SoftmaxRegressionCV(_LinearClassifier):
         if metadata_routing._routing_enabled():
             given = metadata_routing.process_routing(self, "score", **given).scorer.score
         own = copy.copy(self)._as_given(None, None)  # few scorers take arrays of other libraries
-        given = {name: _numpy(values) for name, values in given.items()}
-        return _scorer(self.scoring, own.classes_)(own, _numpy(X), _numpy(y), **given)
+        given = {name: to_numpy(values) for name, values in given.items()}
+        return _scorer(self.scoring, own.classes_)(own, to_numpy(X), to_numpy(y), **given)
 
     def get_metadata_routing(self) -> metadata_routing.MetadataRouter:
         """What is passed on: by `fit` to the splitter and the scorer, by `score` to the scorer."""
@@ -405,265 +374,6 @@ def _best(scores, l2):
     """The index of the best score, of equals the strongest penalty; NaN is the worst."""
     scores = np.nan_to_num(scores, nan=-np.inf)
     return max(range(len(l2)), key=lambda j: (scores[j], l2[j]))
-
-
-def swap_C_and_l2(
-    value: float | int | np.ndarray, total_weight: float | int | np.ndarray, num_classes: int
-) -> np.floating | np.ndarray:
-    """l2 = 1 / (C · Σ weights), and likewise C = 1 / (l2 · Σ weights); with two classes 2 / (…).
-
-    scikit-learn minimises C · Σ weights · loss + ‖coef‖²/2: a sum, where the objective here has a
-    mean. With two classes its coef is W₁ - W₀. At the optimum W₁ = -W₀, so that ‖W‖² is half of
-    ‖coef‖², and l2 must be twice as large.
-
-    >>> float(swap_C_and_l2(1.0, 100, num_classes=3)), float(swap_C_and_l2(1.0, 100, num_classes=2))
-    (0.01, 0.02)
-    """
-    factor = 2 if num_classes == 2 else 1
-    with np.errstate(divide="ignore"):  # no penalty is C = inf
-        return np.divide(factor, np.multiply(value, total_weight))
-
-
-def to_scikit_learn(
-    W: Float[np.ndarray, "*T D C"], b: Float[np.ndarray, "*T C"]
-) -> tuple[Float[np.ndarray, "*T rows D"], Float[np.ndarray, "*T rows"]]:
-    """W [D, C], b [C] -> coef_ [C, D], intercept_ [C]; with two classes [1, D], [1]: W₁ - W₀.
-
-    Adding a constant to all logits of an example changes no probability. Of all equivalent W and b,
-    these have a mean of zero over the classes. Further axes may come first.
-    """
-    coef = W.swapaxes(-1, -2)
-    if b.shape[-1] == 2:
-        return coef[..., 1:, :] - coef[..., :1, :], b[..., 1:] - b[..., :1]
-    return coef - coef.mean(-2, keepdims=True), b - b.mean(-1, keepdims=True)
-
-
-def from_scikit_learn(
-    coef: Float[np.ndarray, "rows D"], intercept: Float[np.ndarray, " rows"]
-) -> tuple[Float[np.ndarray, "D C"], Float[np.ndarray, " C"]]:
-    """The inverse of `to_scikit_learn`."""
-    if len(intercept) == 1:
-        coef, intercept = np.append(-coef, coef, 0) / 2, np.append(-intercept, intercept) / 2
-    return coef.T, intercept
-
-
-_ABSENT = -1000.0  # an intercept; the largest logit is never below 0: a probability of 0
-
-
-def _with_absent(W, b, known):
-    """coef_ and intercept_ of all classes from W and b of the `known` [C]; else _ABSENT."""
-    own = to_scikit_learn(W, b)
-    if known.all():
-        return own
-    W, b = from_scikit_learn(*own)
-    coef, intercept = np.zeros((len(known), len(W)), W.dtype), np.full(len(known), _ABSENT, b.dtype)
-    coef[known], intercept[known] = W.T, b
-    return coef, intercept
-
-
-class _Examples(NamedTuple):
-    """Training data: x [N, D] dense or CSR, labels [N], classes [C], sample_weight [N].
-
-    The N examples have weights above 0: `there` [M] says which of all they are, `known` [C] of
-    which classes; labels are numbers of these alone. weights [N] · unit: the sample weights times
-    those of the classes, divided by a power of two, so that no sum of them overflows.
-    """
-
-    x: Any
-    labels: np.ndarray
-    classes: np.ndarray
-    sample_weight: np.ndarray
-    weights: np.ndarray
-    unit: float
-    class_weight: np.ndarray
-    there: np.ndarray
-    known: np.ndarray
-
-    @property
-    def names(self):
-        """The labels as they were given, [N]."""
-        return self.classes[self.known][self.labels]
-
-
-def _total(examples, counts=None):
-    """Σ weights of the examples, or for each column of counts [N, R]; inf beyond float64."""
-    weights = examples.weights
-    with np.errstate(over="ignore"):
-        return (weights.sum() if counts is None else weights @ counts) * examples.unit
-
-
-def _read_examples(estimator, X, y, sample_weight) -> _Examples:
-    """Validates the arguments of `fit`; sets n_features_in_ and the like on the estimator."""
-    X, y, sample_weight = _numpy(X), _numpy(y), _numpy(sample_weight)
-    X, y = validate_data(estimator, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
-    check_classification_targets(y)
-    classes, labels = np.unique(y, return_inverse=True)
-    own = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    there = own > 0
-    if not there.any():
-        raise ValueError("The sample_weight of every example is zero.")
-    given = labels
-    X, labels, own = (X, labels, own) if there.all() else (X[there], labels[there], own[there])
-    weights, unit = relative(own)
-    own = own if float(weights.sum()) * unit < np.inf else weights.copy()  # scorers add them up
-    by_class = _class_weights(estimator.class_weight, classes, labels, weights)
-    weights *= by_class[labels]
-    present = np.unique(labels[weights > 0])
-    if len(present) < 2:
-        raise ValueError(
-            "A classifier needs 2 classes or more with examples whose weight is not zero; "
-            f"got {len(present)} class{'es' * (len(present) != 1)}."
-        )
-    validation.warn_absent_classes(given, there, classes.tolist())
-    known = np.bincount(labels, minlength=len(classes)) > 0
-    labels = (np.cumsum(known) - 1)[labels]
-    return _Examples(X, labels, classes, own, weights, unit, by_class, there, known)
-
-
-class _Shifted(NamedTuple):
-    """A problem whose features are those of the data less `shift` [D], or less nothing (None)."""
-
-    prepared: Prepared
-    shift: np.ndarray | None
-
-
-def _prepare_problem(estimator, examples: _Examples, resamples=None) -> _Shifted:
-    """The examples for the solver: dense, and padded to one of a few shapes.
-
-    Each shape is compiled separately, which takes seconds. So N and D are rounded up by at most
-    a 16th (and to at least 256 and 32), with copies of the first example of weight zero and with
-    features that are zero. They change no optimum, and the folds of a cross-validation compile
-    once.
-    """
-    host.begin()
-    num_examples, num_features = examples.x.shape
-    more = _rounded_up(num_examples, 256) - num_examples
-    x = np.zeros((num_examples + more, _rounded_up(num_features, 32)), estimator.dtype)
-    shift = _find_shift(estimator, examples.x)
-    for start, dense in _dense_rows(examples.x):
-        shifted = dense if shift is None else dense - shift
-        x[start : start + len(dense), :num_features] = shifted
-    x[num_examples:] = x[0]
-    problem = Problem(
-        x=x,
-        y=np.pad(examples.labels, (0, more)),
-        weights=np.pad(examples.weights, (0, more)),
-        resamples=None if resamples is None else np.pad(resamples, ((0, more), (0, 0))),
-        num_classes=int(examples.known.sum()),
-        fit_bias=bool(estimator.fit_intercept),
-    )
-    with jax.enable_x64(estimator.dtype == "float64"):
-        return _Shifted(prepare(problem), shift)
-
-
-def _dense_rows(x):
-    """Pairs (number of the first row, rows [n, D]) of a dense or sparse matrix."""
-    for start in range(0, x.shape[0], _SPARSE_ROWS):
-        rows = x[start : start + _SPARSE_ROWS]
-        yield start, rows.toarray() if sparse.issparse(rows) else rows
-
-
-def _find_shift(estimator, x):
-    """What is subtracted from features of float64 before they become float32: [D] or None.
-
-    Warns of features that stay rounded: there is no intercept to absorb a shift, or they came as
-    float32.
-    """
-    if estimator.dtype == "float64" and x.dtype == np.float64:
-        return None
-    mean, deviation = column_moments(rows for _, rows in _dense_rows(x))
-    if x.dtype == np.float64 and estimator.fit_intercept:
-        return validation.find_shift(mean, deviation)
-    validation.warn_rounded(mean, deviation, np.float32)
-    return None
-
-
-def _solve_trials(estimator, problem: _Shifted, l2, columns=None, initial=None) -> Optimum:
-    """The optima for l2 [T] by `minimise`, with a warning where it does not reach them.
-
-    initial and the result have the D features of the data, without padding or shift.
-    """
-    prepared, shift = problem
-    tol = _TOLERANCES[estimator.dtype] if estimator.tol is None else estimator.tol
-    num_features = estimator.n_features_in_
-    if initial is not None:
-        W, b = initial
-        b = b if shift is None else b + shift @ W.astype(np.float64)
-        more = len(prepared.mean) - num_features
-        initial = np.pad(W, ((0, 0), (0, more), (0, 0))), b
-    # Weights of any size give any l2 = 1 / (C · Σ weights); from here on the coefficients are zero.
-    l2 = np.minimum(l2, 2.0**100)
-    with jax.enable_x64(estimator.dtype == "float64"):
-        limits = {"tolerance": tol, "max_iterations": estimator.max_iter}
-        found = minimise(prepared, l2, columns=columns, initial=initial, **limits)
-        if estimator.tol is None and estimator.dtype == "float32":
-            found = _refine(prepared, l2, columns, found, estimator.max_iter)
-    _report(estimator, found, tol)
-    found = found._replace(W=found.W[:, :num_features])
-    if shift is None:
-        return found
-    W = found.W.astype(np.float64)  # as the intercept is, lest their rounding be multiplied by x
-    return found._replace(W=W, b=found.b - shift @ W)
-
-
-def _refine(prepared, l2, columns, found, max_iter):
-    """The optima after a few more iterations, where these prove a smaller gap."""
-    more = min(_MORE, max_iter - int(found.iterations.max()))
-    if more < 1 or not found.converged.all():
-        return found
-    options = {"tolerance": _FINER, "max_iterations": more, "initial": (found.W, found.b)}
-    finer = minimise(prepared, l2, columns=columns, **options)
-    better = finer.gap_bound < found.gap_bound
-    merged = [
-        np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-        for new, old in zip(finer, found, strict=True)
-    ]
-    total = found.iterations + finer.iterations
-    return Optimum(*merged)._replace(iterations=total, converged=found.converged)
-
-
-def _report(estimator, found, tol):
-    if found.separable.any():
-        _warn(
-            "The classes are separable, wholly or in part, and nothing is penalised (C=inf or "
-            "l2=0): the optimum is at infinity. Larger weights would only make the probabilities "
-            "of the separated examples more extreme. With a finite C there is an optimum."
-        )
-    failed = ~(found.converged | found.separable)
-    if failed.any():
-        _warn(_why_not(estimator, found, failed, tol))
-
-
-def _why_not(estimator, found, failed, tol):
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gap = (found.gap_bound / found.objective)[failed].max()
-    reached = f"a relative gap of at most {gap:.1e}" if np.isfinite(gap) else "no proof of a gap"
-    if (found.iterations[failed] >= estimator.max_iter).any():
-        end, remedy = f"max_iter={estimator.max_iter} iterations", "a larger max_iter"
-    else:
-        end = f"the limit of {estimator.dtype} arithmetic"
-        remedy = "dtype='float64'" if estimator.dtype == "float32" else "a larger tol"
-    return (
-        f"{failed.sum()} of {len(failed)} fits reached {end} with {reached}, not tol={tol}. "
-        f"Features on one scale (StandardScaler), more penalty, or {remedy} would help."
-    )
-
-
-def _warn(message):
-    warnings.warn(message, ConvergenceWarning, stacklevel=5)
-
-
-def _class_weights(class_weight, classes, labels, weights):
-    """One for each class; 'balanced': Σ weights / (C · Σ weights of it), C as far as it has any."""
-    if isinstance(class_weight, str) and class_weight == "balanced":
-        sums = np.bincount(labels, weights, len(classes))
-        return sums.sum() / ((sums > 0).sum() * np.where(sums > 0, sums, sums.max()))
-    return compute_class_weight(class_weight, classes=classes, y=classes)
-
-
-def _rounded_up(size, least):
-    step = 1 << max(0, int(size).bit_length() - 5)
-    return max(least, -(-size // step) * step)
 
 
 _OF_ALL_ROWS = "_CVIterableWrapper", "PredefinedSplit"  # they hold row numbers
@@ -729,28 +439,6 @@ def _scorer(scoring, classes=None):
     return scorer
 
 
-def _check_parameters(estimator):
-    """Raises ValueError for an invalid parameter of those that both estimators have."""
-    tol, max_iter = estimator.tol, estimator.max_iter
-    dtypes = " or ".join(repr(name) for name in _TOLERANCES)
-    intercept = estimator.fit_intercept
-    _require("fit_intercept", intercept, "True or False", isinstance(intercept, bool | np.bool_))
-    _require("solver", estimator.solver, "'lbfgs'", estimator.solver == "lbfgs")
-    _require("dtype", estimator.dtype, dtypes, estimator.dtype in _TOLERANCES)
-    _require("tol", tol, "None or a number above 0", tol is None or (_is_number(tol) and tol > 0))
-    whole = isinstance(max_iter, int | np.integer) and max_iter >= 0
-    _require("max_iter", max_iter, "a whole number of 0 or greater", whole)
-
-
-def _check_penalty(C, l2):
-    """Raises ValueError for an invalid C or l2, and where both are given."""
-    _require("C", C, "a number above 0 (inf for no penalty)", _is_number(C) and C > 0)
-    possible = l2 is None or (_is_number(l2) and 0 <= l2 < np.inf)
-    _require("l2", l2, "None or a finite number of 0 or greater", possible)
-    if l2 is not None and C != 1.0:
-        raise ValueError(f"C={C} and l2={l2} are two names for one penalty: give one of them.")
-
-
 def _check_penalties(Cs, l2s):
     """The penalties to try: (Cs [n], None) or (None, l2s [n]), float64; Cs may be their number.
 
@@ -760,26 +448,17 @@ def _check_penalties(Cs, l2s):
     if l2s is not None:
         if not number or Cs != 10:
             raise ValueError("Cs and l2s are two names for the same penalties: give one of them.")
-        return None, _grid("l2s", l2s, lambda l2: _check_penalty(1.0, l2))
+        return None, _grid("l2s", l2s, lambda l2: check_penalty(1.0, l2))
     if number:
-        _require("Cs", Cs, "numbers above 0, or how many of them", Cs > 0)
+        require("Cs", Cs, "numbers above 0, or how many of them", Cs > 0)
         return np.logspace(-4, 4, Cs), None
-    return _grid("Cs", Cs, lambda C: _check_penalty(C, None)), None
+    return _grid("Cs", Cs, lambda C: check_penalty(C, None)), None
 
 
 def _grid(name, values, check_one):
     grid = np.asarray(values)
     grid = grid.astype(np.float64) if grid.dtype.kind in "iuf" else np.zeros(0)
-    _require(name, values, "a list of numbers", grid.ndim == 1 and grid.size > 0)
+    require(name, values, "a list of numbers", grid.ndim == 1 and grid.size > 0)
     for value in grid:
         check_one(value)
     return grid
-
-
-def _is_number(value):
-    return isinstance(value, Real) and value == value  # NaN is not equal to itself
-
-
-def _require(name, value, rule, holds):
-    if not holds:
-        raise ValueError(f"{name} must be {rule}; got {value!r}.")

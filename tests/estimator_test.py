@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validat
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from softmax_jax import estimator, optimum
+from softmax_jax import estimator_fit, optimum
 from softmax_jax.estimator import SoftmaxRegression, SoftmaxRegressionCV
 from tests.estimator_data import three_classes, two_classes
 
@@ -137,11 +137,11 @@ def test_sample_weights_are_routed(three):
 def test_weights_are_sample_weights_times_class_weights(three):
     x, y = three
     own, by_class = np.linspace(0.1, 2, 60), {"apple": 2.0, "pear": 3.0}
-    examples = estimator._read_examples(SoftmaxRegression(class_weight=by_class), x, y, own)
+    examples = estimator_fit.read_examples(SoftmaxRegression(class_weight=by_class), x, y, own)
     weights = examples.unit * examples.weights
     np.testing.assert_allclose(weights, own * [by_class.get(name, 1.0) for name in y])
     np.testing.assert_array_equal(examples.classes[examples.labels], y)
-    balanced = estimator._read_examples(SoftmaxRegression(class_weight="balanced"), x, y, own)
+    balanced = estimator_fit.read_examples(SoftmaxRegression(class_weight="balanced"), x, y, own)
     sums = balanced.unit * np.bincount(balanced.labels, balanced.weights)
     np.testing.assert_allclose(sums, own.sum() / 3)
 
@@ -181,16 +181,16 @@ def test_C_counts_the_weights_up_to_no_penalty_and_down_to_no_coefficients(dtype
 def test_invalid_data_are_refused(change, words, two):
     arguments = {"X": two[0], "y": two[1], "sample_weight": None} | change
     with pytest.raises(ValueError, match=words):
-        estimator._read_examples(SoftmaxRegression(), **arguments)
+        estimator_fit.read_examples(SoftmaxRegression(), **arguments)
 
 
 @pytest.mark.parametrize("kind", [np.array, sparse.csr_array])
 def test_padding_of_the_shape_weighs_nothing(kind, monkeypatch, three):
-    monkeypatch.setattr(estimator, "_SPARSE_ROWS", 7)
+    monkeypatch.setattr(estimator_fit, "_SPARSE_ROWS", 7)
     x, y = three
     x = x + 1e6  # far from zero, where a row of zeros would give logits of any size
-    examples = estimator._read_examples(SoftmaxRegression(), kind(x), y, None)
-    prepared, _ = estimator._prepare_problem(SoftmaxRegression(), examples)
+    examples = estimator_fit.read_examples(SoftmaxRegression(), kind(x), y, None)
+    prepared, _ = estimator_fit.prepare_problem(SoftmaxRegression(), examples)
     features = np.asarray(prepared.features)
     assert features.shape == (33, 256) and features.dtype == np.float64
     np.testing.assert_allclose(features[:3, :60].T, x - x.mean(0), atol=1e-8)
@@ -302,11 +302,11 @@ LAW = settings(derandomize=True, deadline=None)
 @LAW
 @given(st.floats(1e-6, 1e6), st.floats(1e-3, 1e9), st.integers(2, 100))
 def test_C_and_l2_are_reciprocal(value, total, num_classes):
-    l2 = estimator.swap_C_and_l2(value, total, num_classes)
+    l2 = estimator_fit.swap_C_and_l2(value, total, num_classes)
     assert l2 == pytest.approx((2 if num_classes == 2 else 1) / (value * total))
-    assert estimator.swap_C_and_l2(l2, total, num_classes) == pytest.approx(value)
-    assert estimator.swap_C_and_l2(np.inf, total, num_classes) == 0
-    assert estimator.swap_C_and_l2(0.0, total, num_classes) == np.inf
+    assert estimator_fit.swap_C_and_l2(l2, total, num_classes) == pytest.approx(value)
+    assert estimator_fit.swap_C_and_l2(np.inf, total, num_classes) == 0
+    assert estimator_fit.swap_C_and_l2(0.0, total, num_classes) == np.inf
 
 
 @LAW
@@ -314,23 +314,23 @@ def test_C_and_l2_are_reciprocal(value, total, num_classes):
 def test_weights_in_both_conventions_give_the_same_probabilities(num_classes, seed):
     rng = np.random.default_rng(seed)
     W, b, x = (rng.normal(size=size) for size in ((4, num_classes), num_classes, (5, 4)))
-    coef, intercept = estimator.to_scikit_learn(W, b)
+    coef, intercept = estimator_fit.to_scikit_learn(W, b)
     rows = 1 if num_classes == 2 else num_classes
     assert coef.shape == (rows, 4) and intercept.shape == (rows,)
     scores, logits = x @ coef.T + intercept, x @ W + b
     centred = logits - logits.mean(1, keepdims=True)
     expected = logits[:, 1:] - logits[:, :1] if rows == 1 else centred
     np.testing.assert_allclose(scores, expected, atol=1e-12)
-    W, b = estimator.from_scikit_learn(coef, intercept)
+    W, b = estimator_fit.from_scikit_learn(coef, intercept)
     np.testing.assert_allclose(x @ W + b, centred, atol=1e-12)
 
 
 @LAW
 @given(st.integers(1, 10**6))
 def test_sizes_are_rounded_up_by_at_most_a_16th(size):
-    rounded = estimator._rounded_up(size, 1)
+    rounded = estimator_fit._rounded_up(size, 1)
     assert size <= rounded <= size * 17 / 16
-    assert estimator._rounded_up(rounded, 1) == rounded
-    assert estimator._rounded_up(size, 32) == max(rounded, 32)
+    assert estimator_fit._rounded_up(rounded, 1) == rounded
+    assert estimator_fit._rounded_up(size, 32) == max(rounded, 32)
     octave = 1 << (size.bit_length() - 1)  # of the sizes from 1024 to 2047, 16 remain
     assert octave < 16 or (rounded - octave) % (octave // 16) == 0
