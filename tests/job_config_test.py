@@ -169,6 +169,16 @@ def test_contradictions_are_refused():
     assert config_problems(config_with(**costs)) == []
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_an_array_in_any_field_is_refused_like_any_other_value(name):
+    config = config_with().unlock()
+    holder, _, leaf = name.rpartition(".")
+    with config.ignore_type():
+        (config[holder] if holder else config)[leaf] = np.arange(3)
+    found = config_problems(config)
+    assert [line for line in found if line.startswith(f"{name} must be ")]
+
+
 def test_zipped_axes_may_repeat_a_value_but_need_one_length():
     axes = {"sweep__l2": (0.0, 0.1, 0.0), "sweep__patience": (0, 0, 5)}
     assert config_problems(config_with(combine="zip", **axes)) == []

@@ -357,7 +357,7 @@ def _sweep_problems(config):
             f"each of sweep.{name} must be {RULES[field].text}; one is {brief(value)}"
             for value in wrong[:_MOST_NAMED]
         ]
-        zipped = field_value(config, "combine") == "zip" and name in TRACED
+        zipped = name in TRACED and obeys(_one_of(("zip",)), field_value(config, "combine"))
         if not wrong and not zipped and len(set(values)) < len(values):
             problems.append(f"sweep.{name} has a value twice: {brief(tuple(values))}")
     return problems

@@ -50,6 +50,7 @@ from softmax_jax.sweep.chunks import Epoch, Epochs, MisfitError, Pending
 from softmax_jax.sweep.result import Result, Selected
 
 _OPERATIONS_PER_CALL = 4e11  # multiplications and additions before a signal is looked for: seconds
+_BYTES_PENALTY = 512  # a setting of a path, as Python's numbers and in arrays
 _BYTES_MEASURED = 64  # of a trial in an epoch: eight metrics
 _DECADES = 3  # that an automatic path of l2 reaches further down, one by one, where it must
 _MOST_CLASSES = 1000  # of which each has its own line in a table
@@ -271,6 +272,8 @@ def penalties(config: ConfigDict, splits: Splits, num: int = 0) -> tuple[float, 
     """
     objective = objective_of(config)
     how = {name: getattr(objective, name) for name in ("class_weight", "standardize", "dtype")}
+    what = f"A path of {config.l2_path:,} penalties"
+    host.require_memory(_BYTES_PENALTY * config.l2_path, what, "Set a smaller l2_path.")
     path = sweep.l2_path(splits.train, config.l2_path, further=_DECADES, **how)
     own, further = path[-config.l2_path :], path[: -config.l2_path][::-1]
     return own + further[: max(0, num - len(own))]

@@ -384,7 +384,7 @@ def fields(rng, folder, templates):
         holder, _, leaf = name.rpartition(".")
         with (
             config.ignore_type(),
-            contextlib.suppress(TypeError, KeyError, AttributeError, ArithmeticError),
+            contextlib.suppress(TypeError, LookupError, AttributeError, ArithmeticError),
         ):
             (config[holder] if holder else config)[leaf] = value
     if rng.random() < 0.9 or "num_epochs" in some:
