@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int, Shaped
 
+from softmax_jax import host
 from softmax_jax.hyperparameters import nearest
 
 _Array = Shaped[Array | np.ndarray, "..."]  # of any shape and dtype: they are what is checked
@@ -164,6 +165,25 @@ def as_labels(labels: Any, num_rows: int, num_classes: int, classes: Any = None)
     check_integers(labels)
     check_range(labels, num_classes)
     return widened(labels)
+
+
+def check_soft_labels(y: _Array) -> None:
+    """Raises ValueError unless y [N, C] has a distribution over the classes in each row.
+
+    Its numbers must be finite, of 0 or greater, and sum to 1 up to the rounding of their type.
+    """
+    if not (jnp.issubdtype(y.dtype, jnp.floating) or y.dtype.kind in "biu"):
+        raise ValueError(f"Soft labels y [N, C] must be real numbers; they are {y.dtype}.")
+    eps = float(jnp.finfo(y.dtype).eps) if jnp.issubdtype(y.dtype, jnp.floating) else 0.0
+    sums = y.sum(1, dtype=np.float64)
+    right = np.isfinite(sums) & (y >= 0).all(1) & (abs(sums - 1) <= max(1e-5, y.shape[1] * eps))
+    if not right.all():
+        row = int(right.argmin())
+        raise ValueError(
+            "Soft labels y [N, C] must be finite, of 0 or greater, and sum to 1 in each row; of "
+            f"{len(y):,} rows {int((~right).sum()):,} are not so, the first row {row}: "
+            f"{host.brief(y[row].tolist())}. Divide each row by its sum, or give labels [N]."
+        )
 
 
 def counted(weights: Any, *arrays: _Array) -> tuple:

@@ -169,9 +169,13 @@ class SoftmaxRegression(_LinearClassifier):
     def fit(self, X, y, sample_weight=None) -> "SoftmaxRegression":
         """Fits to X [N, D], dense or sparse, y [N] and sample_weight [N]; returns the estimator.
 
+        y may also be soft labels [N, C], numbers of sum 1: classes_ are then 0..C-1, or the names
+        of the columns of a data frame. One is the same as C copies of the example, one of
+        each class, with these weights.
+
         Raises:
           ValueError: for what scikit-learn's classifiers refuse: NaN, shapes that do not fit, a
-            single class, negative weights, invalid parameters.
+            single class, negative weights, invalid parameters, soft labels of another sum.
         """
         check_parameters(self)
         warm = isinstance(self.warm_start, bool | np.bool_)
@@ -271,6 +275,11 @@ class SoftmaxRegressionCV(_LinearClassifier):
         check_parameters(self)
         require("refit", self.refit, "True or False", isinstance(self.refit, bool | np.bool_))
         Cs, l2s = _check_penalties(self.Cs, self.l2s)
+        if np.ndim(y) == 2 and np.shape(y)[1] > 1:
+            raise ValueError(
+                f"y must be labels [N]; its shape is {np.shape(y)}. Folds and scores are those of "
+                "labels: with soft labels [N, C], fit SoftmaxRegression for each penalty."
+            )
         examples = read_examples(self, X, y, sample_weight)
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         for_splitter, routed = self._routed(weights, params)

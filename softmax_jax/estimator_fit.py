@@ -16,13 +16,17 @@ from sklearn import get_config
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    validate_data,
+)
 
-from softmax_jax import host
+from softmax_jax import checks, host
 from softmax_jax.data import validation
 from softmax_jax.data.dataset import column_moments
 from softmax_jax.optimum import Optimum, Prepared, Problem, minimise, prepare
-from softmax_jax.optimum.problem import relative
+from softmax_jax.optimum.problem import class_sums, relative
 
 # Relative gaps that the arithmetic reaches easily, even for features on different scales.
 _TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
@@ -119,6 +123,9 @@ def with_absent(W, b, known):
 class Examples(NamedTuple):
     """Training data: x [N, D] dense or CSR, labels [N], classes [C], sample_weight [N].
 
+    labels may be soft ones [N, C]; then class weights are in them, as copies of each class would
+    have them, and in the weights.
+
     The N examples have weights above 0: `there` [M] says which of all they are, `known` [C] of
     which classes; labels are numbers of these alone. weights [N] · unit: the sample weights times
     those of the classes, divided by a power of two, so that no sum of them overflows.
@@ -149,30 +156,61 @@ def total_weight(examples, counts=None):
 
 def read_examples(estimator, X, y, sample_weight) -> Examples:
     """Validates the arguments of `fit`; sets n_features_in_ and the like on the estimator."""
-    X, y, sample_weight = to_numpy(X), to_numpy(y), to_numpy(sample_weight)
-    X, y = validate_data(estimator, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
-    check_classification_targets(y)
-    classes, labels = np.unique(y, return_inverse=True)
+    X, sample_weight, dtypes = to_numpy(X), to_numpy(sample_weight), [np.float64, np.float32]
+    soft = np.ndim(y) == 2 and np.shape(y)[1] > 1
+    if soft:
+        X = validate_data(estimator, X, accept_sparse="csr", dtype=dtypes)
+        classes, labels = _soft_labels(y)
+        check_consistent_length(X, labels)
+    else:
+        X, y = validate_data(estimator, X, to_numpy(y), accept_sparse="csr", dtype=dtypes)
+        check_classification_targets(y)
+        classes, labels = np.unique(y, return_inverse=True)
     own = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     there = own > 0
     if not there.any():
         raise ValueError("The sample_weight of every example is zero.")
     given = labels
     X, labels, own = (X, labels, own) if there.all() else (X[there], labels[there], own[there])
+    if soft:
+        checks.check_soft_labels(labels)
     weights, unit = relative(own)
     own = own if float(weights.sum()) * unit < np.inf else weights.copy()  # scorers add them up
     by_class = _class_weights(estimator.class_weight, classes, labels, weights)
-    weights *= by_class[labels]
-    present = np.unique(labels[weights > 0])
+    of_example = labels @ by_class if soft else by_class[labels]
+    weights *= of_example
+    present = np.flatnonzero(class_sums(labels.T, weights, len(classes)))
     if len(present) < 2:
         raise ValueError(
             "A classifier needs 2 classes or more with examples whose weight is not zero; "
             f"got {len(present)} class{'es' * (len(present) != 1)}."
         )
-    validation.warn_absent_classes(given, there, classes.tolist())
-    known = np.bincount(labels, minlength=len(classes)) > 0
-    labels = (np.cumsum(known) - 1)[labels]
+    if soft:
+        rows, columns = np.nonzero(given > 0)
+        validation.warn_absent_classes(columns, there[rows], classes.tolist())
+        known = labels.any(0)
+        labels = labels * by_class / np.where(of_example > 0, of_example, 1)[:, None]
+        labels = labels[:, known]
+    else:
+        validation.warn_absent_classes(given, there, classes.tolist())
+        known = np.bincount(labels, minlength=len(classes)) > 0
+        labels = (np.cumsum(known) - 1)[labels]
     return Examples(X, labels, classes, own, weights, unit, by_class, there, known)
+
+
+def _soft_labels(y):
+    """(classes [C], Y [N, C]): what the columns of a data frame are called, or 0..C-1."""
+    names = np.asarray(getattr(y, "columns", np.arange(np.shape(y)[1])))
+    Y = np.asarray(to_numpy(y))
+    if Y.dtype.kind not in "biuf":
+        raise ValueError(
+            "y must be labels [N], or soft labels [N, C], which are numbers of sum 1 in each row; "
+            f"it is {Y.dtype} {list(Y.shape)}."
+        )
+    names = names.astype(str) if names.dtype == object else names
+    if len(np.unique(names)) < len(names):
+        raise ValueError(f"Soft labels have columns of one name: {host.brief(names.tolist())}.")
+    return names, Y.astype(np.float64)
 
 
 class _Shifted(NamedTuple):
@@ -201,7 +239,7 @@ def prepare_problem(estimator, examples: Examples, resamples=None) -> _Shifted:
     x[num_examples:] = x[0]
     problem = Problem(
         x=x,
-        y=np.pad(examples.labels, (0, more)),
+        y=np.pad(examples.labels, [(0, more)] + [(0, 0)] * (examples.labels.ndim - 1)),
         weights=np.pad(examples.weights, (0, more)),
         resamples=None if resamples is None else np.pad(resamples, ((0, more), (0, 0))),
         num_classes=int(examples.known.sum()),
@@ -311,7 +349,7 @@ def _warn(message):
 def _class_weights(class_weight, classes, labels, weights):
     """One for each class; 'balanced': Σ weights / (C · Σ weights of it), C as far as it has any."""
     if isinstance(class_weight, str) and class_weight == "balanced":
-        sums = np.bincount(labels, weights, len(classes))
+        sums = class_sums(labels.T, weights, len(classes))
         return sums.sum() / ((sums > 0).sum() * np.where(sums > 0, sums, sums.max()))
     return compute_class_weight(class_weight, classes=classes, y=classes)
 

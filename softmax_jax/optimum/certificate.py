@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from softmax_jax import losses, metrics
 from softmax_jax.optimum import lbfgs, problem
-from softmax_jax.optimum.problem import Prepared, product, residual
+from softmax_jax.optimum.problem import Prepared, product, residual, undecided_as_wrong
 
 _MOST_STEPS = 20
 
@@ -61,7 +61,7 @@ class _Point(NamedTuple):
 
 def polish_bias(
     logits: Float[Array, "C N"],
-    y: Int[Array, " N"],
+    y: Num[Array, "*C N"],
     fractions: Float[Array, " N"],
     wanted: Bool[Array, ""],
 ) -> tuple[Float[Array, " C"], Float[Array, " N"], Float[Array, "C N"] | None]:
@@ -152,7 +152,7 @@ def _newton_step(means, products, gradient):
     return step * jnp.minimum(1, 2 / jnp.maximum(abs(step).max(), 1e-30))
 
 
-def each_loss(logits: Float[Array, "C N"], y: Int[Array, " N"]) -> Float[Array, " N"]:
+def each_loss(logits: Float[Array, "C N"], y: Num[Array, "*C N"]) -> Float[Array, " N"]:
     """The loss of every example."""
     return problem.map_tiles(functools.partial(losses.cross_entropy, axis=0), logits, y)
 
@@ -228,8 +228,11 @@ def recedes(prepared: Prepared, column: int | np.integer = 0) -> bool:
     weights, y = np.asarray(prepared.weights), np.asarray(prepared.y)
     if prepared.resamples is not None:
         weights = weights * np.asarray(prepared.resamples)[:, column]
-    rows = np.flatnonzero(weights > 0)
-    classes, labels = np.unique(y[rows], return_inverse=True)
+    # A soft label is a copy of the example for each class that it gives any weight.
+    own, rows = (
+        np.nonzero(y * (weights > 0)) if y.ndim == 2 else (y[weights > 0], weights.nonzero()[0])
+    )
+    classes, labels = np.unique(own, return_inverse=True)
     num_features, num_pairs = len(prepared.features), len(rows) * (len(classes) - 1)
     if not num_pairs or num_pairs * 2 * num_features > _MOST_MARGINS:
         return False
@@ -264,6 +267,7 @@ def certify(
     also the duality gap at the dual point y - p, which the best bias makes feasible. Without a bias
     F(W) itself is l2-strongly convex, and no bias is computed.
     """
+    loss = undecided_as_wrong(prepared.y, loss)
     wanted = prepared.fit_bias & ~_separates(trial, loss, fractions)
     shift, better_loss, p = polish_bias(logits, prepared.y, fractions, wanted)
     params = trial.params.at[:, -1].add(shift)

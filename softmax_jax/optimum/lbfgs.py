@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from softmax_jax import losses
 from softmax_jax.optimum import problem
@@ -179,7 +179,7 @@ def direction(
 def line_search(
     logits: Float[Array, "C N"],
     along: Float[Array, "C N"],
-    y: Int[Array, " N"],
+    y: Num[Array, "*C N"],
     fractions: Float[Array, " N"],
     loss: Float[Array, " N"],
     slope: Float[Array, ""],

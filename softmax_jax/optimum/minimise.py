@@ -20,7 +20,14 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from softmax_jax import checks, metrics
 from softmax_jax.optimum import certificate, lbfgs
 from softmax_jax.optimum.certificate import State
-from softmax_jax.optimum.problem import Prepared, Problem, prepare, product
+from softmax_jax.optimum.problem import (
+    Prepared,
+    Problem,
+    as_distributions,
+    prepare,
+    product,
+    undecided_as_wrong,
+)
 
 _Tree = TypeVar("_Tree")
 
@@ -74,7 +81,7 @@ def weight_fractions(prepared: Prepared, column: Int[Array, ""]) -> Float[Array,
 def _start(prepared, l2, column, params):
     fractions, y = weight_fractions(prepared, column), prepared.y
     num_classes, dtype = len(prepared.priors), fractions.dtype
-    labels = jax.nn.one_hot(y, num_classes, axis=0, dtype=dtype)
+    labels = as_distributions(y, num_classes, dtype)
     priors = jnp.where(prepared.fit_bias, (labels * fractions).sum(1), 1 / num_classes)
     # The best bias of a class without examples is -inf; log 1e-35 has the same effect.
     bias = jnp.where(prepared.fit_bias, jnp.log(jnp.maximum(priors, 1e-35)), 0)
@@ -97,7 +104,7 @@ def _start(prepared, l2, column, params):
     if params is not None:
         return certificate.certify(prepared, state, logits, loss, fractions, -1.0)
     state = certificate.measure(prepared, fractions, state, state.params, loss, logits)
-    return certificate.proven(state, loss, fractions, -1.0)
+    return certificate.proven(state, undecided_as_wrong(y, loss), fractions, -1.0)
 
 
 def _segment(prepared, tolerance, max_iterations, segment, trial):
@@ -114,7 +121,8 @@ def _segment(prepared, tolerance, max_iterations, segment, trial):
     def step(carry):
         trial, logits, loss, _ = carry
         trial, logits, loss = _step(prepared, fractions, curvature, trial, logits, loss)
-        return trial, logits, loss, certificate.promising(trial, loss, fractions, tolerance)
+        wrong = undecided_as_wrong(prepared.y, loss)
+        return trial, logits, loss, certificate.promising(trial, wrong, fractions, tolerance)
 
     new, logits, loss, _ = lax.while_loop(running, step, (trial, logits, loss, jnp.bool_(False)))
     new = certificate.certify(prepared, new, logits, loss, fractions, tolerance)
@@ -335,7 +343,7 @@ def iterate(
     dtype = state.params.dtype
     limits = np.asarray(tolerance, dtype), np.int32(max_iterations), np.int32(segment)
     order = leaders(np.asarray(state.l2), np.asarray(state.column))
-    cost = state.params[0].size * len(prepared.y) * 2 * len(order)
+    cost = state.params[0].size * len(prepared.weights) * 2 * len(order)
     small = cost < _WORTH_COMPILING
     while True:
         unfinished = unfinished_trials(state, max_iterations)

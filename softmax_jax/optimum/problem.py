@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 from softmax_jax import checks, host
 
@@ -91,6 +91,10 @@ _POWERS = 20  # steps of the power iteration, from the largest direction of the 
 class Problem(NamedTuple):
     """A dataset: x [N, D] float, y [N] int in 0..C-1, weights [N] (None: ones).
 
+    y may also be soft labels [N, C], of 0 or greater and of sum 1: a distribution over the classes
+    for each example, such as votes or the probabilities of a teacher. One is the same as C copies
+    of the example, one of each class, with the weights that it says.
+
     resamples: None, or [N, R] counts: in resample r, each example's weight is multiplied by its
     count. num_classes: C, where y may lack a class (None: the largest label + 1).
     fit_bias: False keeps the bias at zero.
@@ -107,7 +111,8 @@ class Problem(NamedTuple):
 class Prepared(NamedTuple):
     """A problem on the device, in the coordinates of the solver.
 
-    features [D + 1, N]: x - mean, transposed, and a row of ones, for the bias · y [N] · weights [N]
+    features [D + 1, N]: x - mean, transposed, and a row of ones, for the bias · y [N], or soft
+    labels [C, N] · weights [N]
     · resamples [N, R] or None; mean [D] · priors [C]: the probabilities at zero weights and the
     best bias, which are the fractions of the weight in each class · directions [D, K],
     eigenvalues [K]: eigenvectors and eigenvalues of the covariance of x · sample [n]: the rows that
@@ -122,7 +127,7 @@ class Prepared(NamedTuple):
     """
 
     features: Float[Array, "D+1 N"]
-    y: Int[Array, " N"]
+    y: Int[Array, " N"] | Float[Array, "C N"]
     weights: Float[Array, " N"]
     resamples: Num[Array, "N R"] | None
     mean: Float[Array, " D"]
@@ -145,8 +150,9 @@ def prepare(problem: Problem) -> Prepared:
     one costs iterations, never correctness.
 
     Raises:
-      ValueError: for shapes that do not fit, NaN or infinity, labels outside 0..C-1, weights that
-        are negative or all zero, in a resample, too, and for types that are not these numbers.
+      ValueError: for shapes that do not fit, NaN or infinity, labels outside 0..C-1, soft labels
+        that are no distributions, weights that are negative or all zero, in a resample, too, and
+        for types that are not these numbers.
     """
     host.begin()
     x, y = checks.as_array(problem.x), np.asarray(problem.y)
@@ -158,7 +164,8 @@ def prepare(problem: Problem) -> Prepared:
     num_classes = _check_problem(x, y, problem.num_classes, problem.fit_bias)
     weights = _check_weights(problem.weights, len(y))
     _check_resamples(problem.resamples, weights.astype(x.dtype))
-    priors = np.bincount(y, weights, minlength=num_classes) / weights.sum()
+    y = label_columns(y, weights, x.dtype)
+    priors = class_sums(y, weights, num_classes) / weights.sum()
     priors = priors if problem.fit_bias else np.full(num_classes, 1 / num_classes)
     missing = -len(y) % wanted_tiles(num_classes, len(y)) if jax.device_count() == 1 else 0
     sample = _sample(weights, x.shape[1])
@@ -172,7 +179,7 @@ def prepare(problem: Problem) -> Prepared:
         resamples = np.pad(np.asarray(resamples), ((0, missing), (0, 0)))
     return Prepared(
         features=features,
-        y=jnp.asarray(np.pad(y.astype(np.int32), (0, missing))),
+        y=jnp.asarray(np.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, missing)])),
         weights=jnp.asarray(np.pad(weights, (0, missing)).astype(x.dtype)),
         resamples=None if resamples is None else jnp.asarray(resamples),
         mean=mean,
@@ -217,17 +224,48 @@ def product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "...
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
-def residual(p: Float[Array, "C N"], y: Int[Array, " N"]) -> Float[Array, "C N"]:
-    """p - Y for probabilities p and the one-hot vectors Y of the labels y."""
-    return p - (jnp.arange(len(p))[:, None] == y)
+def residual(p: Float[Array, "C N"], y: Num[Array, "*C N"]) -> Float[Array, "C N"]:
+    """p - Y for probabilities p and the one-hot vectors Y of the labels y, or soft labels Y = y."""
+    return p - (y if y.ndim == 2 else (jnp.arange(len(p))[:, None] == y))
+
+
+def as_distributions(y: Num[Array, "*C N"], num_classes: int, dtype: Any) -> Float[Array, "C N"]:
+    """The one-hot vectors of labels [N]; soft labels [C, N] as they are."""
+    return y if y.ndim == 2 else jax.nn.one_hot(y, num_classes, axis=0, dtype=dtype)
+
+
+def undecided_as_wrong(y: Num[Array, "*C N"], loss: Float[Array, " N"]) -> Float[Array, " N"]:
+    """The losses, infinite where a soft label has more than one class: no weights separate it."""
+    return loss if y.ndim == 1 else jnp.where(y.max(0) == 1, loss, jnp.inf)
+
+
+def label_columns(
+    y: Shaped[np.ndarray, "N *C"], weights: Float[np.ndarray, " N"], dtype: Any
+) -> Num[np.ndarray, "*C N"]:
+    """Labels as the programs take them: int32 [N]; soft ones [C, N], of sum 1 up to rounding."""
+    if y.ndim == 1:
+        return y.astype(np.int32)
+    y = np.where(weights[:, None] > 0, y, 1 / y.shape[1])  # what counts nothing may be anything
+    checks.check_soft_labels(y)
+    return np.ascontiguousarray((y / y.sum(1, keepdims=True, dtype=np.float64)).T.astype(dtype))
+
+
+def class_sums(
+    y: Num[np.ndarray, "*C N"], weights: Float[np.ndarray, " N"], num_classes: int
+) -> Float[np.ndarray, " C"]:
+    """The weight that each class has."""
+    return y @ weights if y.ndim == 2 else np.bincount(y, weights, minlength=num_classes)
 
 
 def _check_problem(x, y, num_classes, fit_bias):
     """The number of classes, of valid features and labels."""
-    if x.ndim != 2 or y.shape != x.shape[:1] or not len(y):
+    if x.ndim != 2 or y.ndim not in (1, 2) or y.shape[:1] != x.shape[:1] or not len(y):
         raise ValueError(
-            f"x must be [N, D] and y [N], with at least one example; got {x.shape}, {y.shape}."
+            "x must be [N, D] and y [N], or soft labels [N, C], with at least one example; got "
+            f"{x.shape}, {y.shape}."
         )
+    if y.ndim == 2:
+        return _check_soft(y, num_classes, fit_bias, x)
     if not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
         raise ValueError("Labels must be integers of 0 or greater.")
     if num_classes is not None:
@@ -236,11 +274,25 @@ def _check_problem(x, y, num_classes, fit_bias):
     num_classes = largest + 1 if num_classes is None else int(num_classes)
     if num_classes < max(2, largest + 1):
         raise ValueError(f"{num_classes} classes do not fit labels from {y.min()} to {largest}.")
+    _check_features(x, fit_bias)
+    return num_classes
+
+
+def _check_soft(y, num_classes, fit_bias, x):
+    if y.shape[1] < 2 or num_classes not in (None, y.shape[1]):
+        wanted = "2 columns or more" if num_classes is None else f"{num_classes} columns"
+        raise ValueError(
+            f"Soft labels y [N, C] must have {wanted}, one for each class; they are {y.shape}."
+        )
+    _check_features(x, fit_bias)
+    return y.shape[1]
+
+
+def _check_features(x, fit_bias):
     if not isinstance(fit_bias, bool | np.bool_):
         raise ValueError(f"fit_bias must be True or False; it is {fit_bias!r}.")
     if not checks.namespace(x).isfinite(x).all():
         raise ValueError("The features hold NaN or infinity.")
-    return num_classes
 
 
 def _check_weights(weights, num_examples):
@@ -358,7 +410,7 @@ def l2_path(
     largest = 10 * largest_root * float(jnp.linalg.norm(_gradient_at_zero(prepared)))
     if not largest > 0:
         raise ValueError("The features do not predict the labels: there is no path of penalties.")
-    N = len(prepared.y) if total_weight is None else total_weight
+    N = len(prepared.weights) if total_weight is None else total_weight
     smallest = float(_total_variance(prepared)) / (100 * N)
     return np.geomspace(largest, min(smallest, largest / 1000), num)
 
@@ -389,6 +441,6 @@ def _total_variance(prepared: Prepared) -> Float[Array, ""]:
 @jax.jit
 def _gradient_at_zero(prepared: Prepared) -> Float[Array, "C D"]:
     """∂loss/∂W at W = 0 and the best bias there, under the weights of the problem: [C, D]."""
-    labels = jax.nn.one_hot(prepared.y, len(prepared.priors), axis=0, dtype=prepared.priors.dtype)
+    labels = as_distributions(prepared.y, len(prepared.priors), prepared.priors.dtype)
     residual = (prepared.priors[:, None] - labels) * (prepared.weights / prepared.weights.sum())
     return product(residual, prepared.features.T)[:, :-1]
