@@ -1,4 +1,4 @@
-"""The commands `softmax-jax train`, `report`, `predict`, `configs`, `export`."""
+"""The commands `softmax-jax train`, `report`, `compare`, `predict`, `configs`, `export`."""
 
 import argparse
 import sys
@@ -81,6 +81,16 @@ def _report(options: argparse.Namespace) -> str:
     return f"Written to {options.output}."
 
 
+def _compare(options: argparse.Namespace) -> str:
+    host.import_jax()
+    from softmax_jax.comparison import compare
+
+    folders = [host.as_path(folder, "The folder") for folder in options.workdir]
+    target = None if options.output is None else host.as_path(options.output, "--output")
+    text = compare(folders, target, labels_alone=options.labels_alone)
+    return f"{text}\nThe picture is in {target}." if target else text
+
+
 def _predict(options: argparse.Namespace) -> str:
     host.import_jax()
     from softmax_jax.job import processes
@@ -142,6 +152,21 @@ def _parser() -> Parser:
     report.add_argument("workdir", nargs="+", help="folder of a run, finished or not")
     report.add_argument("--output", default="report.html", help="default: %(default)s")
     report.set_defaults(command=_report)
+    compare = commands.add_parser(
+        "compare",
+        help="the test metrics of runs against each other, paired by example",
+        description="Differences of test loss and accuracy between finished runs, paired by "
+        "example, with 95 %% intervals and McNemar's test, corrected by Holm for several pairs. "
+        "The runs need config.predictions=True and one test_split.",
+    )
+    compare.add_argument("workdir", nargs="+", help="folders of two finished runs or more")
+    compare.add_argument("--output", help="a .png for the differences with their intervals")
+    compare.add_argument(
+        "--labels-alone",
+        action="store_true",
+        help="compare runs on other features of the same examples in the same order",
+    )
+    compare.set_defaults(command=_compare)
     predict = commands.add_parser(
         "predict",
         help="classes and probabilities for features or images in a file",

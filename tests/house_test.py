@@ -25,7 +25,7 @@ FLOORS = (
     ("sweep",),
     ("charts", "plots", "studies"),
     ("job",),
-    ("estimator", "predict", "report", "runs"),
+    ("comparison", "estimator", "predict", "report", "runs"),
     ("__main__",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

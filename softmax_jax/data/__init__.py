@@ -8,7 +8,7 @@ splits = data.from_arrays(train=(x, y), val=(x_val, y_val))
 import importlib
 from typing import Any
 
-from softmax_jax.data.dataset import Dataset, Splits, fingerprint, joined
+from softmax_jax.data.dataset import Dataset, Splits, digest, fingerprint, joined
 from softmax_jax.data.loading import from_arrays, load
 from softmax_jax.data.sources import Source, register
 from softmax_jax.host import DataError, DatasetNotFoundError
@@ -19,6 +19,7 @@ __all__ = [
     "DatasetNotFoundError",
     "Source",
     "Splits",
+    "digest",
     "fingerprint",
     "from_arrays",
     "joined",

@@ -329,20 +329,34 @@ def fingerprint(splits: Splits) -> str:
     test, in this order. Names and sources play no part: the same examples read from elsewhere, or
     by shards, have the same fingerprint.
     """
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for role in ("train", "val", "test"):
         dataset = getattr(splits, role)
         if dataset is None:
             continue
-        digest.update(f"{dataset.form.str} {dataset.x.shape}".encode())
+        found.update(f"{dataset.form.str} {dataset.x.shape}".encode())
         for _, block in dataset.blocks("fingerprint"):
-            digest.update(np.ascontiguousarray(block).data)
+            found.update(np.ascontiguousarray(block).data)
         for array in (dataset.y, dataset.weights, dataset.groups):
             if array is not None:
                 array = np.ascontiguousarray(array)
-                digest.update(f"{array.dtype.str} {array.shape}".encode())
-                digest.update(array.data)
-    return digest.hexdigest()
+                found.update(f"{array.dtype.str} {array.shape}".encode())
+                found.update(array.data)
+    return found.hexdigest()
+
+
+def digest(dataset: Dataset) -> str:
+    """Identifies examples, whatever the type they are kept in: a SHA-256, in hexadecimal.
+
+    It covers the features as float32, the labels and the weights, in their order.
+    """
+    found = hashlib.sha256(str(dataset.x.shape).encode())
+    for _, block in dataset.blocks("digest"):
+        with np.errstate(over="ignore"):
+            found.update(np.ascontiguousarray(block, np.float32).data)
+    found.update(np.ascontiguousarray(dataset.y, np.int64).data)
+    found.update(np.ascontiguousarray(example_weights(dataset), np.float64).data)
+    return found.hexdigest()
 
 
 def check_joinable(one: Dataset, other: Dataset) -> None:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from softmax_jax import decisions, host, metrics, plots, studies, sweep
 from softmax_jax.classifier import Classifier
-from softmax_jax.data.dataset import Dataset, Splits, check_joinable, example_weights
+from softmax_jax.data.dataset import Dataset, Splits, check_joinable, digest, example_weights
 from softmax_jax.host import JobError, cut
 from softmax_jax.job import console, processes
 from softmax_jax.job.checkpoint import Progress
@@ -717,8 +717,9 @@ def write_weights(workdir: Workdir, classifier: Classifier) -> None:
 def write_predictions(
     workdir: Workdir, splits: Splits, on_val: Classifier, on_test: Classifier
 ) -> None:
-    """Writes predictions.npz: probabilities [N, C], predicted classes and labels [N].
+    """Writes predictions.npz: probabilities [N, C], predicted classes, labels and losses [N].
 
+    With a digest of the examples, so that runs are compared on the same ones (`comparison`).
     Where a split has weights, they are there too; and where some of them were 0, the rows of the
     others among all that were given.
 
@@ -733,6 +734,8 @@ def write_predictions(
             arrays[f"{role}_probabilities"] = model.predict_proba(split.x)
             arrays[f"{role}_predicted"] = model.classes(split.x)
             arrays[f"{role}_labels"] = np.asarray(split.y)
+            arrays[f"{role}_losses"] = model.by_example(split)[0]
+            arrays[f"{role}_digest"] = np.array(digest(split))
             if split.weights is not None:
                 arrays[f"{role}_weights"] = example_weights(split)
             if split.present is not None:
