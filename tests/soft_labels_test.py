@@ -1,4 +1,4 @@
-"""Soft labels at the optimum: against SciPy, as weighted copies of hard labels, and what is refused."""
+"""Soft labels at the optimum: against SciPy, as weighted copies of hard labels; what is refused."""
 
 import jax
 import numpy as np

@@ -240,7 +240,7 @@ def undecided_as_wrong(y: Num[Array, "*C N"], loss: Float[Array, " N"]) -> Float
 
 
 def label_columns(
-    y: Shaped[np.ndarray, "N *C"], weights: Float[np.ndarray, " N"], dtype: Any
+    y: Shaped[np.ndarray, "N ..."], weights: Float[np.ndarray, " N"], dtype: Any
 ) -> Num[np.ndarray, "*C N"]:
     """Labels as the programs take them: int32 [N]; soft ones [C, N], of sum 1 up to rounding."""
     if y.ndim == 1:
