@@ -23,12 +23,14 @@ from softmax_jax import losses
 from softmax_jax.estimator_fit import (
     check_parameters,
     check_penalty,
+    check_ratio,
     from_scikit_learn,
     like,
     prepare_problem,
     read_examples,
     require,
     solve_trials,
+    split_penalty,
     swap_C_and_l2,
     to_numpy,
     total_weight,
@@ -93,11 +95,11 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
         scores = self._decide(X, method)
         return np.stack([0 * scores, scores], 1) if scores.ndim == 1 else scores
 
-    def _adopt(self, examples, W, b, l2, objective=np.nan, gap_bound=np.nan):
+    def _adopt(self, examples, W, b, l2, objective=np.nan, gap_bound=np.nan, *, l1=0.0):
         """Sets the fitted attributes of weights W [D, C] and b [C]; returns the estimator."""
-        self.classes_, self.l2_ = examples.classes, float(l2)
+        self.classes_, self.l2_, self.l1_ = examples.classes, float(l2), float(l1)
         self.class_weight_ = examples.class_weight
-        self.coef_, self.intercept_ = with_absent(W, b, examples.known)
+        self.coef_, self.intercept_ = with_absent(W, b, examples.known, centred=not l1)
         self.objective_, self.gap_bound_ = float(objective), float(gap_bound)
         return self
 
@@ -118,12 +120,15 @@ class SoftmaxRegression(_LinearClassifier):
     """Softmax regression (multinomial logistic regression), at its certified optimum.
 
     Minimises C · Σᵢ wᵢ CE(coef xᵢ + intercept, yᵢ) + ‖coef‖²/2, as scikit-learn's
-    `LogisticRegression` does, by `softmax_jax.optimum`. docs/conventions.md lists the differences.
+    `LogisticRegression` does, by `softmax_jax.optimum`; with an l1_ratio r the penalty is
+    r ‖coef‖₁ + (1 - r) ‖coef‖²/2. docs/conventions.md lists the differences.
     Sparse input is made dense for `fit` and used as it is by the other methods.
 
     Args:
       C: the inverse of the penalty; inf for none.
       l2: instead of C, this project's penalty of the mean loss, l2/2 · ‖W‖².
+      l1_ratio: from 0 to 1, how much of the penalty is ‖coef‖₁, which makes coefficients exactly
+        zero.
       fit_intercept: False keeps the intercept at zero.
       class_weight: None, 'balanced', or {class: weight}.
       tol: the relative gap to the optimum that the certificate must prove; None: 1e-6 in float64,
@@ -138,8 +143,9 @@ class SoftmaxRegression(_LinearClassifier):
 
     After `fit`: classes_ [C] · coef_ [C, D], intercept_ [C], with two classes [1, D] and [1] ·
     class_weight_ [C] · n_iter_ [1] · n_features_in_, feature_names_in_ · l2_: the penalty of the
-    mean loss · objective_: mean loss + l2_/2 · ‖W‖² · gap_bound_: the objective is at most this far
-    above its minimum (inf without a penalty: there is no bound).
+    mean loss, and l1_, that of its ‖W‖₁ · objective_: mean loss + l2_/2 · ‖W‖² + l1_ · ‖W‖₁ ·
+    gap_bound_: the objective is at most this far above its minimum (inf without a penalty: there is
+    no bound).
 
     >>> import numpy as np
     >>> x, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array(["low", "low", "high", "high"])
@@ -153,6 +159,7 @@ class SoftmaxRegression(_LinearClassifier):
         C=1.0,
         *,
         l2=None,
+        l1_ratio=0.0,
         fit_intercept=True,
         class_weight=None,
         tol=None,
@@ -164,7 +171,7 @@ class SoftmaxRegression(_LinearClassifier):
     ) -> None:
         self.C, self.l2, self.fit_intercept, self.class_weight = C, l2, fit_intercept, class_weight
         self.tol, self.max_iter, self.solver, self.dtype = tol, max_iter, solver, dtype
-        self.warm_start, self.random_state = warm_start, random_state
+        self.warm_start, self.random_state, self.l1_ratio = warm_start, random_state, l1_ratio
 
     def fit(self, X, y, sample_weight=None) -> "SoftmaxRegression":
         """Fits to X [N, D], dense or sparse, y [N] and sample_weight [N]; returns the estimator.
@@ -177,14 +184,16 @@ class SoftmaxRegression(_LinearClassifier):
         warm = isinstance(self.warm_start, bool | np.bool_)
         require("warm_start", self.warm_start, "True or False", warm)
         check_penalty(self.C, self.l2)
+        check_ratio("l1_ratio", self.l1_ratio, self.l2)
         examples = read_examples(self, X, y, sample_weight)
         total, num_classes = total_weight(examples), int(examples.known.sum())
         l2 = swap_C_and_l2(self.C, total, num_classes) if self.l2 is None else self.l2
+        l2, l1 = map(float, split_penalty(l2, self.l1_ratio, num_classes))
         problem = prepare_problem(self, examples)
-        found = solve_trials(self, problem, [l2], initial=self._initial(examples))
+        found = solve_trials(self, problem, [l2], initial=self._initial(examples), l1=[l1])
         self.n_iter_ = found.iterations
         numbers = found.W[0], found.b[0], l2, found.objective[0], found.gap_bound[0]
-        return self._adopt(examples, *numbers)._as_given(X, y)
+        return self._adopt(examples, *numbers, l1=l1)._as_given(X, y)
 
     def _initial(self, examples):
         """(W [1, D, C], b [1, C]) of the last fit, for a warm start; else None."""
