@@ -53,7 +53,8 @@ def main():
         part, part_cpu, _ = ours(prepared, path[:done], options)
         print(
             f"{name}: saga {wall:.2f} s ({cpu:.2f} CPU s) for {done} penalties, which take this "
-            f"project {part:.2f} s ({part_cpu:.2f} CPU s): {wall / part:.1f} ({cpu / part_cpu:.1f})",
+            f"project {part:.2f} s ({part_cpu:.2f} CPU s): "
+            f"{wall / part:.1f} ({cpu / part_cpu:.1f})",
             flush=True,
         )
 

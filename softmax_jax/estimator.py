@@ -220,6 +220,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
     Args:
       Cs: inverse penalties as in `SoftmaxRegression`, or how many of them from 1e-4 to 1e4.
       l2s: instead of Cs, penalties of the mean loss.
+      l1_ratios: those to try with each of the Cs, as in `SoftmaxRegression`; None for 0 alone.
       cv: None for 5 folds, a number of stratified folds in the order of the data, a splitter of
         scikit-learn, or an iterable of (train, test).
       scoring: a name or a callable (estimator, X, y), as in scikit-learn; None means accuracy.
@@ -233,7 +234,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
     gap_bound_ are NaN): scores_ [folds, n] · coefs_paths_ [folds, n, C, D + 1]: coef_ and, in the
     last column, intercept_ of every fit; [folds, n, C, D] without one, and 1 instead of C with two
     classes · Cs_, l2s_ [n]: the penalties for all examples · C_, l2_: the chosen one · n_iter_
-    [folds, n].
+    [folds, n]. With l1_ratios there is an axis for these before n; l1_ratios_, l1_ratio_.
 
     >>> import numpy as np
     >>> x = np.random.default_rng(0).normal(size=(60, 3))
@@ -250,6 +251,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
         Cs=10,
         *,
         l2s=None,
+        l1_ratios=None,
         cv=None,
         scoring="neg_log_loss",
         refit=True,
@@ -264,7 +266,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
         self.Cs, self.l2s, self.cv, self.scoring, self.refit = Cs, l2s, cv, scoring, refit
         self.fit_intercept, self.class_weight = fit_intercept, class_weight
         self.tol, self.max_iter, self.solver, self.dtype = tol, max_iter, solver, dtype
-        self.random_state = random_state
+        self.random_state, self.l1_ratios = random_state, l1_ratios
 
     def fit(self, X, y, sample_weight=None, **params) -> "SoftmaxRegressionCV":
         """Fits to X [N, D], y [N] and sample_weight [N].
@@ -280,6 +282,9 @@ class SoftmaxRegressionCV(_LinearClassifier):
         check_parameters(self)
         require("refit", self.refit, "True or False", isinstance(self.refit, bool | np.bool_))
         Cs, l2s = _check_penalties(self.Cs, self.l2s)
+        ratios = np.zeros(1)
+        if self.l1_ratios is not None:
+            ratios = _grid("l1_ratios", self.l1_ratios, lambda r: check_ratio("l1_ratios", r, l2s))
         examples = read_examples(self, X, y, sample_weight)
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         for_splitter, routed = self._routed(weights, params)
@@ -290,35 +295,51 @@ class SoftmaxRegressionCV(_LinearClassifier):
         counts = _counts(folds, len(examples.labels))
         _check_folds(examples, counts)
         totals, num_classes = total_weight(examples, counts), int(examples.known.sum())
-        l2 = _penalties(Cs, l2s, totals, num_classes)
+        whole = _penalties(Cs, l2s, totals, num_classes)
+        # [folds + 1, the penalties of each ratio in turn]
+        l2, l1 = (
+            penalty.reshape(len(totals), -1)
+            for penalty in split_penalty(whole[:, None], ratios[:, None], num_classes)
+        )
         problem = prepare_problem(self, examples, counts)
         # With the fits on all examples among them, the last one needs no programs of its own.
         fitted = len(folds) + bool(self.refit)
         columns = np.repeat(np.arange(fitted), l2.shape[1])
-        found = solve_trials(self, problem, l2[:fitted].ravel(), columns)
+        found = solve_trials(self, problem, l2[:fitted].ravel(), columns, l1=l1[:fitted].ravel())
         shape = len(folds), l2.shape[1]
         path = Optimum(*(leaf[: shape[0] * shape[1]] for leaf in found))
-        self.n_iter_, self.l2s_ = path.iterations.reshape(shape), l2[-1]
+        own = (len(folds), *[len(ratios)] * (self.l1_ratios is not None), whole.shape[1])
+        self.n_iter_, self.l2s_ = path.iterations.reshape(own), whole[-1]
         self.Cs_ = np.asarray(swap_C_and_l2(l2s, totals[-1], num_classes) if Cs is None else Cs)
-        pairs = [with_absent(*pair, examples.known) for pair in zip(path.W, path.b, strict=True)]
+        models = zip(path.W, path.b, strict=True)
+        pairs = [
+            with_absent(*pair, examples.known, centred=not penalty)
+            for pair, penalty in zip(models, l1[: len(folds)].ravel(), strict=True)
+        ]
         coef, intercept = map(np.stack, zip(*pairs, strict=True))
         columns = [coef, intercept[..., None]] if self.fit_intercept else [coef]
-        self.coefs_paths_ = np.concatenate(columns, -1).reshape(*shape, len(coef[0]), -1)
-        self.scores_ = self._scores(path, examples, folds, for_scorer)
-        says = ~np.isnan(self.scores_).all(1)  # of all-NaN folds nothing is known
+        self.coefs_paths_ = np.concatenate(columns, -1).reshape(*own, len(coef[0]), -1)
+        scores = self._scores(path, examples, folds, for_scorer)
+        self.scores_ = scores.reshape(own)
+        says = ~np.isnan(scores).all(1)  # of all-NaN folds nothing is known
+        strengths, Cs = np.tile(self.l2s_, len(ratios)), np.tile(self.Cs_, len(ratios))
+        every = np.repeat(ratios, whole.shape[1])
         if self.refit:
-            best = _best(self.scores_[says].sum(0), self.l2s_)
+            best = _best(scores[says].sum(0), strengths)
             trial = shape[0] * shape[1] + best
             model = found.W[trial], found.b[trial]
             proof = found.objective[trial], found.gap_bound[trial]
-            self.C_, chosen = float(self.Cs_[best]), self.l2s_[best]
+            self.C_, ratio, strength = float(Cs[best]), float(every[best]), strengths[best]
         else:
-            best = [_best(scores, self.l2s_) for scores in self.scores_[says]]
+            best = [_best(of_fold, strengths) for of_fold in scores[says]]
             trials = np.flatnonzero(says) * shape[1] + best
             model, proof = (path.W[trials].mean(0), path.b[trials].mean(0)), ()
-            self.C_ = float(self.Cs_[best].mean())
-            chosen = swap_C_and_l2(self.C_, totals[-1], num_classes)
-        return self._adopt(examples, *model, chosen, *proof)._as_given(X, y)
+            self.C_, ratio = float(Cs[best].mean()), float(every[best].mean())
+            strength = swap_C_and_l2(self.C_, totals[-1], num_classes)
+        if self.l1_ratios is not None:
+            self.l1_ratios_, self.l1_ratio_ = ratios, ratio
+        chosen, sparse = split_penalty(strength, ratio, num_classes)
+        return self._adopt(examples, *model, chosen, *proof, l1=sparse)._as_given(X, y)
 
     def score(self, X, y, sample_weight=None, **params) -> float:
         """The score by `scoring` on X [N, D] and y [N]; it is the accuracy only if that says so."""

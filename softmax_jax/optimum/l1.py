@@ -175,7 +175,7 @@ def _tiny(array):
     return jnp.finfo(array.dtype).tiny
 
 
-@jax.jit
+@functools.partial(jax.jit, donate_argnames="state")
 def certify(prepared, state, rows, tolerance):
     """The trials in `rows` with the best bias for their weights, gradient, metrics and gap."""
     part = jax.tree.map(lambda leaf: leaf[rows], state)
@@ -355,11 +355,11 @@ def _newton(on, now, limit):
 
     def going(carry):
         square, count = carry[3:]
-        return (square > _FORCING**2 * start) & (count < jnp.minimum(limit, _MOST_PRODUCTS))
+        return (square > _FORCING**2 * whole) & (count < jnp.minimum(limit, _MOST_PRODUCTS))
 
     left = -gradient
-    start = jnp.vdot(left, left / diagonal)
-    carry = jnp.zeros_like(left), left, left / diagonal, start, jnp.int32(0)
+    whole = jnp.vdot(left, left / diagonal)
+    carry = jnp.zeros_like(left), left, left / diagonal, whole, jnp.int32(0)
     step, _, _, _, count = lax.while_loop(going, iteration, carry)
     old_loss, old_cost = certificate.each_loss(now.logits, y), value(W, penalty)
 
@@ -376,7 +376,7 @@ def _newton(on, now, limit):
     def refused(carry):
         return ~carry[3] & (carry[0] > _SHORTEST) & (count > 0)
 
-    first = jnp.ones_like(start), now.params, now.logits, jnp.zeros_like(start, bool)
+    first = jnp.ones_like(whole), now.params, now.logits, jnp.zeros_like(whole, bool)
     _, moved, logits, good = lax.while_loop(refused, attempt, first)
     one = jnp.ones_like(now.momentum)
     new = now._replace(
@@ -398,16 +398,34 @@ def needed_features(state, rows):
     return jax.vmap(of_trial)(part).any(0)
 
 
-@jax.jit
-def follow(state, rows, leaders):
-    """The trials in `rows` that have not begun, at the optima of their leaders."""
-    own = jax.tree.map(lambda leaf: leaf[rows], state)
-    leader = jax.tree.map(lambda leaf: leaf[leaders], state)
-    begins = (own.iterations == 0) & (rows != leaders)
-    moved = own._replace(params=leader.params, gradient=leader.gradient, objective=leader.objective)
-    new = jax.vmap(lambda c, a, b: jax.tree.map(lambda a, b: jnp.where(c, a, b), a, b))(
-        begins, moved, own
+@functools.partial(jax.jit, donate_argnames="state")
+def follow(
+    state: State,
+    rows: Int[Array | np.ndarray, " K"],
+    leaders: Int[Array | np.ndarray, " K"],
+    before: Int[Array | np.ndarray, " K"],
+) -> State:
+    """The trials in `rows` that have not begun, from the optima of their leaders.
+
+    The weights are extrapolated linearly in the logarithm of the penalty through the optimum of the
+    leader and that of the one before it; a weight that is zero there, or would change its sign, is
+    zero. The state given is consumed.
+    """
+    own, near, far = (
+        jax.tree.map(lambda leaf, at=at: leaf[at], state) for at in (rows, leaders, before)
     )
+    begins = (own.iterations == 0) & (rows != leaders)
+    now, then, earlier = (
+        jnp.log(one.penalty.l1 + one.penalty.l1_group) for one in (own, near, far)
+    )
+    step = (now - then) / (then - earlier)
+    step = jnp.where(jnp.isfinite(step), jnp.clip(step, 0, 1), 0)[:, None, None]
+    params = near.params + step * (near.params - far.params)
+    kept = (params * near.params > 0).at[:, :, -1].set(True)
+    moved = own._replace(
+        params=jnp.where(kept, params, 0), gradient=near.gradient, objective=near.objective
+    )
+    new = jax.vmap(choose)(begins, moved, own)
     return jax.tree.map(lambda leaf, part: leaf.at[rows].set(part), state, new)
 
 
@@ -477,7 +495,7 @@ def iterate(
             return
         ready = np.flatnonzero(todo & ((order == np.arange(len(order))) | ~todo[order]))
         rows = np.pad(ready.astype(np.int32)[:most], (0, max(0, most - len(ready))), mode="edge")
-        state = follow(state, rows, order[rows])
+        state = follow(state, rows, order[rows], order[order[rows]])
         chosen = np.flatnonzero(np.asarray(needed_features(state, rows)))
         size = min(D, max(_FEWEST_FEATURES, 1 << (max(len(chosen), 1) - 1).bit_length()))
         features = np.append(np.pad(chosen, (0, size - len(chosen)), constant_values=D + 1), D)
