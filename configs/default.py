@@ -59,10 +59,10 @@ def get_config():
     # predicted classes; probabilities and losses are corrected for it.
     config.class_weight = config_dict.placeholder(object)
 
-    # The hyperparameters: learning_rate, momentum, l2, init_scale, label_smoothing, warmup,
-    # final_rate, averaging, early_stopping.patience, batch_size, num_samples and seed. Their
-    # defaults, ranges and meanings are the table in softmax_jax/hyperparameters.py. Each is an axis
-    # of a sweep, too: a field under config.sweep that is empty means the single value.
+    # The hyperparameters: learning_rate, momentum, l2, l1, l1_group, init_scale, label_smoothing,
+    # warmup, final_rate, averaging, early_stopping.patience, batch_size, num_samples and seed.
+    # Their defaults, ranges and meanings are the table in softmax_jax/hyperparameters.py. Each is
+    # an axis of a sweep, too: a field under config.sweep that is empty means the single value.
     config.update(config_defaults())
     config.sweep = config_dict.ConfigDict({row.name: () for row in TABLE})
     # 'product': every combination of the axes; 'zip': the i-th setting has the i-th value of every
@@ -71,6 +71,10 @@ def get_config():
     # An axis of so many l2, from the smallest worth trying to (almost) zero weights; 0: none. With
     # 'lbfgs' it goes on downwards, by three decades at most, while the smallest is the best.
     config.l2_path = 0
+    # An axis of so many l1, or of l1_group, from a thousandth of the smallest that leaves no weight
+    # up to it: single weights, or those of a feature in all classes, become exactly zero; 0: none.
+    config.l1_path = 0
+    config.l1_group_path = 0
     # Both judge settings within the train split (val_split then serves the pictures only), and end
     # in a refit of the chosen setting on the whole train split.
     config.folds = 0  # K of K-fold cross-validation; 0: none

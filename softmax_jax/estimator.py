@@ -23,12 +23,14 @@ from softmax_jax import losses
 from softmax_jax.estimator_fit import (
     check_parameters,
     check_penalty,
+    check_ratio,
     from_scikit_learn,
     like,
     prepare_problem,
     read_examples,
     require,
     solve_trials,
+    split_penalty,
     swap_C_and_l2,
     to_numpy,
     total_weight,
@@ -93,11 +95,11 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
         scores = self._decide(X, method)
         return np.stack([0 * scores, scores], 1) if scores.ndim == 1 else scores
 
-    def _adopt(self, examples, W, b, l2, objective=np.nan, gap_bound=np.nan):
+    def _adopt(self, examples, W, b, l2, objective=np.nan, gap_bound=np.nan, *, l1=0.0):
         """Sets the fitted attributes of weights W [D, C] and b [C]; returns the estimator."""
-        self.classes_, self.l2_ = examples.classes, float(l2)
+        self.classes_, self.l2_, self.l1_ = examples.classes, float(l2), float(l1)
         self.class_weight_ = examples.class_weight
-        self.coef_, self.intercept_ = with_absent(W, b, examples.known)
+        self.coef_, self.intercept_ = with_absent(W, b, examples.known, centred=not l1)
         self.objective_, self.gap_bound_ = float(objective), float(gap_bound)
         return self
 
@@ -118,12 +120,15 @@ class SoftmaxRegression(_LinearClassifier):
     """Softmax regression (multinomial logistic regression), at its certified optimum.
 
     Minimises C · Σᵢ wᵢ CE(coef xᵢ + intercept, yᵢ) + ‖coef‖²/2, as scikit-learn's
-    `LogisticRegression` does, by `softmax_jax.optimum`. docs/conventions.md lists the differences.
+    `LogisticRegression` does, by `softmax_jax.optimum`; with an l1_ratio r the penalty is
+    r ‖coef‖₁ + (1 - r) ‖coef‖²/2. docs/conventions.md lists the differences.
     Sparse input is made dense for `fit` and used as it is by the other methods.
 
     Args:
       C: the inverse of the penalty; inf for none.
       l2: instead of C, this project's penalty of the mean loss, l2/2 · ‖W‖².
+      l1_ratio: from 0 to 1, how much of the penalty is ‖coef‖₁, which makes coefficients exactly
+        zero.
       fit_intercept: False keeps the intercept at zero.
       class_weight: None, 'balanced', or {class: weight}.
       tol: the relative gap to the optimum that the certificate must prove; None: 1e-6 in float64,
@@ -138,8 +143,9 @@ class SoftmaxRegression(_LinearClassifier):
 
     After `fit`: classes_ [C] · coef_ [C, D], intercept_ [C], with two classes [1, D] and [1] ·
     class_weight_ [C] · n_iter_ [1] · n_features_in_, feature_names_in_ · l2_: the penalty of the
-    mean loss · objective_: mean loss + l2_/2 · ‖W‖² · gap_bound_: the objective is at most this far
-    above its minimum (inf without a penalty: there is no bound).
+    mean loss, and l1_, that of its ‖W‖₁ · objective_: mean loss + l2_/2 · ‖W‖² + l1_ · ‖W‖₁ ·
+    gap_bound_: the objective is at most this far above its minimum (inf without a penalty: there is
+    no bound).
 
     >>> import numpy as np
     >>> x, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array(["low", "low", "high", "high"])
@@ -153,6 +159,7 @@ class SoftmaxRegression(_LinearClassifier):
         C=1.0,
         *,
         l2=None,
+        l1_ratio=0.0,
         fit_intercept=True,
         class_weight=None,
         tol=None,
@@ -164,7 +171,7 @@ class SoftmaxRegression(_LinearClassifier):
     ) -> None:
         self.C, self.l2, self.fit_intercept, self.class_weight = C, l2, fit_intercept, class_weight
         self.tol, self.max_iter, self.solver, self.dtype = tol, max_iter, solver, dtype
-        self.warm_start, self.random_state = warm_start, random_state
+        self.warm_start, self.random_state, self.l1_ratio = warm_start, random_state, l1_ratio
 
     def fit(self, X, y, sample_weight=None) -> "SoftmaxRegression":
         """Fits to X [N, D], dense or sparse, y [N] and sample_weight [N]; returns the estimator.
@@ -181,14 +188,16 @@ class SoftmaxRegression(_LinearClassifier):
         warm = isinstance(self.warm_start, bool | np.bool_)
         require("warm_start", self.warm_start, "True or False", warm)
         check_penalty(self.C, self.l2)
+        check_ratio("l1_ratio", self.l1_ratio, self.l2)
         examples = read_examples(self, X, y, sample_weight)
         total, num_classes = total_weight(examples), int(examples.known.sum())
         l2 = swap_C_and_l2(self.C, total, num_classes) if self.l2 is None else self.l2
+        l2, l1 = map(float, split_penalty(l2, self.l1_ratio, num_classes))
         problem = prepare_problem(self, examples)
-        found = solve_trials(self, problem, [l2], initial=self._initial(examples))
+        found = solve_trials(self, problem, [l2], initial=self._initial(examples), l1=[l1])
         self.n_iter_ = found.iterations
         numbers = found.W[0], found.b[0], l2, found.objective[0], found.gap_bound[0]
-        return self._adopt(examples, *numbers)._as_given(X, y)
+        return self._adopt(examples, *numbers, l1=l1)._as_given(X, y)
 
     def _initial(self, examples):
         """(W [1, D, C], b [1, C]) of the last fit, for a warm start; else None."""
@@ -215,6 +224,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
     Args:
       Cs: inverse penalties as in `SoftmaxRegression`, or how many of them from 1e-4 to 1e4.
       l2s: instead of Cs, penalties of the mean loss.
+      l1_ratios: those to try with each of the Cs, as in `SoftmaxRegression`; None for 0 alone.
       cv: None for 5 folds, a number of stratified folds in the order of the data, a splitter of
         scikit-learn, or an iterable of (train, test).
       scoring: a name or a callable (estimator, X, y), as in scikit-learn; None means accuracy.
@@ -228,7 +238,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
     gap_bound_ are NaN): scores_ [folds, n] · coefs_paths_ [folds, n, C, D + 1]: coef_ and, in the
     last column, intercept_ of every fit; [folds, n, C, D] without one, and 1 instead of C with two
     classes · Cs_, l2s_ [n]: the penalties for all examples · C_, l2_: the chosen one · n_iter_
-    [folds, n].
+    [folds, n]. With l1_ratios there is an axis for these before n; l1_ratios_, l1_ratio_.
 
     >>> import numpy as np
     >>> x = np.random.default_rng(0).normal(size=(60, 3))
@@ -245,6 +255,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
         Cs=10,
         *,
         l2s=None,
+        l1_ratios=None,
         cv=None,
         scoring="neg_log_loss",
         refit=True,
@@ -259,7 +270,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
         self.Cs, self.l2s, self.cv, self.scoring, self.refit = Cs, l2s, cv, scoring, refit
         self.fit_intercept, self.class_weight = fit_intercept, class_weight
         self.tol, self.max_iter, self.solver, self.dtype = tol, max_iter, solver, dtype
-        self.random_state = random_state
+        self.random_state, self.l1_ratios = random_state, l1_ratios
 
     def fit(self, X, y, sample_weight=None, **params) -> "SoftmaxRegressionCV":
         """Fits to X [N, D], y [N] and sample_weight [N].
@@ -280,6 +291,9 @@ class SoftmaxRegressionCV(_LinearClassifier):
                 f"y must be labels [N]; its shape is {np.shape(y)}. Folds and scores are those of "
                 "labels: with soft labels [N, C], fit SoftmaxRegression for each penalty."
             )
+        ratios = np.zeros(1)
+        if self.l1_ratios is not None:
+            ratios = _grid("l1_ratios", self.l1_ratios, lambda r: check_ratio("l1_ratios", r, l2s))
         examples = read_examples(self, X, y, sample_weight)
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         for_splitter, routed = self._routed(weights, params)
@@ -290,35 +304,51 @@ class SoftmaxRegressionCV(_LinearClassifier):
         counts = _counts(folds, len(examples.labels))
         _check_folds(examples, counts)
         totals, num_classes = total_weight(examples, counts), int(examples.known.sum())
-        l2 = _penalties(Cs, l2s, totals, num_classes)
+        whole = _penalties(Cs, l2s, totals, num_classes)
+        # [folds + 1, the penalties of each ratio in turn]
+        l2, l1 = (
+            penalty.reshape(len(totals), -1)
+            for penalty in split_penalty(whole[:, None], ratios[:, None], num_classes)
+        )
         problem = prepare_problem(self, examples, counts)
         # With the fits on all examples among them, the last one needs no programs of its own.
         fitted = len(folds) + bool(self.refit)
         columns = np.repeat(np.arange(fitted), l2.shape[1])
-        found = solve_trials(self, problem, l2[:fitted].ravel(), columns)
+        found = solve_trials(self, problem, l2[:fitted].ravel(), columns, l1=l1[:fitted].ravel())
         shape = len(folds), l2.shape[1]
         path = Optimum(*(leaf[: shape[0] * shape[1]] for leaf in found))
-        self.n_iter_, self.l2s_ = path.iterations.reshape(shape), l2[-1]
+        own = (len(folds), *[len(ratios)] * (self.l1_ratios is not None), whole.shape[1])
+        self.n_iter_, self.l2s_ = path.iterations.reshape(own), whole[-1]
         self.Cs_ = np.asarray(swap_C_and_l2(l2s, totals[-1], num_classes) if Cs is None else Cs)
-        pairs = [with_absent(*pair, examples.known) for pair in zip(path.W, path.b, strict=True)]
+        models = zip(path.W, path.b, strict=True)
+        pairs = [
+            with_absent(*pair, examples.known, centred=not penalty)
+            for pair, penalty in zip(models, l1[: len(folds)].ravel(), strict=True)
+        ]
         coef, intercept = map(np.stack, zip(*pairs, strict=True))
         columns = [coef, intercept[..., None]] if self.fit_intercept else [coef]
-        self.coefs_paths_ = np.concatenate(columns, -1).reshape(*shape, len(coef[0]), -1)
-        self.scores_ = self._scores(path, examples, folds, for_scorer)
-        says = ~np.isnan(self.scores_).all(1)  # of all-NaN folds nothing is known
+        self.coefs_paths_ = np.concatenate(columns, -1).reshape(*own, len(coef[0]), -1)
+        scores = self._scores(path, examples, folds, for_scorer)
+        self.scores_ = scores.reshape(own)
+        says = ~np.isnan(scores).all(1)  # of all-NaN folds nothing is known
+        strengths, Cs = np.tile(self.l2s_, len(ratios)), np.tile(self.Cs_, len(ratios))
+        every = np.repeat(ratios, whole.shape[1])
         if self.refit:
-            best = _best(self.scores_[says].sum(0), self.l2s_)
+            best = _best(scores[says].sum(0), strengths)
             trial = shape[0] * shape[1] + best
             model = found.W[trial], found.b[trial]
             proof = found.objective[trial], found.gap_bound[trial]
-            self.C_, chosen = float(self.Cs_[best]), self.l2s_[best]
+            self.C_, ratio, strength = float(Cs[best]), float(every[best]), strengths[best]
         else:
-            best = [_best(scores, self.l2s_) for scores in self.scores_[says]]
+            best = [_best(of_fold, strengths) for of_fold in scores[says]]
             trials = np.flatnonzero(says) * shape[1] + best
             model, proof = (path.W[trials].mean(0), path.b[trials].mean(0)), ()
-            self.C_ = float(self.Cs_[best].mean())
-            chosen = swap_C_and_l2(self.C_, totals[-1], num_classes)
-        return self._adopt(examples, *model, chosen, *proof)._as_given(X, y)
+            self.C_, ratio = float(Cs[best].mean()), float(every[best].mean())
+            strength = swap_C_and_l2(self.C_, totals[-1], num_classes)
+        if self.l1_ratios is not None:
+            self.l1_ratios_, self.l1_ratio_ = ratios, ratio
+        chosen, sparse = split_penalty(strength, ratio, num_classes)
+        return self._adopt(examples, *model, chosen, *proof, l1=sparse)._as_given(X, y)
 
     def score(self, X, y, sample_weight=None, **params) -> float:
         """The score by `scoring` on X [N, D] and y [N]; it is the accuracy only if that says so."""

@@ -83,18 +83,36 @@ def swap_C_and_l2(
         return np.divide(factor, np.multiply(value, total_weight))
 
 
+def split_penalty(
+    l2: float | np.floating | np.ndarray, l1_ratio: float | np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(l2, l1) of the penalty with scikit-learn's l1_ratio r, from the l2 of r = 0.
+
+    scikit-learn minimises C · Σ weights · loss + r ‖coef‖₁ + (1 - r) ‖coef‖²/2. With two classes
+    coef is W₁ - W₀ and W₁ = -W₀, so that ‖W‖₁ is ‖coef‖₁, while l2 has been doubled.
+
+    >>> l2, l1 = split_penalty(0.02, 0.25, num_classes=2)
+    >>> float(l2), float(l1)
+    (0.015, 0.0025)
+    """
+    l1 = np.multiply(l2, l1_ratio) / (2 if num_classes == 2 else 1)
+    return np.multiply(l2, np.subtract(1, l1_ratio)), l1
+
+
 def to_scikit_learn(
-    W: Float[np.ndarray, "*T D C"], b: Float[np.ndarray, "*T C"]
+    W: Float[np.ndarray, "*T D C"], b: Float[np.ndarray, "*T C"], *, centred: bool = True
 ) -> tuple[Float[np.ndarray, "*T rows D"], Float[np.ndarray, "*T rows"]]:
     """W [D, C], b [C] -> coef_ [C, D], intercept_ [C]; with two classes [1, D], [1]: W₁ - W₀.
 
     Adding a constant to all logits of an example changes no probability. Of all equivalent W and b,
-    these have a mean of zero over the classes. Further axes may come first.
+    these have a mean of zero over the classes. Further axes may come first. centred=False keeps W
+    as it is: under an L1 penalty it is one of its own, with exact zeros.
     """
     coef = W.swapaxes(-1, -2)
     if b.shape[-1] == 2:
         return coef[..., 1:, :] - coef[..., :1, :], b[..., 1:] - b[..., :1]
-    return coef - coef.mean(-2, keepdims=True), b - b.mean(-1, keepdims=True)
+    coef = coef - coef.mean(-2, keepdims=True) if centred else coef
+    return coef, b - b.mean(-1, keepdims=True)
 
 
 def from_scikit_learn(
@@ -109,9 +127,9 @@ def from_scikit_learn(
 _ABSENT = -1000.0  # an intercept; the largest logit is never below 0: a probability of 0
 
 
-def with_absent(W, b, known):
+def with_absent(W, b, known, centred=True):
     """coef_ and intercept_ of all classes from W and b of the `known` [C]; else _ABSENT."""
-    own = to_scikit_learn(W, b)
+    own = to_scikit_learn(W, b, centred=centred)
     if known.all():
         return own
     W, b = from_scikit_learn(*own)
@@ -271,8 +289,8 @@ def _find_shift(estimator, x):
     return None
 
 
-def solve_trials(estimator, problem: _Shifted, l2, columns=None, initial=None) -> Optimum:
-    """The optima for l2 [T] by `minimise`, with a warning where it does not reach them.
+def solve_trials(estimator, problem: _Shifted, l2, columns=None, initial=None, l1=0.0) -> Optimum:
+    """The optima for l2 and l1 [T] by `minimise`, with a warning where it does not reach them.
 
     initial and the result have the D features of the data, without padding or shift.
     """
@@ -285,11 +303,11 @@ def solve_trials(estimator, problem: _Shifted, l2, columns=None, initial=None) -
         more = len(prepared.mean) - num_features
         initial = np.pad(W, ((0, 0), (0, more), (0, 0))), b
     # Weights of any size give any l2 = 1 / (C · Σ weights); from here on the coefficients are zero.
-    l2 = np.minimum(l2, 2.0**100)
+    l2, l1 = np.minimum(l2, 2.0**100), np.minimum(l1, 2.0**100)
     with jax.enable_x64(estimator.dtype == "float64"):
-        limits = {"tolerance": tol, "max_iterations": estimator.max_iter}
+        limits = {"l1": l1, "tolerance": tol, "max_iterations": estimator.max_iter}
         found = minimise(prepared, l2, columns=columns, initial=initial, **limits)
-        if estimator.tol is None and estimator.dtype == "float32":
+        if estimator.tol is None and estimator.dtype == "float32" and not np.any(l1):
             found = _refine(prepared, l2, columns, found, estimator.max_iter)
     _report(estimator, found, tol)
     found = found._replace(W=found.W[:, :num_features])
@@ -379,6 +397,17 @@ def check_penalty(C, l2):
     require("l2", l2, "None or a finite number of 0 or greater", possible)
     if l2 is not None and C != 1.0:
         raise ValueError(f"C={C} and l2={l2} are two names for one penalty: give one of them.")
+
+
+def check_ratio(name, ratio, l2=None):
+    """Raises ValueError for an invalid l1_ratio, and for one that l2 leaves without a meaning."""
+    possible = is_number(ratio) and 0 <= ratio <= 1
+    require(name, ratio, "a number from 0 to 1", possible)
+    if ratio and l2 is not None:
+        raise ValueError(
+            f"{name}={ratio} divides the penalty that C gives; with l2 there is none: give C, or "
+            f"{name}=0."
+        )
 
 
 def is_number(value):

@@ -113,6 +113,20 @@ TABLE = (
         doc="the objective is loss + l2/2 · ‖W‖²; the bias is not penalised",
     ),
     Hyperparameter(
+        name="l1",
+        default=0.0,
+        range=Range(0),
+        doc="of LBFGS: the objective gains l1 · ‖W‖₁, which makes weights exactly zero",
+        off=0.0,
+    ),
+    Hyperparameter(
+        name="l1_group",
+        default=0.0,
+        range=Range(0),
+        doc="of LBFGS: it gains l1_group · Σ_d ‖W_d‖₂, which makes features zero in all classes",
+        off=0.0,
+    ),
+    Hyperparameter(
         name="init_scale",
         default=0.01,
         range=Range(0),
@@ -183,6 +197,7 @@ TRACED = tuple(row.name for row in TABLE if row.traced)
 # The number that None stands for, in tables and among settings that do not leave it out.
 OFF = {row.name: row.off for row in TABLE if row.traced and row.off is not None}
 
+SPARSE = "l1", "l1_group"  # the penalties under which weights are exactly zero
 # Float32 scalars, or arrays with one value per setting; the program leaves out what is None.
 if TYPE_CHECKING:  # for tools that cannot know the fields, which are the rows of the table
 
@@ -228,6 +243,9 @@ _SYNONYMS = {
     "penalty": ("l2",),
     "wd": ("l2",),
     "weight_decay": ("l2",),
+    "lasso": ("l1",),
+    "l1_ratio": ("l1",),
+    "group_lasso": ("l1_group",),
     "smoothing": ("label_smoothing",),
     "epochs": ("num_epochs",),
     "epoch": ("num_epochs",),

@@ -228,6 +228,12 @@ def _gram(z, blocks):
 
 def _at_optimum(fitted, X, y, sample_weight) -> _Fit:
     """The model in float64, after as many steps of Newton's method as still move it."""
+    if getattr(fitted, "l1_", 0):
+        raise ValueError(
+            "A model with an L1 penalty has no standard errors: the objective has no second "
+            "derivative at its zeros, and which weights are zero was chosen on the same data. Fit "
+            "one with l1_ratio=0."
+        )
     fit = _read(fitted, X, y, sample_weight)
     free, K = fit.basis.shape[1], fit.z.shape[1]
     needed = 8 * (3 * (free * K) ** 2 + fit.z.size + len(fit.z) * free**2)

@@ -41,6 +41,7 @@ _MAX_CONFUSION_CLASSES = 100  # a larger confusion matrix is not legible
 _MAX_NUMBERED_CLASSES = 20  # with counts in the cells
 _MAX_MARKED_EPOCHS = 50  # more markers hide the line
 _MAX_COLOURED_LINES = 10  # beyond, only the line through the winner is coloured
+_MOST_NORMS = 200  # lines in a picture of a path: those of the features with the largest weights
 _MAX_SETTINGS = 10  # curves whose colours can be told apart
 _LONGEST_NAME = 30  # characters of the name of a class
 _MAX_IMAGES = 36  # in the galleries of mistakes and of suspects
@@ -432,6 +433,47 @@ def sweep(grid: Grid, title: str) -> "Figure":
         _sweep_panel(axes, grid, name)
     if panels > len(grid.axes):
         _heat_map(figure, all_axes[-1], grid)
+    return figure
+
+
+def path(result: "Result", selected: "Selected", metric: str, title: str) -> "Figure | None":
+    """Along l1 or l1_group: the norm of each feature's weights, their number, the metric.
+
+    All are means over the folds, of the settings that differ from the selected one in that penalty
+    alone. The band is one standard error of the metric; a dashed line marks the selected penalty.
+    None where neither penalty has several values.
+    """
+    trials, comparison = result.run.trials, result.compared(result.values(metric))
+    first, axes = comparison.first, trials.axes()
+    name = max(("l1", "l1_group"), key=lambda name: len(np.unique(axes[name])))
+    others = [column[first] == column[selected.trial] for n, column in axes.items() if n != name]
+    chosen = np.flatnonzero(np.all(others, 0))
+    chosen = chosen[np.argsort(axes[name][first[chosen]])]
+    penalties = axes[name][first[chosen]]
+    if len(np.unique(penalties)) < 2:
+        return None
+    norms, counts = [], []
+    for number in trials.setting[first[chosen]]:
+        own = np.flatnonzero(trials.setting == number)
+        each = np.stack([np.linalg.norm(result.classifier(t).W, axis=1) for t in own])
+        norms.append(each.mean(0))
+        counts.append((each > 0).sum(1).mean())
+    figure = _figure((15, 4.4), title)
+    left, middle, right = figure.subplots(1, 3)
+    largest = np.argsort(-np.max(norms, 0), kind="stable")[:_MOST_NORMS]
+    left.plot(penalties, np.stack(norms)[:, largest], linewidth=0.9)
+    left.set_ylabel("norm of the weights of each feature")
+    middle.plot(penalties, counts, color="C0")
+    middle.set_ylabel("number of features")
+    mean, error = comparison.mean[chosen], comparison.error[chosen]
+    right.plot(penalties, mean, color="C0")
+    if np.isfinite(error).all():
+        right.fill_between(penalties, mean - error, mean + error, color="C0", alpha=0.2)
+    right.set_ylabel(metric.replace("_", " "))
+    for panel in (left, middle, right):
+        scale_swept(panel, name, penalties)
+        panel.axvline(axes[name][selected.trial], color="crimson", linestyle="--", linewidth=1)
+        panel.grid(alpha=0.3)
     return figure
 
 

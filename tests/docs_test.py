@@ -146,13 +146,13 @@ import numpy as np
 from softmax_jax import data, hyperparameters, sweep
 splits = data.load("digits", "train[:500]", "train[500:]")
 options = {"num_epochs": 5, "batch_size": 50}
-grid = sweep.grid(l1=(0.0, 0.001, 0.01))
+grid = sweep.grid(huber=(0.0, 0.1, 1.0))
 W = [sweep.fit(splits.train, splits.val, grid, **options).classifier(i).W for i in range(3)]
 plain = sweep.fit(splits.train, splits.val, sweep.grid(), **options).classifier(0).W
 assert np.allclose(W[0], plain, atol=1e-6)
 norms = [abs(w).sum() for w in W]
 assert norms[0] > 1.05 * norms[1] > 1.1 * norms[2], norms
-assert hyperparameters.config_defaults()["l1"] == 0
+assert hyperparameters.config_defaults()["huber"] == 0
 """
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", program]

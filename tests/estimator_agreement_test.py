@@ -132,3 +132,37 @@ def test_two_classes_without_intercept_are_the_difference_of_scores():
     np.testing.assert_allclose(model.coef_, expected.fit(x, y).coef_, atol=1e-6)
     both = newton(x, y, 0.05)  # ‖W‖² is half of ‖W₁ - W₀‖²
     np.testing.assert_allclose(model.coef_[0], both[1] - both[0], atol=1e-6)
+
+
+def sparse_objective(model, x, y, C, ratio):
+    """scikit-learn's objective with its l1_ratio, by definition."""
+    l2 = objective(model, x, y, np.ones(len(y)), C)
+    coef = np.float64(model.coef_)
+    return l2 - ratio * (coef**2).sum() / 2 + ratio * abs(coef).sum()
+
+
+@pytest.mark.parametrize("name, C", [("iris", 1.0), ("wine", 0.1), ("nearly separable", 0.02)])
+@pytest.mark.parametrize("ratio", [1.0, 0.5])
+def test_estimator_agrees_with_saga_under_an_l1_penalty(name, C, ratio):
+    x, y, _ = DATA[name]()
+    options = {"C": C, "l1_ratio": ratio, "max_iter": 20_000}
+    expected = LogisticRegression(solver="saga", tol=1e-8, random_state=0, **options).fit(x, y)
+    model = SoftmaxRegression(tol=1e-9, **options).fit(x, y)
+    value = sparse_objective(expected, x, y, C, ratio)
+    assert sparse_objective(model, x, y, C, ratio) == pytest.approx(value, rel=1e-7)
+    assert model.objective_ * C * len(y) == pytest.approx(value, rel=1e-7)
+    assert model.gap_bound_ <= 1e-9 * model.objective_
+    # Under l1 alone an even number of classes can leave the weights of a feature undecided.
+    np.testing.assert_allclose(model.coef_, expected.coef_, atol=2e-3)
+    np.testing.assert_array_equal(model.coef_ == 0, abs(expected.coef_) < 1e-7)
+    assert (model.coef_ == 0).any() and (model.coef_ != 0).any()
+
+
+def test_l1_ratio_of_zero_is_the_penalty_without_it():
+    x, y, _ = DATA["iris"]()
+    plain, other = SoftmaxRegression().fit(x, y), SoftmaxRegression(l1_ratio=0).fit(x, y)
+    np.testing.assert_array_equal(plain.coef_, other.coef_)
+    assert plain.l1_ == other.l1_ == 0.0
+    free = SoftmaxRegression(C=1e-3, l1_ratio=1).fit(x, y)
+    assert not free.coef_.any() and free.l2_ == 0
+    assert free.l1_ == pytest.approx(1 / (1e-3 * len(y)))

@@ -261,3 +261,40 @@ def test_scores_that_are_all_nan_are_said():
     model = SoftmaxRegressionCV(Cs=[0.1, 1.0], cv=3, scoring=lambda *_: np.nan)
     with pytest.warns(UserWarning, match="Every score is NaN, so that the strongest penalty"):
         assert model.fit(x, y).C_ == 0.1
+
+
+@pytest.mark.parametrize("data", [two_classes, three_classes])
+@pytest.mark.parametrize("refit", [True, False])
+def test_l1_ratios_are_chosen_as_scikit_learn_does(data, refit):
+    x, y = data()
+    x = np.append(x, np.random.default_rng(0).normal(size=(60, 3)), 1)
+    options = {"Cs": [0.05, 0.2, 1.0], "l1_ratios": [0.0, 0.5, 1.0], "cv": 3, "refit": refit}
+    options |= {"scoring": "neg_log_loss", "max_iter": 20_000}
+    theirs = {"solver": "saga", "tol": 1e-7, "use_legacy_attributes": False, "random_state": 0}
+    expected = LogisticRegressionCV(**theirs, **options).fit(x, y)
+    model = SoftmaxRegressionCV(tol=1e-9, **options).fit(x, y)
+    np.testing.assert_allclose(model.scores_, expected.scores_, atol=1e-4)
+    assert model.coefs_paths_.shape == expected.coefs_paths_.shape
+    np.testing.assert_allclose(
+        model.coefs_paths_[..., :-1], expected.coefs_paths_[..., :-1], atol=5e-3
+    )
+    assert model.n_iter_.shape == expected.n_iter_.shape
+    assert model.C_ == pytest.approx(expected.C_)
+    assert model.l1_ratio_ == pytest.approx(expected.l1_ratio_)
+    np.testing.assert_allclose(model.coef_, expected.coef_, atol=5e-3)
+    np.testing.assert_array_equal(model.l1_ratios_, [0.0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.1, np.nan, "1", None])
+def test_an_l1_ratio_out_of_range_is_refused(ratio):
+    with pytest.raises(ValueError, match="l1_ratio must be a number from 0 to 1"):
+        SoftmaxRegression(l1_ratio=ratio).fit(*three_classes())
+    with pytest.raises(ValueError, match="l1_ratios must be"):
+        SoftmaxRegressionCV(l1_ratios=[0.5, ratio]).fit(*three_classes())
+
+
+def test_an_l1_ratio_needs_a_C():
+    with pytest.raises(ValueError, match="with l2 there is none: give C"):
+        SoftmaxRegression(l2=0.1, l1_ratio=0.5).fit(*three_classes())
+    with pytest.raises(ValueError, match="with l2 there is none: give C"):
+        SoftmaxRegressionCV(l2s=[0.1], l1_ratios=[0.5]).fit(*three_classes())

@@ -50,6 +50,8 @@ OUT_OF_RANGE = {
     "learning_rate": (0.0, -0.1, math.inf, math.nan, "0.1", None),
     "momentum": (-0.1, 1.0, math.nan),
     "l2": (-1e-9, math.inf),
+    "l1": (-1e-9, math.inf, None),
+    "l1_group": (-1e-9, math.nan),
     "init_scale": (-1.0, math.nan),
     "label_smoothing": (-0.1, 1.0, math.nan),
     "schedule": ("linear", None),
@@ -83,6 +85,8 @@ OUT_OF_RANGE = {
     "outer_folds": (1, -2, None),
     "tolerance": (0.0, 1.0, math.nan),
     "l2_path": (-1, 1.0),
+    "l1_path": (-1, 1.0),
+    "l1_group_path": (-1, None),
     "refit": (0, None),
     "predictions": (1, "yes"),
     "label_column": (1, None),
@@ -177,6 +181,22 @@ def test_an_array_in_any_field_is_refused_like_any_other_value(name):
         (config[holder] if holder else config)[leaf] = np.arange(3)
     found = config_problems(config)
     assert [line for line in found if line.startswith(f"{name} must be ")]
+
+
+@pytest.mark.parametrize("name", ["l1", "l1_group"])
+def test_penalties_that_make_weights_zero_need_the_optimum(name):
+    path, optimum = f"{name}_path", {"optimizer": "lbfgs"}
+    for fields in ({name: 0.1}, {path: 5}, {f"sweep__{name}": (0.1, 0.2)}):
+        assert config_problems(config_with(**fields, **optimum)) == []
+        assert f"{name} above 0 need optimizer = 'lbfgs'" in refused(**fields)
+        assert f"l2_path and {name} exclude" in refused(**fields, **optimum, l2_path=3)
+        assert "audit_folds are for models without l1" in refused(
+            **fields, **optimum, audit_folds=2
+        )
+    both = {path: 3, f"sweep__{name}": (0.1, 0.2)}
+    assert f"{path} and sweep.{name} exclude each other" in refused(**both, **optimum)
+    assert f"{path} needs combine = 'product'" in refused(**{path: 3}, **optimum, combine="zip")
+    assert "l1_path and l1_group_path exclude" in refused(l1_path=2, l1_group_path=2, **optimum)
 
 
 def test_zipped_axes_may_repeat_a_value_but_need_one_length():

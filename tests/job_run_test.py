@@ -1,6 +1,7 @@
 """A job as a function: config to sweep to results, its exit codes, and what it leaves alone."""
 
 import contextlib
+import csv
 import json
 import os
 import signal
@@ -570,6 +571,37 @@ def test_path_stays_as_it_is_where_the_choice_lies_inside(probe, tmp_path, capsy
     np.savez(tmp_path / "x.npz", x=rng.normal(size=(300, 8)) + 0.3 * y[:, None], y=y)
     assert run.run(probe, Workdir(tmp_path / "whole"), Stop()) == DONE
     assert "goes on" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folds", [0, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_path_of_l1_lists_what_is_left_and_resumes(probe, tmp_path, folds):
+    probe.update({"l2_path": 0, "l1_path": 6, "num_epochs": 5000, "folds": folds})
+    probe.update({"tolerance": 1e-5, "select": "one_se"})
+    assert run.run(probe, Workdir(tmp_path / "whole"), Stop()) == DONE
+    splits = run.load_checked(probe)
+    summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
+    chosen = summary["selected"]["hyperparameters"]["l1"]
+    assert chosen in sweep.l1_path(splits.train, 6, standardize=True)
+    with open(tmp_path / "whole" / "coefficients.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["class", "feature", "estimate"]
+    saved = np.load(tmp_path / "whole" / "params.npz")
+    W, names = np.zeros((9, 3)), [*(f"x{d}" for d in range(8)), "intercept"]
+    for row in rows:
+        W[names.index(row["feature"]), int(row["class"])] = float(row["estimate"])
+    np.testing.assert_allclose(W, [*saved["W"], saved["b"]], rtol=1e-6)
+    assert len(rows) == 3 + (saved["W"] != 0).sum()
+    assert (tmp_path / "whole" / "path.png").stat().st_size > 10_000
+    stops = [Stop()]
+    while len(stops) < 99:
+        with contextlib.suppress(Stopped):
+            run.run(probe, StopsInFirstStep(tmp_path / "parts", stops[-1]), stops[-1])
+            break
+        stops.append(Stop())
+    assert 3 < len(stops) < 99
+    for name in ("metrics.jsonl", "trials.csv", "settings.csv", "params.npz", "coefficients.csv"):
+        whole, resumed = (tmp_path / folder / name for folder in ("whole", "parts"))
+        assert whole.read_bytes() == resumed.read_bytes()
 
 
 def test_copies_of_training_examples_are_said_with_their_number(config, tmp_path, capsys):

@@ -127,6 +127,12 @@ def test_rows_that_are_no_distributions_are_refused(y):
             fit(np.eye(2), np.array(y))
 
 
+def test_penalties_that_make_weights_zero_are_for_labels():
+    for penalty in ({"l1": 0.1}, {"l1_group": [0.1]}):
+        with pytest.raises(ValueError, match="With soft labels"):
+            minimise(soft_problem(), [0.0], **penalty)
+
+
 @pytest.mark.parametrize("y, num_classes", [(np.ones((2, 1)), None), (np.eye(2), 3)])
 def test_soft_labels_have_a_column_for_each_class(y, num_classes):
     with pytest.raises(ValueError, match="one for each class"):

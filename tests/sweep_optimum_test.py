@@ -5,8 +5,8 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from softmax_jax import data, sweep
-from softmax_jax.sweep import inputs
+from softmax_jax import data, optimum, sweep
+from softmax_jax.sweep import chunks, inputs
 from tests.sweep_fixtures import chunks_of, epochs
 
 L2 = (1e-3, 1e-2, 0.3)
@@ -224,7 +224,7 @@ def test_refit_without_penalty_has_a_spread_without_warnings():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"seeds": (0, 1)}, "l2 alone: seeds cannot vary"),
+        ({"seeds": (0, 1)}, "l2, l1 and l1_group alone: seeds cannot vary"),
         ({"solver": sweep.LBFGS(tolerance=0.0)}, "tolerance must be between 0 and 1"),
         ({"objective": sweep.Objective(dtype=np.float64)}, "float64 needs"),
     ],
@@ -279,3 +279,73 @@ def test_largest_l2_of_a_grid_too_low_is_to_be_extended(splits):
     )
     hints = fit(few, l2=(1e-5, 1e-4)).best().hints
     assert any("extend l2 upwards" in hint for hint in hints)
+
+
+# Weights that are exactly zero.
+
+SPARSE = {"solver": sweep.LBFGS(tolerance=1e-5), "num_epochs": 5000}
+
+
+def test_sparse_trials_are_the_optima_of_their_penalties(splits):
+    path = sweep.l1_path(splits.train, 4, standardize=True)
+    assert len(path) == 4 and list(path) == sorted(path)
+    result = sweep.fit(
+        splits.train, splits.val, sweep.grid(l1=path), objective=STANDARDIZED, **SPARSE
+    )
+    assert result.facts["converged"].all()
+    assert (result.values("gap_bound") <= 1e-5 * result.values("objective")).all()
+    assert [row["l1"] for row in result.table()] == pytest.approx(path)
+    left = [(result.classifier(trial).W != 0).sum() for trial in range(4)]
+    assert left[3] <= 1 and left[0] > left[2] > left[3]
+    x = (np.asarray(splits.train.x, np.float64) - result.run.mean) / result.run.scale
+    problem = optimum.Problem(x, splits.train.y)
+    own = optimum.minimise(problem, np.zeros(4), l1=path, tolerance=1e-6, max_iterations=5000)
+    np.testing.assert_allclose(result.values("objective"), own.objective, rtol=2e-5)
+    for trial in range(4):
+        expected = losses_of(result.classifier(trial), splits.val)
+        assert result.values("val_loss")[trial] == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_se_takes_the_sparsest_of_what_is_as_good(splits):
+    """Over folds, with features of their own; the refit is as sparse."""
+    path = sweep.l1_path(splits.train, 6, standardize=True)
+    how = {"folds": 3, "objective": STANDARDIZED, **SPARSE}
+    result = sweep.cross_validate(splits.train, sweep.grid(l1=path), **how)
+    assert result.facts["converged"].all() and len(result.facts["converged"]) == 18
+    best, simple = result.best(), result.best(rule="one_se")
+    assert simple.hyperparameters["l1"] >= best.hyperparameters["l1"]
+    mean = result.compared(result.values("val_loss"))
+    within = mean.mean <= mean.mean.min() + mean.error[mean.mean.argmin()]
+    assert simple.hyperparameters["l1"] == pytest.approx(np.array(path)[within].max())
+    refit = sweep.refit(
+        splits.train, result, simple, objective=STANDARDIZED, solver=SPARSE["solver"]
+    )
+    assert (refit.classifier.W == 0).any() and (refit.classifier.W != 0).any()
+
+
+@pytest.mark.parametrize(
+    "axes, solver, message",
+    [
+        ({"l1": 0.1}, sweep.SGD(), "l1 above 0 need LBFGS"),
+        ({"l1_group": (0.0, 0.1)}, sweep.SGD(), "l1_group above 0 need LBFGS"),
+        ({"l1": (0.0, 0.1)}, sweep.LBFGS(), "each needs some penalty"),
+        ({"l1_group": (0.0, 0.1), "l2": (0.0, 0.1)}, sweep.LBFGS(), "each needs some penalty"),
+        ({"l1": (0.1, 0.2), "momentum": (0.1, 0.2)}, sweep.LBFGS(), "momentum cannot vary"),
+    ],
+)
+def test_sparse_settings_that_cannot_be_solved_are_refused(splits, axes, solver, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.fit(splits.train, splits.val, sweep.grid(**axes), num_epochs=9, solver=solver)
+
+
+def test_a_sweep_of_l1_resumes_bit_for_bit(splits):
+    settings = sweep.grid(l1=sweep.l1_path(splits.train, 4), l2=(0.0, 0.1))
+    whole = list(sweep.epochs(splits.train, splits.val, settings, **SPARSE))
+    steps = sweep.epochs(splits.train, splits.val, settings, **SPARSE)
+    pending = chunks.pending_after(next(steps))
+    later = list(sweep.epochs(splits.train, splits.val, settings, **SPARSE, pending=pending))
+    assert len(later) == len(whole) - 1 > 2
+    for one, other in zip(whole[1:], later, strict=True):
+        np.testing.assert_array_equal(one.trials, other.trials)
+        for name, values in one.metrics.items():
+            np.testing.assert_array_equal(values, other.metrics[name])

@@ -25,7 +25,7 @@ from ml_collections.config_dict import RequiredValueError
 from softmax_jax import losses, model, train, vocabulary
 from softmax_jax.data.dataset import Splits
 from softmax_jax.host import DONE, USAGE, JobError, brief, cut, message, program, write_line
-from softmax_jax.hyperparameters import TABLE, TRACED, nearest
+from softmax_jax.hyperparameters import SPARSE, TABLE, TRACED, nearest
 from softmax_jax.sweep import result, settings
 
 
@@ -108,6 +108,8 @@ RULES = {
     "optimizer": _one_of(("sgd", "lbfgs")),
     "tolerance": _number(lambda v: 0 < v < 1, "between 0 and 1"),
     "l2_path": _whole(0),
+    "l1_path": _whole(0),
+    "l1_group_path": _whole(0),
     "schedule": _one_of(train.SCHEDULES),
     "class_weight": Rule(
         _class_weight, "None, 'balanced' or a number per class, from 0 to 1e30 and not all 0"
@@ -385,8 +387,13 @@ def _contradictions(config):
             "cost_matrix with folds or bootstraps needs select_epoch = 'last' and no early "
             "stopping: only the last models of all of them are kept"
         )
-    if config.l2_path and config.sweep.l2:
-        found.append("l2_path and sweep.l2 exclude each other; set l2_path to 0, or sweep.l2 to ()")
+    for name in ("l2", *SPARSE):
+        if config[f"{name}_path"] and config.sweep[name]:
+            found.append(
+                f"{name}_path and sweep.{name} exclude each other; set {name}_path to 0, or "
+                f"sweep.{name} to ()"
+            )
+    found += _sparse_problems(config)
     found += _zip_problems(config) if config.combine == "zip" else []
     found += _loss_problems(config)
     return found + (_not_for_the_optimum(config) if config.optimizer == "lbfgs" else [])
@@ -410,12 +417,34 @@ def _loss_problems(config):
     return found
 
 
+def _sparse_problems(config):
+    """What penalties that make weights exactly zero need."""
+    used = [n for n in SPARSE if config[f"{n}_path"] or max(axis_values(config, n)) > 0]
+    if not used:
+        return []
+    found = []
+    if config.optimizer != "lbfgs":
+        found.append(
+            f"{' and '.join(used)} above 0 need optimizer = 'lbfgs': SGD leaves no weight exactly "
+            "zero"
+        )
+    if config.l1_path and config.l1_group_path:
+        found.append("l1_path and l1_group_path exclude each other; set one of them to 0")
+    if config.l2_path:
+        found.append(f"l2_path and {used[0]} exclude each other; set l2_path to 0, or give one l2")
+    studies = [n for n in ("learning_curve.sizes", "audit_folds") if field_value(config, n)]
+    if studies:
+        found.append(f"{' and '.join(studies)} are for models without l1 and l1_group; empty them")
+    return found
+
+
 def _zip_problems(config):
     lengths = {name: len(config.sweep[name]) for name in TRACED if config.sweep[name]}
     if len(set(lengths.values())) > 1:
         each = ", ".join(f"{name} {length}" for name, length in lengths.items())
         return [f"combine = 'zip' needs axes of one length; they have {each}"]
-    return ["l2_path needs combine = 'product'"] if config.l2_path else []
+    paths = [f"{name}_path" for name in ("l2", *SPARSE) if config[f"{name}_path"]]
+    return [f"{name} needs combine = 'product'" for name in paths]
 
 
 def _not_for_the_optimum(config):
@@ -423,7 +452,7 @@ def _not_for_the_optimum(config):
     found = [
         f"sweep.{name} has no effect on the optimum that optimizer = 'lbfgs' finds; empty it"
         for name in AXES
-        if name != "l2" and len(config.sweep[name]) > 1
+        if name not in ("l2", *SPARSE) and len(config.sweep[name]) > 1
     ]
     for name, needed in (("loss", "cross_entropy"), ("select_epoch", "last")):
         if config[name] != needed:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from softmax_jax import host
 from softmax_jax.data.dataset import Splits
 from softmax_jax.host import WORKDIR, JobError
+from softmax_jax.hyperparameters import SPARSE
 from softmax_jax.job import processes
 from softmax_jax.job.config import AXES, axis_values
 from softmax_jax.job.workdir import own_folder
@@ -341,7 +342,8 @@ def forecast_sentences(config: ConfigDict, splits: Splits, epochs: Epochs) -> li
     """The job in plain words: what is trained, on what, what is chosen by, how long it takes."""
     trials, rounds = epochs.run.trials, config.num_epochs
     axes = {name: len(axis_values(config, name)) for name in AXES}
-    axes |= {"l2": config.l2_path or axes["l2"], "fold": config.folds or config.bootstraps or 1}
+    axes |= {name: config[f"{name}_path"] or axes[name] for name in ("l2", *SPARSE)}
+    axes["fold"] = config.folds or config.bootstraps or 1
     swept, count = [f"{n} {name}" for name, n in axes.items() if n > 1], len(trials.setting)
     crossed = len(swept) > 1 and config.combine == "product" and not config.outer_folds
     models = f"{count:,} models" + f" ({' × '.join(swept)})" * crossed if count > 1 else "one model"

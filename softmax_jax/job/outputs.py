@@ -14,6 +14,7 @@ from softmax_jax import decisions, host, metrics, plots, studies, sweep
 from softmax_jax.classifier import Classifier
 from softmax_jax.data.dataset import Dataset, Splits, check_joinable, digest, example_weights
 from softmax_jax.host import JobError, cut
+from softmax_jax.hyperparameters import SPARSE
 from softmax_jax.job import console, processes
 from softmax_jax.job.checkpoint import Progress
 from softmax_jax.job.workdir import Workdir
@@ -587,6 +588,7 @@ def draw(
         "curves.png": lambda: plots.curves(result, selected, compared + which),
         "sweep.png": sweep_figure,
         "settings.png": lambda: plots.settings(result, compared, config.select_epoch),
+        "path.png": lambda: plots.path(result, selected, config.select_metric, compared),
     }
     pictures |= plots.of_classifier(
         selected.classifier, splits.val, on_val + which, f"{splits.name}, learned on train{which}"
@@ -712,6 +714,26 @@ def write_weights(workdir: Workdir, classifier: Classifier) -> None:
             for name, mean, scale, row in zip(names, *moments, classifier.W.tolist(), strict=True)
         ],
     )
+
+
+def write_coefficients(workdir: Workdir, selected: Selected) -> None:
+    """Writes coefficients.csv, where an l1 or l1_group was chosen: the weights that are not zero.
+
+    They are those of params.npz, with the intercept of each class. Features without names are x0,
+    x1, ...
+    """
+    chosen, classifier = selected.hyperparameters, selected.classifier
+    if not any(chosen.get(name) for name in SPARSE):
+        return
+    features = classifier.features
+    names = [f"x{d}" for d in range(len(classifier.W))] if features is None else features.names
+    W, names = np.vstack([classifier.W, classifier.b]), [*names, "intercept"]
+    rows = [
+        {"class": label, "feature": names[d], "estimate": float(W[d, c])}
+        for c, label in enumerate(classifier.label_names)
+        for d in [*np.flatnonzero(classifier.W[:, c]), -1]
+    ]
+    workdir.write_csv("coefficients.csv", rows)
 
 
 def write_predictions(

@@ -18,7 +18,7 @@ from softmax_jax import data, host, losses, model, sweep
 from softmax_jax.data import validation
 from softmax_jax.data.dataset import Dataset, Splits
 from softmax_jax.host import DIVERGED, DONE, LOST, USAGE, WORKDIR, JobError
-from softmax_jax.hyperparameters import TRACED
+from softmax_jax.hyperparameters import SPARSE, TRACED
 from softmax_jax.job import checkpoint, console, outputs, processes, workdir
 from softmax_jax.job.config import (
     RULES,
@@ -279,6 +279,13 @@ def penalties(config: ConfigDict, splits: Splits, num: int = 0) -> tuple[float, 
     return own + further[: max(0, num - len(own))]
 
 
+def sparse_path(config: ConfigDict, splits: Splits, name: str) -> tuple[float, ...]:
+    """The penalties of `config.l1_path` or `config.l1_group_path`, the smallest first."""
+    objective = objective_of(config)
+    how = {name: getattr(objective, name) for name in ("class_weight", "standardize", "dtype")}
+    return sweep.l1_path(splits.train, config[f"{name}_path"], group=name == "l1_group", **how)
+
+
 def _prepare(config):
     refuse(unreadable_fields(config))
     console.warn_if(host.use_compilation_cache())
@@ -389,6 +396,9 @@ def start_sweep(
             # Trials of outer folds come last, and none can be added: the whole path at once.
             num = 2**31 if config.outer_folds else num_trials // in_each
             axes["l2"] = penalties(config, splits, num)
+        for name in SPARSE:
+            if config[f"{name}_path"]:
+                axes[name] = sparse_path(config, splits, name)
         settings = combine(**axes)
         samples = max(axis_values(config, "num_samples"))
         columns = _largest_batch(config, splits.train) + splits.train.num_features
@@ -532,6 +542,7 @@ def finish(
         more["leaders"] = _leaders(config, result)
     outputs.write_params(workdir, selected.classifier)
     outputs.write_weights(workdir, selected.classifier)
+    outputs.write_coefficients(workdir, selected)
     # A refit on train and val has seen what it would be judged on: the chosen model has not.
     judged = chosen if config.refit else selected
     if config.predictions:

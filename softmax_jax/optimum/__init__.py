@@ -4,6 +4,7 @@ optimum = minimise(Problem(x, y), l2=[1e-4, 1e-2])
 """
 
 from softmax_jax.optimum.certificate import State
+from softmax_jax.optimum.l1 import l1_max, l1_path
 from softmax_jax.optimum.minimise import (
     SEGMENT,
     Optimum,
@@ -27,6 +28,8 @@ __all__ = [
     "advance",
     "check_trials",
     "iterate",
+    "l1_max",
+    "l1_path",
     "l2_path",
     "minimise",
     "prepare",

@@ -49,6 +49,11 @@ class State(NamedTuple):
         """Whether more iterations would change nothing."""
         return self.converged | self.separable | self.stalled
 
+    @property
+    def free(self) -> Bool[np.ndarray, "*T"]:
+        """Whether nothing is penalised, so that the optimum may be at infinity."""
+        return np.asarray(self.l2) == 0
+
 
 class _Point(NamedTuple):
     shift: Float[Array, " C"]

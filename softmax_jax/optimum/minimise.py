@@ -8,7 +8,7 @@ Models via Coordinate Descent" (2010), section 2.6.
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,9 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from softmax_jax import checks, metrics
+from softmax_jax import checks
 from softmax_jax.optimum import certificate, lbfgs
+from softmax_jax.optimum import l1 as sparse
 from softmax_jax.optimum.certificate import State
 from softmax_jax.optimum.problem import (
     Prepared,
@@ -27,6 +28,7 @@ from softmax_jax.optimum.problem import (
     prepare,
     product,
     undecided_as_wrong,
+    weight_fractions,
 )
 
 _Tree = TypeVar("_Tree")
@@ -68,14 +70,6 @@ def advance(
     segment = functools.partial(_segment, prepared, tolerance, max_iterations, segment)
     part = jax.vmap(segment)(part)
     return jax.tree.map(lambda leaf, new: leaf.at[rows].set(new), state, part)
-
-
-def weight_fractions(prepared: Prepared, column: Int[Array, ""]) -> Float[Array, " N"]:
-    """The weights of the examples for a column of the resamples, scaled to sum 1."""
-    weights = prepared.weights
-    if prepared.resamples is not None:
-        weights = weights * prepared.resamples[:, column]
-    return weights / jnp.maximum(metrics.total(weights), jnp.finfo(weights.dtype).tiny)
 
 
 def _start(prepared, l2, column, params):
@@ -267,12 +261,21 @@ def minimise(
     problem: Problem | Prepared,
     l2: ArrayLike | Sequence,
     *,
+    l1: ArrayLike | Sequence = 0.0,
+    l1_group: ArrayLike | Sequence = 0.0,
     columns: ArrayLike | Sequence | None = None,
     tolerance: float | int = 1e-4,
     max_iterations: int = 1000,
     initial: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Optimum:
     """The minimum of Σ w CE(xW + b, y) / Σ w + l2/2 · ‖W‖² for each of T trials.
+
+    With l1 or l1_group above zero the objective has l1 ‖W‖₁ + l1_group Σ_d ‖W_d‖₂ besides, where
+    W_d are the weights of feature d in all classes, and many weights are exactly zero: of single
+    classes, or of all for a feature. Such trials are solved by `optimum.l1`, along the path from
+    the strongest penalty down, and stop when the duality gap is `tolerance` · objective; a step on
+    all examples counts as an iteration. Give max_iterations room: weak penalties of features that
+    are nearly collinear take thousands.
 
     A trial with l2 > 0 stops when gap_bound ≤ tolerance · objective, which proves its gap. With
     l2 = 0 there is no such proof (gap_bound is inf): a trial stops when the norm of its gradient is
@@ -298,14 +301,16 @@ def minimise(
     Args:
       problem: a problem, or the result of `prepare`, which may be used for several runs.
       l2: [T], of 0 or greater.
+      l1, l1_group: of 0 or greater, one for all trials or [T].
       columns: [T], each trial's column of `problem.resamples`; None: the first.
       tolerance: the relative gap.
       max_iterations: of each trial; with 0 it stays where it begins.
       initial: (W [T, D, C], b [T, C]) to start from; None: zero weights.
 
     Raises:
-      ValueError: for what `prepare` refuses, for l2, columns or initial values that do not fit, for
-        a tolerance that is not above 0, and for max_iterations that are not a whole number from 0.
+      ValueError: for what `prepare` refuses, for penalties, columns or initial values that do not
+        fit, for a tolerance that is not above 0, and for max_iterations that are not a whole number
+        from 0.
 
     >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
     >>> optimum = minimise(Problem(x, np.array([0, 1, 0, 1])), [0.1])
@@ -314,10 +319,28 @@ def minimise(
     """
     _check_limits(tolerance, max_iterations)
     prepared = problem if isinstance(problem, Prepared) else prepare(problem)
-    state = start(prepared, *check_trials(prepared, l2, columns, initial))
-    for reached in iterate(prepared, state, tolerance=tolerance, max_iterations=max_iterations):
-        state = reached
-    return report(prepared, state)
+    l2, columns, params = check_trials(prepared, l2, columns, initial)
+    penalty = sparse.check_penalty(l2, l1, l1_group)
+    limits: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations}
+    zeros = (penalty.l1 + penalty.l1_group) > 0
+    if zeros.any() and prepared.y.ndim == 2:
+        raise ValueError("With soft labels y [N, C] there is no l1 or l1_group: leave them at 0.")
+    parts = []
+    for rows in (np.flatnonzero(~zeros), np.flatnonzero(zeros)):
+        if rows.size:
+            own, initial = columns[rows], None if params is None else params[rows]
+            if zeros[rows[0]]:
+                chosen = sparse.Penalty(*(number[rows] for number in penalty))
+                state = sparse.start(prepared, chosen, own, initial)
+                states = sparse.iterate(prepared, state, **limits)
+            else:
+                state = start(prepared, l2[rows], own, initial)
+                states = iterate(prepared, state, **limits)
+            for reached in states:
+                state = reached
+            parts.append(report(prepared, state))
+    order = np.argsort(np.argsort(zeros, kind="stable"), kind="stable")
+    return Optimum(*(np.concatenate(leaves)[order] for leaves in zip(*parts, strict=True)))
 
 
 def iterate(
@@ -357,14 +380,14 @@ def iterate(
         yield state
 
 
-def report(prepared: Prepared, state: State) -> Optimum:
+def report(prepared: Prepared, state: State | sparse.State) -> Optimum:
     """The current trials, in the coordinates of x; for l2 = 0, also what is separable in part."""
     params = np.asarray(state.params)
     W = np.ascontiguousarray(params[:, :, :-1].swapaxes(1, 2))
     W = W.astype(np.promote_types(W.dtype, prepared.mean.dtype), copy=False)
     shift = np.asarray(prepared.mean, np.float64) @ W.astype(np.float64)
     metrics = {name: np.asarray(getattr(state, name)) for name in Optimum._fields[2:]}
-    free = (np.asarray(state.l2) == 0) & ~metrics["separable"]
+    free = state.free & ~metrics["separable"]
     in_part = separable_in_part(prepared, free, np.asarray(state.column))
     metrics["separable"] = metrics["separable"] | in_part
     metrics["converged"] = metrics["converged"] & ~in_part

@@ -18,7 +18,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
-from softmax_jax import checks, host
+from softmax_jax import checks, host, metrics
 
 _TILE_SCORES = 2**17  # scores of one trial in a tile
 _FEWEST_EXAMPLES = 256  # examples in a tile
@@ -224,6 +224,14 @@ def product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "...
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
+def weight_fractions(prepared: Prepared, column: Int[Array, ""]) -> Float[Array, " N"]:
+    """The weights of the examples for a column of the resamples, scaled to sum 1."""
+    weights = prepared.weights
+    if prepared.resamples is not None:
+        weights = weights * prepared.resamples[:, column]
+    return weights / jnp.maximum(metrics.total(weights), jnp.finfo(weights.dtype).tiny)
+
+
 def residual(p: Float[Array, "C N"], y: Num[Array, "*C N"]) -> Float[Array, "C N"]:
     """p - Y for probabilities p and the one-hot vectors Y of the labels y, or soft labels Y = y."""
     return p - (y if y.ndim == 2 else (jnp.arange(len(p))[:, None] == y))
@@ -407,7 +415,7 @@ def l2_path(
     """
     checks.check_whole("num", num, 1)
     largest_root = float(jnp.sqrt(_largest_eigenvalue(prepared)))
-    largest = 10 * largest_root * float(jnp.linalg.norm(_gradient_at_zero(prepared)))
+    largest = 10 * largest_root * float(jnp.linalg.norm(gradient_at_zero(prepared)))
     if not largest > 0:
         raise ValueError("The features do not predict the labels: there is no path of penalties.")
     N = len(prepared.weights) if total_weight is None else total_weight
@@ -439,7 +447,7 @@ def _total_variance(prepared: Prepared) -> Float[Array, ""]:
 
 
 @jax.jit
-def _gradient_at_zero(prepared: Prepared) -> Float[Array, "C D"]:
+def gradient_at_zero(prepared: Prepared) -> Float[Array, "C D"]:
     """∂loss/∂W at W = 0 and the best bias there, under the weights of the problem: [C, D]."""
     labels = as_distributions(prepared.y, len(prepared.priors), prepared.priors.dtype)
     residual = (prepared.priors[:, None] - labels) * (prepared.weights / prepared.weights.sum())

@@ -12,7 +12,7 @@ from softmax_jax.sweep.cross_validation import (
     refit,
     spread,
 )
-from softmax_jax.sweep.full_batch import l2_path
+from softmax_jax.sweep.full_batch import l1_path, l2_path
 from softmax_jax.sweep.inputs import Resamples, bootstrap_counts, fold_counts, nested_folds
 from softmax_jax.sweep.loop import LBFGS, SGD, Devices, Objective, epochs, fit
 from softmax_jax.sweep.result import Result, Selected, Selection, collect
@@ -36,6 +36,7 @@ __all__ = [
     "fit",
     "fold_counts",
     "grid",
+    "l1_path",
     "l2_path",
     "log_uniform",
     "nested_folds",

@@ -22,6 +22,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 from softmax_jax import checks, model, optimum, train
 from softmax_jax.data import Dataset
 from softmax_jax.data.dataset import example_weights
+from softmax_jax.hyperparameters import SPARSE
+from softmax_jax.optimum import l1
 from softmax_jax.sweep import chunks, program
 from softmax_jax.sweep.chunks import Epoch, Pending, Run
 from softmax_jax.sweep.inputs import (
@@ -39,6 +41,7 @@ from softmax_jax.sweep.program import evaluate_inputs, fetch_metrics, prefixed
 MODEL = model.augment(model.scratch)
 _TRAIN = ("loss", "accuracy")
 _CERTIFICATE = ("objective", "gradient_norm", "gap_bound")
+_PENALTIES = ("l2", *SPARSE)
 _FACTS = ("iterations", "converged", "separable")
 BY_SHARDS = (
     "LBFGS needs all training examples in memory, and they are read by shards: use SGD, fewer "
@@ -82,6 +85,39 @@ def l2_path(
     step = min(path[0] / path[1], 10.0) if num > 1 else 10.0
     more = path[-1] / step ** np.arange(1, math.ceil(further / math.log10(step) - 1e-9) + 1)
     return tuple(float(f"{l2:.3g}") for l2 in (*more[::-1], *path[::-1]))
+
+
+def l1_path(
+    train: Dataset,
+    num: int,
+    *,
+    group: bool | np.bool_ = False,
+    ratio: float = 1e-3,
+    class_weight: str | ArrayLike | Sequence | None = None,
+    standardize: bool = False,
+    dtype: Any = np.float32,
+) -> tuple[float, ...]:
+    """`num` values of l1, or for `group` of l1_group, the smallest first.
+
+    The largest is the smallest that leaves no weight: see `optimum.l1_path`.
+
+    Args:
+      train: the examples to train on.
+      num: how many penalties.
+      group: whether they are values of l1_group.
+      ratio: of the smallest to the largest.
+      class_weight, standardize, dtype: see `sweep.Objective`.
+
+    Raises:
+      ValueError: num is below 1, the ratio is not between 0 and 1, the features do not predict the
+        labels, or the examples are read by shards.
+    """
+    train = leave_out_absent(train)
+    options = {"standardize": standardize, "dtype": dtype}
+    by_class = class_weights(train, class_weight)
+    data, _, _ = make_inputs(train, None, class_weight=by_class, centred=True, **options)
+    path = optimum.l1_path(prepare(data.train), num, group=group, ratio=ratio)
+    return tuple(float(f"{penalty:.3g}") for penalty in path[::-1])
 
 
 def prepare(inputs: Inputs) -> optimum.Prepared:
@@ -128,7 +164,7 @@ def _chunk_epochs(run, item, later, prepared, own, states) -> Iterator[Epoch]:
     chunk, (inputs, held_out), criterion = item.chunk, own, run.criterion(0)
     template = chunks.create_states(run, chunk, inputs)
     best = run.placement.trials(program.no_best(template))
-    before = _iterations_of(item)
+    before = _iterations_of(item, sparse_trials(run, item))
     for state, unfinished in states:
         names = (*_CERTIFICATE, *_FACTS)
         known = fetch_metrics({name: getattr(state, name) for name in names}, run.placement)
@@ -158,7 +194,8 @@ def _chunk_epochs(run, item, later, prepared, own, states) -> Iterator[Epoch]:
 def _separated(run, item, prepared, known, unfinished):
     """The facts of the trials, with those that are done and separable only in part found out."""
     trials = item.chunk.trials[0]
-    free = (run.trials.hyperparameters.l2[trials] == 0) & ~known["separable"] & ~unfinished
+    free = np.all([getattr(run.trials.hyperparameters, n)[trials] == 0 for n in _PENALTIES], 0)
+    free &= ~known["separable"] & ~unfinished
     if not (free.any() and prepared.features.is_fully_addressable):
         return {}
     columns = np.maximum(run.trials.fold[trials], 0)
@@ -175,6 +212,9 @@ def _segments(run, item, prepared, tolerance):
     placement, most, dtype = run.placement, run.num_epochs, prepared.mean.dtype
     sharding = placement.sharding("trials")
     state = _start(run, item, prepared)
+    if isinstance(state, l1.State):
+        yield from _sparse_segments(item, prepared, state, tolerance, most)
+        return
     limits = jnp.asarray(tolerance, dtype), jnp.int32(most), jnp.int32(optimum.SEGMENT)
 
     def unfinished():
@@ -192,12 +232,36 @@ def _segments(run, item, prepared, tolerance):
         yield state, remaining
 
 
+def _sparse_segments(item, prepared, state, tolerance, most):
+    """As `_segments`: after each step along the paths of l1."""
+    limits = {"tolerance": tolerance, "max_iterations": most}
+    real = np.arange(len(state.column)) < item.chunk.num_real
+
+    def unfinished(state):
+        return ~np.asarray(state.done) & (np.asarray(state.iterations) < most) & real
+
+    if not unfinished(state).any():
+        yield state, unfinished(state)
+    for reached in l1.iterate(prepared, state, **limits):
+        yield reached, unfinished(reached)
+
+
+def sparse_trials(run: Run, item: Pending) -> bool:
+    """Whether trials of the chunk have a penalty that makes weights exactly zero."""
+    table, trials = run.trials.hyperparameters, item.chunk.trials[0]
+    return any(getattr(table, name)[trials].any() for name in SPARSE)
+
+
 def _start(run, item, prepared):
     trials, table, placement = item.chunk.trials[0], run.trials, run.placement
     folds = np.maximum(table.fold[trials], 0)
     l2, columns, _ = optimum.check_trials(prepared, table.hyperparameters.l2[trials], folds)
-    own = placement.rows(l2), placement.rows(columns)
-    state = start_divided(prepared, *own, placement.sharding("trials"))
+    if sparse_trials(run, item):
+        others = (getattr(table.hyperparameters, name)[trials] for name in SPARSE)
+        state = l1.start(prepared, l1.check_penalty(l2, *others), columns)
+    else:
+        own = placement.rows(l2), placement.rows(columns)
+        state = start_divided(prepared, *own, placement.sharding("trials"))
     if item.saved is None:
         return state
     like = jax.tree.map(lambda leaf: leaf[None], state._asdict())
@@ -205,10 +269,13 @@ def _start(run, item, prepared):
     return placement.rows(type(state)(**saved))
 
 
-def _iterations_of(item):
-    """The iterations [K] that were already reported; -1: not even the initial point."""
+def _iterations_of(item, sparse):
+    """The iterations [K] that were already reported; -1: not even the initial point.
+
+    That of a path of l1, which most trials leave much later, is never reported.
+    """
     if item.saved is None:
-        return np.full(item.chunk.num_real, -1)
+        return np.full(item.chunk.num_real, 0 if sparse else -1)
     return item.saved["iterations"][0]
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, Int, Integer, Num
 from softmax_jax import host, losses, train, vocabulary
 from softmax_jax.checks import named_keywords
 from softmax_jax.data import Dataset, validation
-from softmax_jax.hyperparameters import OFF, Hyperparameters
+from softmax_jax.hyperparameters import OFF, SPARSE, Hyperparameters
 from softmax_jax.model import Model, augment, concise
 from softmax_jax.sweep import chunks, full_batch, mesh, program
 from softmax_jax.sweep.chunks import Epoch, Epochs, Pending, Run
@@ -59,7 +59,7 @@ class SGD(NamedTuple):
 
 
 class LBFGS(NamedTuple):
-    """The certified optimum of each l2 (`softmax_jax.optimum`).
+    """The certified optimum of each l2, l1 and l1_group (`softmax_jax.optimum`).
 
     An epoch is then an iteration over all examples, and num_epochs the most of these;
     learning_rate, momentum, init_scale and batch_size have no effect.
@@ -171,11 +171,15 @@ def epochs(
     num_trials = len(settings.l2) * len(seeds) * len(sizes) * len(num_samples)
     num_trials *= max(num_resamples, 1)
     shape = train.num_features, train.num_classes
-    each = _bytes_per_trial(full, objective, shape, max(sizes), placement)
+    sparse = full and bool((settings.l1 + settings.l1_group).any())
+    each = _bytes_per_trial(full, objective, shape, max(sizes), placement, sparse=sparse)
     multiple = placement.size("trials")
     limit = mesh.fitting_chunk(num_trials, *shape, each, devices.chunk, multiple)
     table = _trials(settings, resamples, dimensions)
-    table = table._replace(shown=("l2",)) if full else table
+    if full:
+        swept = ("l1", "l1_group") if sparse else ()
+        shown = [name for name in swept if getattr(settings, name).any()]
+        table = table._replace(shown=("l2", *shown))
     if not (full or objective.standardize):
         warn_unstandardised(train)
     by_class = class_weights(train, objective.class_weight)
@@ -312,11 +316,12 @@ def _check_alike(train, val):
     validation.check_same_classes("train", train.label_names, val.label_names)
 
 
-def _bytes_per_trial(full, objective, shape, batch_size, placement):
+def _bytes_per_trial(full, objective, shape, batch_size, placement, *, sparse):
     """Bytes of a trial on each of the devices that share its examples and its classes."""
     holds_logits = callable(objective.loss)
     by_loss = mesh.sgd_trial_bytes if holds_logits else mesh.vocabulary_trial_bytes
-    count = mesh.lbfgs_trial_bytes if full else by_loss
+    by_optimum = mesh.sparse_trial_bytes if sparse else mesh.lbfgs_trial_bytes
+    count = by_optimum if full else by_loss
     num_features, num_classes = shape
     whole = count(num_features, num_classes, -(-batch_size // placement.size("batch")))
     return -(-whole * np.dtype(objective.dtype).itemsize // (4 * placement.size("classes")))
@@ -387,9 +392,12 @@ def _check_solver(solver, settings, seeds, objective, validated):
     if solver.schedule not in train.SCHEDULES:
         raise ValueError(f"schedule must be one of {train.SCHEDULES}; it is {solver.schedule!r}.")
     used = [name for name in OFF if getattr(in_use(settings), name) is not None]
+    zeros = [name for name in SPARSE if name in used]
     decays = solver.schedule != "constant"
     sampled = [name for name in vocabulary.OBJECTIVES if name != vocabulary.EXACT]
     wrong = {
+        f"{' and '.join(zeros)} above 0 need LBFGS (in a config optimizer = 'lbfgs'): SGD leaves "
+        "no weight exactly zero": bool(zeros),
         "a final_rate below 1 needs a schedule, 'cosine' or 'exponential'": (
             "final_rate" in used and not decays
         ),
@@ -412,15 +420,27 @@ def _check_lbfgs(solver, settings, seeds):
     if not (isinstance(solver.tolerance, int | float | np.floating) and 0 < solver.tolerance < 1):
         raise ValueError(f"tolerance must be between 0 and 1; it is {solver.tolerance!r}.")
     columns = settings._asdict()
-    used = [name for name in OFF if name != "momentum" and (columns[name] != OFF[name]).any()]
+    allowed = "momentum", *SPARSE
+    used = [name for name in OFF if name not in allowed and (columns[name] != OFF[name]).any()]
     if used:
         raise ValueError(f"{', '.join(used)} do not work with LBFGS: use SGD, or leave them out.")
-    idle = [name for name, column in columns.items() if name != "l2" and _varies(column)]
+    penalties = "l2", *SPARSE
+    idle = [name for name, column in columns.items() if name not in penalties and _varies(column)]
     idle += ["seeds"] if len(seeds) > 1 else []
     if idle:
         raise ValueError(
-            f"The optimum depends on l2 alone: {', '.join(idle)} cannot vary with LBFGS."
+            f"The optimum depends on l2, l1 and l1_group alone: {', '.join(idle)} cannot vary with "
+            "LBFGS."
         )
+    zeros = settings.l1 + settings.l1_group > 0
+    if zeros.any() and not (zeros | (settings.l2 > 0)).all():
+        raise ValueError(
+            "Among settings with l1 or l1_group each needs some penalty, as without one the "
+            "optimum may be at infinity: leave out the setting in which all are 0, or give it an "
+            "l2."
+        )
+    if zeros.any() and jax.process_count() > 1:
+        raise ValueError("l1 and l1_group are for one process; there are several.")
 
 
 def _check_classes(placement, full, num_classes):

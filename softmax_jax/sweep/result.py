@@ -232,10 +232,11 @@ class Result:
             (settings, axes["l2"], axes["learning_rate"]),
             not metric.endswith("loss"),
         )
-        best, errors = winning_setting(*how, larger_wins=larger_wins), None
+        options = {"sparse": axes["l1"] + axes["l1_group"], "larger_wins": larger_wins}
+        best, errors = winning_setting(*how, **options), None
         if rule == "one_se" and self.run.resamples is None and best is not None:
             errors = self._paired_errors(settings, best, metric, epoch)
-        chosen = winning_setting(*how, larger_wins=larger_wins, rule=rule, errors=errors)
+        chosen = winning_setting(*how, **options, rule=rule, errors=errors)
         if chosen is None:
             raise ValueError(f"Every setting has a diverged trial: {self.remedy}.")
         early = " (with early stopping the best)" if axes["patience"].any() else ""

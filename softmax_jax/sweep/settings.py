@@ -309,6 +309,7 @@ def winning_setting(
     l2: Num[np.ndarray, " G"],
     learning_rate: Num[np.ndarray, " G"],
     *,
+    sparse: Num[np.ndarray, " G"] | float = 0.0,
     larger_wins: bool = False,
     rule: str = "best",
     errors: Float[np.ndarray, " G"] | None = None,
@@ -318,6 +319,7 @@ def winning_setting(
     Args:
       comparison: of the settings.
       l2, learning_rate: of each setting.
+      sparse: l1 + l1_group of each setting: what makes it simplest, before l2.
       larger_wins: whether the metric is one of which more is better.
       rule: 'best': the best mean; ties go to the larger l2, then to the smaller learning rate.
         'one_se': the simplest setting (largest l2, then smallest learning rate) whose mean is
@@ -336,14 +338,16 @@ def winning_setting(
     )
     if not np.isfinite(cost).any():
         return None
-    best = np.lexsort((learning_rate, -np.asarray(l2), cost))[0]
+    sparse = np.broadcast_to(sparse, cost.shape)
+    best = np.lexsort((learning_rate, -np.asarray(l2), -sparse, cost))[0]
     if rule == "best":
         return int(best)
     error = comparison.error[best] if errors is None else errors
     if np.isnan(error).all():
         raise ValueError("The rule 'one_se' needs a standard error: folds or bootstrap draws.")
     within = np.flatnonzero(cost <= cost[best] + np.nan_to_num(error))
-    simplest = np.lexsort((cost[within], learning_rate[within], -l2[within]))[0]
+    keys = cost[within], learning_rate[within], -l2[within], -sparse[within]
+    simplest = np.lexsort(keys)[0]
     return int(within[simplest])
 
 
