@@ -85,7 +85,7 @@ def swap_C_and_l2(
 
 def split_penalty(
     l2: float | np.floating | np.ndarray, l1_ratio: float | np.ndarray, num_classes: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.floating | np.ndarray, np.floating | np.ndarray]:
     """(l2, l1) of the penalty with scikit-learn's l1_ratio r, from the l2 of r = 0.
 
     scikit-learn minimises C · Σ weights · loss + r ‖coef‖₁ + (1 - r) ‖coef‖²/2. With two classes
