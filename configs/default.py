@@ -49,7 +49,10 @@ def get_config():
     config.precision = "float32"
 
     # Training.
-    config.optimizer = "sgd"  # or 'lbfgs': the certified optimum; an iteration is then an epoch
+    # 'sgd', 'nesterov' (with the momentum), 'adam' or 'adamw' (with beta1, beta2; weight_decay; both
+    # want about a hundredth of the rate), or 'lbfgs': the certified optimum, whose iterations are
+    # epochs.
+    config.optimizer = "sgd"
     config.tolerance = 1e-4  # of 'lbfgs': the relative gap to the optimum at which a trial stops
     config.num_epochs = 10  # passes over the training examples
     # The rate over training: 'constant', or 'cosine' or 'exponential' down to final_rate times it.
@@ -59,8 +62,9 @@ def get_config():
     # predicted classes; probabilities and losses are corrected for it.
     config.class_weight = config_dict.placeholder(object)
 
-    # The hyperparameters: learning_rate, momentum, l2, init_scale, label_smoothing, warmup,
-    # final_rate, averaging, early_stopping.patience, batch_size, num_samples and seed. Their
+    # The hyperparameters: learning_rate, momentum, beta1, beta2, l2, weight_decay, init_scale,
+    # label_smoothing, warmup, final_rate, averaging, early_stopping.patience, batch_size,
+    # num_samples and seed. Their
     # defaults, ranges and meanings are the table in softmax_jax/hyperparameters.py. Each is an axis
     # of a sweep, too: a field under config.sweep that is empty means the single value.
     config.update(config_defaults())
@@ -80,6 +84,11 @@ def get_config():
     # long as the folds. 0: none
     config.outer_folds = 0
     config.bootstraps = 0  # R bootstrap draws, evaluated out of bag; 0: none
+    # Successive halving: after min_epochs, factor · min_epochs, ... epochs the best 1/factor of the
+    # settings go on, by select_metric; only those that are trained to the end can be selected.
+    config.halving = config_dict.ConfigDict()
+    config.halving.factor = 0  # 0: all settings are trained to the end
+    config.halving.min_epochs = 1  # before settings are compared for the first time
     config.chunk = 0  # trials at once on the device; 0: as many as its memory holds
 
     # Selection among the settings.
