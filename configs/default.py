@@ -49,9 +49,9 @@ def get_config():
     config.precision = "float32"
 
     # Training.
-    # 'sgd', 'nesterov' (with the momentum), 'adam' or 'adamw' (with beta1, beta2; weight_decay; both
-    # want about a hundredth of the rate), or 'lbfgs': the certified optimum, whose iterations are
-    # epochs.
+    # 'sgd', 'nesterov' (with momentum), 'adam' or 'adamw' (with beta1, beta2 and weight_decay; both
+    # want a hundredth to a tenth of the rate); or 'lbfgs': the certified optimum, an iteration of
+    # which is an epoch.
     config.optimizer = "sgd"
     config.tolerance = 1e-4  # of 'lbfgs': the relative gap to the optimum at which a trial stops
     config.num_epochs = 10  # passes over the training examples

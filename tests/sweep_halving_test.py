@@ -161,7 +161,7 @@ def test_a_score_is_infinite_for_what_diverged():
         "val_loss": np.float32([[1.0, 1.0, np.inf, 1e4]]),
         "val_accuracy": np.float32([[0.9, 0.9, 0.9, 0.9]]),
     }
-    limit = float(hopeless_loss(0, 10))
+    (limit,) = hopeless_loss(np.array([0]), 10).tolist()
     for by, best in (("val_loss", 1.0), ("val_accuracy", -0.9)):
         found = np.asarray(halving.score(metrics, by, limit))
         assert_allclose(found, [[best, np.inf, np.inf, np.inf]], rtol=1e-6)

@@ -52,8 +52,10 @@ def lengths(num_settings: int, halving: tuple[int, int] | None, num_epochs: int)
     >>> lengths(9, (3, 1), 5)
     [5, 3, 3, 1, 1, 1, 1, 1, 1]
     """
+    if halving is None:
+        return [num_epochs] * num_settings
     alive, found = num_settings, []
-    for epoch in rungs(halving, num_epochs) if halving else []:
+    for epoch in rungs(halving, num_epochs):
         remaining = going_on(alive, halving[0])
         found += [epoch] * (alive - remaining)
         alive = remaining
@@ -160,6 +162,7 @@ def best_settings(
 
     Ties go to the larger l2, then to the smaller learning rate; diverged settings come last.
     """
+    assert run.halving is not None
     setting, h = run.trials.setting, run.trials.hyperparameters
     compared = compare_settings(setting[trials], costs, ~np.isfinite(costs))
     first = trials[compared.first]

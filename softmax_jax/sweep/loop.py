@@ -329,13 +329,14 @@ def _check_alike(train, val):
 
 def _bytes_per_trial(solver, objective, shape, batch_size, placement):
     """Bytes of a trial on each of the devices that share its examples and its classes."""
-    sizes = *shape, -(-batch_size // placement.size("batch"))
+    num_features, num_classes = shape
+    rows = -(-batch_size // placement.size("batch"))
     if isinstance(solver, LBFGS):
-        whole = mesh.lbfgs_trial_bytes(*sizes)
+        whole = mesh.lbfgs_trial_bytes(num_features, num_classes, rows)
     else:
         holds_logits, adam = callable(objective.loss), solver.optimizer in ("adam", "adamw")
         count = mesh.sgd_trial_bytes if holds_logits else mesh.vocabulary_trial_bytes
-        whole = count(*sizes, more_copies=int(adam))  # its second moment
+        whole = count(num_features, num_classes, rows, int(adam))  # its second moment
     return -(-whole * np.dtype(objective.dtype).itemsize // (4 * placement.size("classes")))
 
 
@@ -674,8 +675,8 @@ def _chunk_criterion(run, chunk):
 
 def _score(run, chunk, measured):
     """What halving compares the chunk's trials by."""
-    samples = int(run.trials.num_samples[chunk.trials[0, 0]])
-    limit = float(hopeless_loss(samples, len(run.label_names)))
+    samples = run.trials.num_samples[chunk.trials[0, :1]]
+    (limit,) = hopeless_loss(samples, len(run.label_names)).tolist()
     return successive_halving.score(measured, run.best_by, limit)
 
 

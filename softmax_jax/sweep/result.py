@@ -36,10 +36,8 @@ _FEWEST_EPOCHS = 5  # that tell the noise of a curve
 _HOPELESS = 100  # times the loss of guessing: a trial that ends there has diverged
 
 
-def hopeless_loss(
-    num_samples: int | Int[np.ndarray, " T"], num_classes: int
-) -> Float[np.ndarray, " T"] | np.floating:
-    """The loss at which a trial has diverged.
+def hopeless_loss(num_samples: Int[np.ndarray, " T"], num_classes: int) -> Float[np.ndarray, " T"]:
+    """The loss beyond which each trial has diverged.
 
     The losses on samples are those of as many decisions between two.
     """
