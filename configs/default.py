@@ -43,8 +43,9 @@ def get_config():
     # For very many classes, without ever holding the logits of a batch: 'linear_cross_entropy', and
     # on samples 'sampled_softmax', 'noise_contrastive', 'negative_sampling'.
     config.loss = "cross_entropy"
-    # Of the matrix products in training and validation: 'float32', 'bfloat16' (of weights, biases
-    # and features, with float32 sums; the test figures are those of params.npz in float32) or
+    # Of the matrix products in training and validation: 'float32'; 'tensorfloat32' (accelerators
+    # may round the inputs to 11 bits; on a CPU it is float32); 'bfloat16' (of weights, biases and
+    # features, with float32 sums; the test figures are those of params.npz in float32); or
     # 'float64' (of everything).
     config.precision = "float32"
 

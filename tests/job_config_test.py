@@ -195,6 +195,8 @@ TWO = {"sweep__l2": (0.0, 0.1), "halving__factor": 3}
         ({"optimizer": "adamw", "weight_decay": 0.0}, ["needs a weight_decay above 0"]),
         ({"optimizer": "adam", "momentum": 0.9}, ["momentum is for optimizer = 'sgd' or 'nest"]),
         ({"optimizer": "adam", "weight_decay": 0.1}, ["weight_decay is for optimizer = 'adamw'"]),
+        ({"optimizer": "lbfgs", "precision": "tensorfloat32"}, ["needs precision = 'float32'"]),
+        ({"loss": "linear_cross_entropy", "precision": "tensorfloat32"}, ["no tensorfloat32"]),
         ({"sweep__beta2": (0.9,)}, ["beta2 is for optimizer = 'adam' or 'adamw'; it is 'sgd'"]),
         ({"optimizer": "sgd", "sweep__weight_decay": (0.01,)}, ["weight_decay is for"]),
     ],

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -469,6 +470,21 @@ SEARCH = {
     "checkpoint_seconds": 0,
     "sweep": {"learning_rate": (0.001, 0.003, 0.01, 0.05, 0.1), "batch_size": (64, 200)},
 }
+
+
+def test_tensorfloat32_selects_as_float32_and_says_what_it_is_on_a_cpu(config, tmp_path, capsys):
+    rates = (0.001, 0.01, 0.1)
+    config.update({"precision": "tensorfloat32", "sweep": {"learning_rate": rates}})
+    assert run.main(config, tmp_path / "one") == 0
+    on_cpu = jax.default_backend() == "cpu"
+    assert ("is for accelerators: on a CPU it is float32" in capsys.readouterr().out) == on_cpu
+    config.precision = "float32"
+    assert run.main(config, tmp_path / "other") == 0
+    assert "for accelerators" not in capsys.readouterr().out
+    one, other = (json.loads((tmp_path / n / "summary.json").read_text()) for n in ("one", "other"))
+    assert one["selected"]["trial"] == other["selected"]["trial"]
+    if on_cpu:
+        assert one["selected"] == other["selected"]
 
 
 def test_a_search_tells_when_each_setting_stopped(config, tmp_path, capsys):

@@ -441,6 +441,8 @@ def _loss_problems(config):
     if config.loss not in WITHOUT_LOGITS:
         return []
     found = []
+    if config.precision == "tensorfloat32":
+        found.append(f"loss = {config.loss!r} has no tensorfloat32; set precision to 'float32'")
     if max(axis_values(config, "label_smoothing")) > 0:
         found.append(f"loss = {config.loss!r} has no label_smoothing")
     if config.select_metric == "val_balanced_accuracy":
@@ -466,7 +468,7 @@ def _not_for_the_optimum(config):
     for name, needed in (("loss", "cross_entropy"), ("select_epoch", "last")):
         if config[name] != needed:
             found.append(f"optimizer = 'lbfgs' needs {name} = {needed!r}; it is {config[name]!r}")
-    if config.precision == "bfloat16":
+    if config.precision in ("bfloat16", "tensorfloat32"):
         found.append("optimizer = 'lbfgs' needs precision = 'float32' or 'float64'")
     return found
 

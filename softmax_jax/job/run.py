@@ -281,6 +281,8 @@ def _prepare(config):
     console.warn_if(host.use_compilation_cache())
     processes.use_precision(field_value(config, "precision"))
     processes.start_devices()
+    if word := processes.without_tensorfloat32(field_value(config, "precision")):
+        console.say(word)
 
 
 def load_checked(config: ConfigDict, found: dict | None = None) -> Splits:
