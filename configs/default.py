@@ -43,13 +43,17 @@ def get_config():
     # For very many classes, without ever holding the logits of a batch: 'linear_cross_entropy', and
     # on samples 'sampled_softmax', 'noise_contrastive', 'negative_sampling'.
     config.loss = "cross_entropy"
-    # Of the matrix products in training and validation: 'float32', 'bfloat16' (of weights, biases
-    # and features, with float32 sums; the test figures are those of params.npz in float32) or
+    # Of the matrix products in training and validation: 'float32'; 'tensorfloat32' (accelerators
+    # may round the inputs to 11 bits; on a CPU it is float32); 'bfloat16' (of weights, biases and
+    # features, with float32 sums; the test figures are those of params.npz in float32); or
     # 'float64' (of everything).
     config.precision = "float32"
 
     # Training.
-    config.optimizer = "sgd"  # or 'lbfgs': the certified optimum; an iteration is then an epoch
+    # 'sgd', 'nesterov' (with momentum), 'adam' or 'adamw' (with beta1, beta2 and weight_decay; both
+    # want a hundredth to a tenth of the rate); or 'lbfgs': the certified optimum, an iteration of
+    # which is an epoch.
+    config.optimizer = "sgd"
     config.tolerance = 1e-4  # of 'lbfgs': the relative gap to the optimum at which a trial stops
     config.num_epochs = 10  # passes over the training examples
     # The rate over training: 'constant', or 'cosine' or 'exponential' down to final_rate times it.
@@ -59,10 +63,11 @@ def get_config():
     # predicted classes; probabilities and losses are corrected for it.
     config.class_weight = config_dict.placeholder(object)
 
-    # The hyperparameters: learning_rate, momentum, l2, l1, l1_group, init_scale, label_smoothing,
-    # warmup, final_rate, averaging, early_stopping.patience, batch_size, num_samples and seed.
-    # Their defaults, ranges and meanings are the table in softmax_jax/hyperparameters.py. Each is
-    # an axis of a sweep, too: a field under config.sweep that is empty means the single value.
+    # The hyperparameters: learning_rate, momentum, beta1, beta2, l2, l1, l1_group, weight_decay,
+    # init_scale, label_smoothing, warmup, final_rate, averaging, early_stopping.patience,
+    # batch_size, num_samples and seed. Their defaults, ranges and meanings are the table in
+    # softmax_jax/hyperparameters.py. Each is an axis of a sweep, too: a field under config.sweep
+    # that is empty means the single value.
     config.update(config_defaults())
     config.sweep = config_dict.ConfigDict({row.name: () for row in TABLE})
     # 'product': every combination of the axes; 'zip': the i-th setting has the i-th value of every
@@ -84,6 +89,11 @@ def get_config():
     # long as the folds. 0: none
     config.outer_folds = 0
     config.bootstraps = 0  # R bootstrap draws, evaluated out of bag; 0: none
+    # Successive halving: after min_epochs, factor · min_epochs, ... epochs the best 1/factor of the
+    # settings go on, by select_metric; only those that are trained to the end can be selected.
+    config.halving = config_dict.ConfigDict()
+    config.halving.factor = 0  # 0: all settings are trained to the end
+    config.halving.min_epochs = 1  # before settings are compared for the first time
     config.chunk = 0  # trials at once on the device; 0: as many as its memory holds
 
     # Selection among the settings.

@@ -206,7 +206,7 @@ def read_examples(estimator, X, y, sample_weight) -> Examples:
     if soft:
         rows, columns = np.nonzero(given > 0)
         validation.warn_absent_classes(columns, there[rows], classes.tolist())
-        known = labels.any(0)
+        known = np.asarray(labels.any(0))
         labels = labels * by_class / np.where(of_example > 0, of_example, 1)[:, None]
         labels = labels[:, known]
     else:

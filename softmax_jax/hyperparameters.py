@@ -65,6 +65,7 @@ class Hyperparameter(NamedTuple):
         seeds) are axes of the trials too, but each size is compiled as a program of its own.
       field: the config's field for its single value; '': the field has the same name.
       config_default: the default of that field, where it differs from `default`.
+      optimizers: those that it is for, of `train.OPTIMIZERS`; (): all of them.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Hyperparameter(NamedTuple):
     traced: bool = True
     field: str = ""
     config_default: float | None = None
+    optimizers: tuple[str, ...] = ()
 
     @property
     def config_field(self) -> str:
@@ -105,6 +107,23 @@ TABLE = (
         range=_BELOW_1,
         doc="of SGD: the fraction of the previous update that is kept",
         off=0.0,
+        optimizers=("sgd", "nesterov"),
+    ),
+    Hyperparameter(
+        name="beta1",
+        default=0.9,
+        range=_BELOW_1,
+        doc="of Adam: the fraction of the mean gradient so far that is kept in each step",
+        off=0.9,
+        optimizers=("adam", "adamw"),
+    ),
+    Hyperparameter(
+        name="beta2",
+        default=0.999,
+        range=_BELOW_1,
+        doc="of Adam: the same of the mean squared gradient",
+        off=0.999,
+        optimizers=("adam", "adamw"),
     ),
     Hyperparameter(
         name="l2",
@@ -125,6 +144,15 @@ TABLE = (
         range=Range(0),
         doc="of LBFGS: it gains l1_group · Σ_d ‖W_d‖₂, which makes features zero in all classes",
         off=0.0,
+    ),
+    Hyperparameter(
+        name="weight_decay",
+        default=0.0,
+        range=Range(0),
+        doc="of AdamW: a step takes this much of W, times the rate, beside Adam's own; not of b",
+        off=0.0,
+        config_default=0.01,
+        optimizers=("adamw",),
     ),
     Hyperparameter(
         name="init_scale",
@@ -194,6 +222,17 @@ TABLE = (
 
 ROWS = {row.name: row for row in TABLE}
 TRACED = tuple(row.name for row in TABLE if row.traced)
+
+
+def of_optimizer(optimizer: str) -> tuple[str, ...]:
+    """The names of the traced hyperparameters that an optimiser has.
+
+    >>> "momentum" in of_optimizer("sgd"), "momentum" in of_optimizer("adam")
+    (True, False)
+    """
+    return tuple(n for n in TRACED if not ROWS[n].optimizers or optimizer in ROWS[n].optimizers)
+
+
 # The number that None stands for, in tables and among settings that do not leave it out.
 OFF = {row.name: row.off for row in TABLE if row.traced and row.off is not None}
 
@@ -242,10 +281,11 @@ _SYNONYMS = {
     "lambda": ("l2",),
     "penalty": ("l2",),
     "wd": ("l2",),
-    "weight_decay": ("l2",),
     "lasso": ("l1",),
     "l1_ratio": ("l1",),
     "group_lasso": ("l1_group",),
+    "b1": ("beta1",),
+    "b2": ("beta2",),
     "smoothing": ("label_smoothing",),
     "epochs": ("num_epochs",),
     "epoch": ("num_epochs",),

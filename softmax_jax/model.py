@@ -51,6 +51,15 @@ def product(x: Float[_Array, "B D"], W: Float[_Array, "D C"]) -> Float[Array, "B
     return jnp.matmul(W.T, x.T, precision=lax.Precision.HIGHEST).T
 
 
+def product_tensorfloat32(x: Float[_Array, "B D"], W: Float[_Array, "D C"]) -> Float[Array, "B C"]:
+    """XW for which accelerators may round the inputs to 11 bits: TF32, or three bfloat16 products.
+
+    The derivative's products have the same precision. A CPU has no such products: there it is
+    `product`.
+    """
+    return jnp.matmul(W.T, x.T, precision=lax.Precision.HIGH).T
+
+
 @jax.custom_vjp
 def product_bfloat16(x: Float[_Array, "B D"], W: Float[_Array, "D C"]) -> Float[Array, "B C"]:
     """XW with the inputs rounded to bfloat16 and float32 sums, forward and backward.
@@ -133,14 +142,19 @@ concise = make_concise()
 
 # What `config.model` and `config.precision` may name.
 MODELS = {"concise": concise, "scratch": scratch}
-PRECISIONS = ("float32", "bfloat16", "float64")
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16", "float64")
+_PRODUCTS: dict[str, Callable] = {
+    "tensorfloat32": product_tensorfloat32,
+    "bfloat16": product_bfloat16,
+}
 
 
 @functools.cache
 def by_name(name: str, precision: str = "float32") -> Model:
     """The model of that name with its matrix products in that precision.
 
-    In float64 the parameters are float64 too; it needs `jax_enable_x64`.
+    In float64 the parameters are float64 too; it needs `jax_enable_x64`. tensorfloat32 is for
+    accelerators: on a CPU it is float32.
 
     Cached, as is `augment`: compiled programs are keyed by the functions of a model, and new
     functions would be compiled again.
@@ -152,7 +166,7 @@ def by_name(name: str, precision: str = "float32") -> Model:
     if precision == "float32":
         return MODELS[name]
     make = {"concise": make_concise, "scratch": make_scratch}[name]
-    return make(product_bfloat16) if precision == "bfloat16" else make(dtype=jnp.float64)
+    return make(dtype=jnp.float64) if precision == "float64" else make(_PRODUCTS[precision])
 
 
 @functools.cache

@@ -95,6 +95,9 @@ def curves(result: "Result", selected: "Selected", title: str) -> "Figure":
                 draw_line(
                     axes, Line(name, result.reached[trial], result.metrics[name][trial], style)
                 )
+            out = np.intersect1d([*near, *far], np.flatnonzero(result.halved)).astype(int)
+            last = result.metrics[name][out, -1]
+            axes.plot(result.halved[out], last, "x", color=colour, alpha=0.5, markersize=4)
         # Others must not flatten the selected one: they are seen as far as its own range again.
         own = np.concatenate([result.metrics[name][selected.trial] for name in shown])
         own = own[np.isfinite(own)]
@@ -109,6 +112,8 @@ def curves(result: "Result", selected: "Selected", title: str) -> "Figure":
         ]
         axes.set(xlabel="iteration" if result.full_batch else "epoch", ylabel=what)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        if result.halved.any():
+            more.append(_key("stopped by halving", color="0.3", marker="x", linestyle="none"))
         axes.legend(handles=[*axes.get_legend_handles_labels()[0], *more], fontsize=8)
         axes.grid(alpha=0.3)
     return figure
@@ -393,6 +398,8 @@ class Grid(NamedTuple):
       val, train: means over seeds and folds, an array dimension per axis.
       val_spread: standard deviations of val.
       winner: the index of the selected setting in the arrays.
+      stopped: the epoch at which halving stopped each setting, whose metrics are those there; 0: it
+        was trained to the end. None: there was no halving.
     """
 
     metric: str
@@ -401,6 +408,7 @@ class Grid(NamedTuple):
     val_spread: np.ndarray
     train: np.ndarray
     winner: tuple[int, ...]
+    stopped: np.ndarray | None = None
 
 
 def lay_out(result: "Result", selected: "Selected", metric: str, epoch: str) -> Grid | None:
@@ -421,7 +429,11 @@ def lay_out(result: "Result", selected: "Selected", metric: str, epoch: str) -> 
     if train_metric in result.metrics:
         train, _ = _average(result.values(train_metric, epoch), index, shape)
     winner = tuple(int(place[selected.trial]) for place in index)
-    return Grid(metric, axes, val, spread, train, winner)
+    stopped = None
+    if result.halved.any():
+        stopped = np.zeros(shape, int)
+        stopped[index] = result.halved
+    return Grid(metric, axes, val, spread, train, winner, stopped)
 
 
 def sweep(grid: Grid, title: str) -> "Figure":
@@ -661,6 +673,9 @@ def _sweep_panel(axes, grid, name):
         x, spread = grid.axes[name], grid.val_spread[where]
         draw_line(axes, Line(label, x, grid.val[where], val, spread=spread))
         draw_line(axes, Line(label, x, grid.train[where], train | {"label": "_train"}))
+        if grid.stopped is not None:
+            out = grid.stopped[where] > 0
+            axes.plot(x[out], grid.val[where][out], "x", color=colour, markersize=6)
     star = {"marker": "*", "markersize": 14, "color": "crimson", "linestyle": "none", "zorder": 5}
     x, y = grid.axes[name][grid.winner[position]], grid.val[grid.winner]
     axes.plot(x, y, label="selected", **star)
@@ -671,6 +686,8 @@ def _sweep_panel(axes, grid, name):
     if (grid.val_spread > 0).any():
         band = "± a standard deviation over seeds and folds"
         handles.append(_key(band, color="0.5", alpha=0.3, linewidth=7))
+    if grid.stopped is not None:
+        handles.append(_key("stopped by halving", color="0.3", marker="x", linestyle="none"))
     if len(combinations) > _MAX_COLOURED_LINES:
         handles.append(_key("other combinations", color=_FAINT))
     axes.legend(handles=handles, fontsize=7)
@@ -735,7 +752,9 @@ def _heat_map(figure, axes, grid):
         for (row, column), value in np.ndenumerate(grid.val):
             dark = (value > (low + high) / 2) == larger_wins
             marks = {"ha": "center", "va": "center", "fontsize": 7, "color": "w" if dark else "k"}
-            axes.text(column, row, f"{value:.3f}", **marks)
+            stop = 0 if grid.stopped is None else grid.stopped[row, column]
+            when = f"\nstopped at {stop}" if stop else ""
+            axes.text(column, row, f"{value:.3f}{when}", **marks)
     corner = grid.winner[1] - 0.5, grid.winner[0] - 0.5
     axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="crimson", linewidth=2.5))
     figure.colorbar(image, ax=axes)

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray, PyTree, Shaped, UInt8
 
 from softmax_jax import losses, metrics
-from softmax_jax.hyperparameters import Hyperparameters
+from softmax_jax.hyperparameters import OFF, Hyperparameters
 from softmax_jax.model import Model, Params, concise
 
 _Array = Array | np.ndarray
@@ -151,6 +151,17 @@ class State(TrainState):
 # Without momentum there is no buffer to store, read and write.
 SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0)
 MOMENTUM_SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0, momentum=0.0)
+_NESTEROV = optax.inject_hyperparams(optax.sgd, static_args="nesterov")(
+    learning_rate=0.0, momentum=0.0, nesterov=True
+)
+_ADAM = optax.inject_hyperparams(optax.adam, static_args=("eps", "eps_root", "nesterov"))(
+    learning_rate=0.0, b1=0.0, b2=0.0
+)
+
+# What `config.optimizer` may name, beside 'lbfgs', and the transformation with momentum or moments.
+# AdamW is Adam, and a decay of the weights that `train_step` adds: it knows which are the biases.
+OPTIMIZERS = {"sgd": MOMENTUM_SGD, "nesterov": _NESTEROV, "adam": _ADAM, "adamw": _ADAM}
+_OWN_NAMES = {"b1": "beta1", "b2": "beta2"}  # of Optax's hyperparameters
 
 
 def create_state(
@@ -162,6 +173,7 @@ def create_state(
     *,
     num_steps: _Scalar | None = None,
     resample: _Index = 0,
+    optimizer: str = "sgd",
 ) -> State:
     """A new model: weights from N(0, init_scale²), biases zero, zero momentum.
 
@@ -173,6 +185,7 @@ def create_state(
       num_classes: C.
       num_steps: of the whole training, which warm-up, decay and averaging are fractions of.
       resample: the column of `Data.resamples` that the model counts its examples by.
+      optimizer: one of `OPTIMIZERS`.
 
     Raises:
       ValueError: warmup, final_rate or averaging is given, and num_steps is not.
@@ -185,14 +198,16 @@ def create_state(
     state = State.create(
         apply_fn=model.apply,
         params=params,
-        tx=SGD if h.momentum is None else MOMENTUM_SGD,
+        tx=SGD if h.momentum is None and optimizer == "sgd" else OPTIMIZERS[optimizer],
         hyperparameters=h,
         resample=jnp.asarray(resample, jnp.int32),
         num_steps=jnp.asarray(num_steps, jnp.float32) if timed else None,
         average=None if h.averaging is None else params,
         stopped=None if h.patience is None else jnp.zeros((), bool),
     )
-    own = {name: getattr(h, name) for name in state.opt_state.hyperparams}
+    names = {name: _OWN_NAMES.get(name, name) for name in state.opt_state.hyperparams}
+    given = {name: getattr(h, own) for name, own in names.items()}
+    own = {name: OFF[names[name]] if value is None else value for name, value in given.items()}
     opt_state = optax.tree.set(state.opt_state, **own)
     return state.replace(step=jnp.zeros((), jnp.int32), opt_state=opt_state)
 
@@ -263,7 +278,10 @@ def _offsets(batch):
 def train_step(
     state: State, batch: Batch, criterion: Criterion, schedule: str = "constant"
 ) -> tuple[State, Sums]:
-    """One step of SGD on Σ w·v·loss / total + l2/2 · ‖W‖², where the loss may have smoothed labels.
+    """One step on Σ w·v·loss / total + l2/2 · ‖W‖², where the loss may have smoothed labels.
+
+    The state's optimiser makes it: SGD, with or without momentum, or Adam; a weight_decay takes its
+    part of W beside it, outside of the objective and of Adam's moments.
 
     w are the weights of the batch, v those of the classes (1 where there are none), and total is
     Σ w unless the batch says otherwise. A batch whose weights are all zero has a data gradient of
@@ -285,8 +303,13 @@ def train_step(
         l2 = h.l2 if batch.total is None else h.l2 * (batch.total > 0)
         return loss + l2 / 2 * criterion.squared_norm(params), sums
 
+    def decay_fn(params):
+        decay = h.weight_decay if batch.total is None else h.weight_decay * (batch.total > 0)
+        return decay / 2 * criterion.squared_norm(params)
+
     gradient, sums = jax.grad(loss_fn, has_aux=True)(state.params, batch)
-    return _update(state, gradient, schedule), sums
+    decay = None if h.weight_decay is None else jax.grad(decay_fn)(state.params)
+    return _update(state, gradient, decay, schedule), sums
 
 
 def train_epoch(
@@ -365,8 +388,8 @@ def predict(state: State, x: Float[_Array, "B ..."]) -> Float[Array, "B C"]:
     return losses.softmax(state.apply_fn(state.averaged, x))
 
 
-def _update(state, gradient, schedule):
-    """Applies one SGD update at the scheduled rate, then averages; a stopped state is kept."""
+def _update(state, gradient, decay, schedule):
+    """Applies one update at the scheduled rate, then averages; a stopped state is kept."""
     h, new = state.hyperparameters, state
     timing = {name: getattr(h, name) for name in ("warmup", "final_rate")}
     timing = {name: value for name, value in timing.items() if value is not None}
@@ -375,6 +398,10 @@ def _update(state, gradient, schedule):
         opt_state = optax.tree.set(state.opt_state, learning_rate=h.learning_rate * multiplier)
         new = new.replace(opt_state=opt_state)
     new = new.apply_gradients(grads=gradient)
+    if decay is not None:
+        rate = new.opt_state.hyperparams["learning_rate"]
+        params = jax.tree.map(lambda leaf, own: leaf - rate * own, new.params, decay)
+        new = new.replace(params=params)
     if h.averaging is not None:
         average = tail_mean(state.average, new.params, new.step, state.num_steps, h.averaging)
         new = new.replace(average=average)

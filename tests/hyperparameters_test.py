@@ -107,7 +107,8 @@ def test_the_config_names_the_range_in_its_error(row):
     "given_name, names, expected",
     [
         ("lr", TRACED, "learning_rate"),
-        ("weight_decay", TRACED, "l2"),
+        ("wd", TRACED, "l2"),
+        ("b1", TRACED, "beta1"),
         ("lr", ("num_epochs",), None),
         ("momentun", TRACED, "momentum"),
         ("max_epochs", ("num_epochs", "seeds"), "num_epochs"),

@@ -81,7 +81,7 @@ OUT_OF_RANGE = {
     "data_dir": (3,),
     "num_samples": (-1, 2.0),
     "standardize": (1, "yes", None),
-    "optimizer": ("adam", None),
+    "optimizer": ("adagrad", None),
     "outer_folds": (1, -2, None),
     "tolerance": (0.0, 1.0, math.nan),
     "l2_path": (-1, 1.0),
@@ -92,6 +92,11 @@ OUT_OF_RANGE = {
     "label_column": (1, None),
     "group_column": (1, None),
     "stratify": (1, "yes", None),
+    "halving.factor": (1, -1, 2.0, None),
+    "halving.min_epochs": (0, 1.5, None),
+    "beta1": (1.0, -0.1, math.nan),
+    "beta2": (1.0, -0.1, math.nan),
+    "weight_decay": (-1.0, math.inf),
     "learning_curve.sizes": (100, (0,), (1.5,)),
     "learning_curve.seeds": (0, 1.0),
     "audit_folds": (1, -2, None),
@@ -199,6 +204,56 @@ def test_penalties_that_make_weights_zero_need_the_optimum(name):
     assert "l1_path and l1_group_path exclude" in refused(l1_path=2, l1_group_path=2, **optimum)
 
 
+TWO = {"sweep__l2": (0.0, 0.1), "halving__factor": 3}
+
+
+@pytest.mark.parametrize(
+    "fields, texts",
+    [
+        ({"halving__factor": 3}, ["there is only one; set halving.factor to 0"]),
+        ({"halving__factor": 3, "sweep__seed": (0, 1)}, ["there is only one"]),
+        (TWO | {"num_epochs": 1}, ["halving.min_epochs must be below num_epochs = 1; it is 1"]),
+        (TWO | {"halving__min_epochs": 20}, ["must be below num_epochs = 10; it is 20"]),
+        (TWO | {"optimizer": "lbfgs"}, ["halving is for SGD"]),
+        (TWO | {"early_stopping__patience": 3}, ["halving and early_stopping.patience exclude"]),
+        (TWO | {"folds": 3, "outer_folds": 2}, ["halving and outer_folds exclude each other"]),
+        (
+            {"halving__factor": 2, "num_epochs": 1, "sweep__patience": (0, 1), "beta1": 0.5},
+            ["halving.min_epochs must be below", "exclude each other", "beta1 is for optimizer"],
+        ),
+        ({"optimizer": "nesterov"}, ["needs a momentum above 0; without it is 'sgd'"]),
+        ({"optimizer": "adamw", "weight_decay": 0.0}, ["needs a weight_decay above 0"]),
+        ({"optimizer": "adam", "momentum": 0.9}, ["momentum is for optimizer = 'sgd' or 'nest"]),
+        ({"optimizer": "adam", "weight_decay": 0.1}, ["weight_decay is for optimizer = 'adamw'"]),
+        ({"optimizer": "lbfgs", "precision": "tensorfloat32"}, ["needs precision = 'float32'"]),
+        ({"loss": "linear_cross_entropy", "precision": "tensorfloat32"}, ["no tensorfloat32"]),
+        ({"sweep__beta2": (0.9,)}, ["beta2 is for optimizer = 'adam' or 'adamw'; it is 'sgd'"]),
+        ({"optimizer": "sgd", "sweep__weight_decay": (0.01,)}, ["weight_decay is for"]),
+    ],
+)
+def test_halving_and_optimizers_that_cannot_be_are_refused_in_one_message(fields, texts):
+    message = refused(**fields)
+    for text in texts:
+        assert text in message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        TWO,
+        TWO | {"folds": 3, "sweep__batch_size": (64, 128), "optimizer": "adam"},
+        {"halving__factor": 2, "l2_path": 4},
+        {"halving__min_epochs": 50},  # which nothing asks for
+        {"optimizer": "adamw"},
+        {"optimizer": "adamw", "sweep__weight_decay": (0.0, 0.1)},
+        {"optimizer": "nesterov", "sweep__momentum": (0.0, 0.9)},
+        {"optimizer": "adam", "beta1": 0.5, "sweep__beta2": (0.9, 0.99)},
+    ],
+)
+def test_halving_and_optimizers_that_can_be_are_accepted(fields):
+    assert config_problems(config_with(**fields)) == []
+
+
 def test_zipped_axes_may_repeat_a_value_but_need_one_length():
     axes = {"sweep__l2": (0.0, 0.1, 0.0), "sweep__patience": (0, 0, 5)}
     assert config_problems(config_with(combine="zip", **axes)) == []
@@ -268,7 +323,7 @@ def test_every_field_has_its_default_and_its_meaning():
         ("epochs", "num_epochs"),
         ("batch", "batch_size"),
         ("seeds", "seed"),
-        ("sweep.weight_decay", "sweep.l2"),
+        ("sweep.wd", "sweep.l2"),
         ("early_stoping.patience", "early_stopping.patience"),
         ("cv", "folds"),
         ("zzz", None),

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -433,6 +434,7 @@ LONGER = {
     "best epochs": {"select_epoch": "best", "learning_rate": 20.0},
     "early stopping": {"learning_rate": 20.0, "sweep": {"patience": (0, 1, 2), "seed": (0, 1)}},
     "folds": {"folds": 3, "sweep": {"l2": (0.0, 0.1)}},
+    "adam": {"optimizer": "adam", "learning_rate": 0.003, "sweep": {"beta1": (0.5, 0.9)}},
 }
 
 
@@ -440,7 +442,7 @@ LONGER = {
     "fields",
     [
         pytest.param(
-            fields, id=name, marks=[pytest.mark.slow] * (name not in ("momentum", "folds"))
+            fields, id=name, marks=[pytest.mark.slow] * (name not in ("momentum", "folds", "adam"))
         )
         for name, fields in LONGER.items()
     ],
@@ -459,6 +461,87 @@ def test_more_epochs_go_on_from_a_finished_job_to_the_same_bits(config, tmp_path
     assert json.loads((tmp_path / "longer/config.json").read_text())["config"]["num_epochs"] == 5
     assert run.main(config, tmp_path / "longer") == 0
     assert "Nothing is left to do" in capsys.readouterr().out
+
+
+SEARCH = {
+    "halving": {"factor": 3, "min_epochs": 1},
+    "num_epochs": 5,
+    "test_split": "test",
+    "checkpoint_seconds": 0,
+    "sweep": {"learning_rate": (0.001, 0.003, 0.01, 0.05, 0.1), "batch_size": (64, 200)},
+}
+
+
+def test_tensorfloat32_selects_as_float32_and_says_what_it_is_on_a_cpu(config, tmp_path, capsys):
+    rates = (0.001, 0.01, 0.1)
+    config.update({"precision": "tensorfloat32", "sweep": {"learning_rate": rates}})
+    assert run.main(config, tmp_path / "one") == 0
+    on_cpu = jax.default_backend() == "cpu"
+    assert ("is for accelerators: on a CPU it is float32" in capsys.readouterr().out) == on_cpu
+    config.precision = "float32"
+    assert run.main(config, tmp_path / "other") == 0
+    assert "for accelerators" not in capsys.readouterr().out
+    one, other = (json.loads((tmp_path / n / "summary.json").read_text()) for n in ("one", "other"))
+    assert one["selected"]["trial"] == other["selected"]["trial"]
+    if on_cpu:
+        assert one["selected"] == other["selected"]
+
+
+def test_a_search_tells_when_each_setting_stopped(config, tmp_path, capsys):
+    config.update(SEARCH)
+    assert run.main(config, tmp_path) == 0
+    said = capsys.readouterr().out
+    assert said.count("After epoch 1 the best 3 of 10 settings go on.") == 1
+    assert said.count("After epoch 3 the best 1 of 3 settings go on.") == 1
+    assert "10 trials, 0 diverged, 9 stopped by halving." in said
+    with open(tmp_path / "trials.csv", newline="") as file:
+        stops = [int(row["stopped_epoch"]) for row in csv.DictReader(file)]
+    assert sorted(stops) == [0] + 7 * [1] + 2 * [3]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for trial, stop in enumerate(stops):
+        own = [line["epoch"] for line in lines if line["trial"] == trial]
+        assert own == list(range(1, (stop or 5) + 1))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["halved"] == 9 and stops[summary["selected"]["trial"]] == 0
+    assert not summary["test"]["selected_on"] or summary["val_is_test"]
+    assert run.check(config) == 0
+    said = capsys.readouterr().out
+    assert "After epochs 1, 3 the best 1/3 of them would go on." in said
+    config.num_epochs = 9
+    assert run.main(config, tmp_path) == WORKDIR
+    assert "the settings that stopped have no epochs left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        pytest.param(
+            {"folds": 2, "optimizer": "adam", "learning_rate": 0.01}, marks=pytest.mark.slow
+        ),
+    ],
+    ids=["sgd", "adam with folds"],
+)
+def test_a_search_that_is_killed_after_any_epoch_is_resumed_to_the_same_bits(
+    config, tmp_path, monkeypatch, more
+):
+    config.update(SEARCH | more)
+    assert run.main(config, tmp_path / "whole") == 0
+    append, seen = Workdir.append_metrics, []
+
+    def broken(self, epoch):
+        if len(seen) % 2 == 1:  # every second epoch is lost, and trained again
+            seen.append(0)
+            raise JobError("stopped here", WORKDIR)
+        append(self, epoch)
+        seen.append(epoch.epoch)
+
+    monkeypatch.setattr(Workdir, "append_metrics", broken)
+    codes = []
+    while not codes or codes[-1] == WORKDIR:
+        codes.append(run.main(config, tmp_path / "killed"))
+    assert codes[-1] == 0 and len(codes) == seen.count(0) + 1 > 5
+    assert told_by(tmp_path / "killed") == told_by(tmp_path / "whole")
 
 
 def test_more_epochs_that_are_interrupted_are_resumed(config, tmp_path, monkeypatch):

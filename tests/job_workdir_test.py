@@ -75,6 +75,22 @@ def test_identity_depends_on_every_field_that_changes_the_numbers(small, name, v
     assert differing == (set() if same else {name})
 
 
+def test_identity_of_a_job_that_uses_no_later_field_is_as_without_it(small):
+    """Folders of earlier programs are resumed: their digests were those of the fields named."""
+    fields = identity(small)["config"]
+    later = {"beta1", "beta2", "weight_decay"}
+    assert not later & set(fields) and not later & set(fields["sweep"])
+    assert "halving" not in fields and fields["optimizer"] == "sgd"
+    unused = identity(small, halving={"factor": 0, "min_epochs": 7})
+    assert workdir.digest(unused) == workdir.digest(identity(small))
+    one, other = (identity(small, halving={"factor": 3, "min_epochs": n}) for n in (1, 2))
+    assert workdir.differences(one, other) == ["halving.min_epochs: 1 → 2"]
+    config = default.get_config()
+    config.sweep.beta1 = (0.8, 0.9)
+    new = workdir.job_identity(config.to_dict(), small)
+    assert workdir.differences(identity(small), new) == ["sweep.beta1: nothing → [0.8, 0.9]"]
+
+
 def test_identity_differs_by_a_swept_axis_and_names_it(small):
     config = default.get_config()
     config.sweep.l2 = (0.0, 1e-4)

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from softmax_jax.model import MODELS, augment, by_name, concise, scratch
+from softmax_jax import train
+from softmax_jax.model import (
+    MODELS,
+    augment,
+    by_name,
+    concise,
+    product,
+    product_tensorfloat32,
+    scratch,
+)
 
 pytestmark = pytest.mark.numerical
 
@@ -137,7 +146,37 @@ def test_bfloat16_rounds_the_inputs_of_products_and_nothing_else(name, form):
 
 
 @EACH_MODEL
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision, word", [("tensorfloat32", "HIGH"), ("float32", "HIGHEST")])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_product_of_a_step_is_lowered_in_its_precision(name, precision, word):
+    """For a CPU and a GPU, forward and backward, and of the evaluation; nothing is run."""
+    own = augment(by_name(name, precision))
+    criterion = train.criterion_of_logits(own)
+    h = train.Hyperparameters(learning_rate=0.1)
+    state = train.create_state(jax.random.key(0), own, h, 6, 3)
+    x, y = np.ones((4, 6), np.float32), np.zeros(4, np.int32)
+    batch = train.Batch(x, y, np.ones(4, np.float32))
+
+    def both(state, batch):
+        after, _ = train.train_step(state, batch, criterion)
+        return after.params, criterion.evaluate(after.averaged, batch)
+
+    for platform in ("cpu", "cuda"):
+        text = jax.jit(both).trace(state, batch).lower(lowering_platforms=(platform,)).as_text()
+        products = [line for line in text.splitlines() if "dot_general" in line]
+        assert len(products) == 3
+        assert all(f"precision = [{word}, {word}]" in line for line in products)
+
+
+def test_tensorfloat32_is_float32_on_a_cpu_to_the_bit():
+    rng = np.random.default_rng(0)
+    x, W = (rng.normal(size=shape).astype(np.float32) for shape in ((64, 50), (50, 10)))
+    if jax.default_backend() == "cpu":
+        assert_array_equal(product_tensorfloat32(x, W), product(x, W))
+    assert_allclose(product_tensorfloat32(x, W), x @ W, atol=0.05)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "tensorfloat32"])
 def test_initial_weights_are_float32_in_either_precision(name, precision):
     model = by_name(name, precision)
     assert {leaf.dtype.name for leaf in model.weights(model.init(jax.random.key(0), 12, 5))} == {

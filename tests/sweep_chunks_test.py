@@ -161,6 +161,12 @@ KINDS = {
     "segments": {"num_epochs": 2, "devices": sweep.Devices(steps_per_call=3)},
     "patience": {"num_epochs": 6, "settings": sweep.grid(learning_rate=0.3, patience=(0, 1))},
     "averaging": {"settings": sweep.grid(averaging=(0.0, 0.9), momentum=0.5)},
+    "adam": {
+        "settings": sweep.grid(learning_rate=0.003, beta1=(0.5, 0.9), weight_decay=0.1),
+        "solver": sweep.SGD(optimizer="adamw"),
+        "devices": sweep.Devices(steps_per_call=5),
+        "seeds": (0, 1),
+    },
     "microchunks": {
         "num_epochs": 2,
         "devices": sweep.Devices(steps_per_call=1),

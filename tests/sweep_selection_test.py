@@ -52,7 +52,7 @@ def test_best_mean_wins_then_larger_l2_then_smaller_rate(case, larger_wins):
     keys = [
         (sign * comparison.mean[i], -l2[i], rate[i], i)
         for i in range(len(l2))
-        if not comparison.diverged[i]
+        if not comparison.excluded[i]
     ]
     expected = min(keys)[-1] if keys else None
     assert settings.winning_setting(comparison, l2, rate, larger_wins=larger_wins) == expected
@@ -68,7 +68,7 @@ def test_one_se_takes_the_simplest_within_one_standard_error(case, larger_wins):
         return
     cost = -comparison.mean if larger_wins else comparison.mean
     limit = cost[best] + comparison.error[best]
-    within = [i for i in range(len(l2)) if not comparison.diverged[i] and cost[i] <= limit]
+    within = [i for i in range(len(l2)) if not comparison.excluded[i] and cost[i] <= limit]
     simplest = min((-l2[i], rate[i], cost[i], i) for i in within)
     assert chosen == simplest[-1] and chosen in within
 
@@ -95,7 +95,7 @@ def test_selection_is_a_matter_of_values_and_not_of_order(case, rule, larger_win
     else:
         found = order[other]
         assert [column[found] for column in of] == [column[one] for column in of]
-        assert not comparison.diverged[one]
+        assert not comparison.excluded[one]
 
 
 @given(
@@ -115,7 +115,7 @@ def test_settings_are_summarised_as_by_numpy(setting, seed, bad):
         own = values[setting == number]
         assert comparison.count[number] == len(own)
         assert comparison.first[number] == np.flatnonzero(setting == number)[0]
-        assert comparison.diverged[number] == (not np.isfinite(own).all())
+        assert comparison.excluded[number] == (not np.isfinite(own).all())
         if np.isfinite(own).all():
             expected = own.std(ddof=1) if len(own) > 1 else 0
             assert_allclose(comparison.mean[number], own.mean(), atol=1e-12)

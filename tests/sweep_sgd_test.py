@@ -18,6 +18,7 @@ from tests.sweep_fixtures import (
     THREE,
     assert_same_bits,
     chunks_of,
+    counting_model,
     distance,
     epochs,
     first,
@@ -270,6 +271,73 @@ def test_weights_are_copied_for_averaging_alone():
 
     assert copies() == copies(l2=0.1, label_smoothing=0.1, warmup=0.1) == 1
     assert copies(averaging=0.1) == 2
+
+
+# Other optimisers.
+
+ADAM = sweep.grid(learning_rate=(0.01, 0.03), beta1=(0.0, 0.9), beta2=(0.9, 0.999))
+
+
+def test_trials_of_adam_differ_by_rate_and_betas_in_one_program():
+    """Each as by itself, of each seed; one with the defaults is that of a sweep without betas."""
+    spied, traces = counting_model()
+    solver = sweep.SGD(optimizer="adam")
+    result = fit(ADAM, solver=solver, seeds=(0, 1), objective=sweep.Objective(model=spied))
+    assert len(traces) <= 3  # the step and its derivative; the evaluation
+    for trial in (0, 5, 8 + 3):
+        h = setting_of(ADAM, trial % 8)
+        alone = fit(sweep.grid(**h._asdict()), solver=solver, seeds=(trial // 8,))
+        assert distance(result.classifier(trial), alone.classifier(0)) <= 1e-5
+    plain = fit(sweep.grid(learning_rate=(0.01, 0.03)), solver=solver)
+    assert distance(result.classifier(7), plain.classifier(1)) <= 1e-5
+    assert result.best().metrics["val_loss"] < fit().best().metrics["val_loss"]  # of SGD
+
+
+def test_the_table_shows_the_hyperparameters_that_the_optimizer_has():
+    def shown(optimizer, **axes):
+        (row,) = fit(
+            sweep.grid(**axes), solver=sweep.SGD(optimizer=optimizer), num_epochs=1
+        ).table()
+        return {"momentum", "beta1", "beta2", "weight_decay"} & set(row)
+
+    assert shown("sgd") == shown("nesterov", momentum=0.5) == {"momentum"}
+    assert shown("adam") == {"beta1", "beta2"}
+    assert shown("adamw", weight_decay=0.1) == {"beta1", "beta2", "weight_decay"}
+
+
+@pytest.mark.parametrize(
+    "optimizer, axes, text",
+    [
+        ("adagrad", {}, "optimizer must be one of 'sgd', 'nesterov', 'adam', 'adamw'; it is 'adag"),
+        ("sgd", {"beta1": 0.5}, "beta1 is for optimizer 'adam' or 'adamw', and it is 'sgd'"),
+        ("adam", {"momentum": 0.5, "weight_decay": 0.1}, "momentum is for .*; weight_decay is for"),
+        ("nesterov", {}, "'nesterov' needs a momentum above 0; without it is 'sgd'"),
+        ("adamw", {}, "'adamw' needs a weight_decay above 0; without it is 'adam'"),
+    ],
+)
+def test_what_an_optimizer_has_not_is_refused(optimizer, axes, text):
+    with pytest.raises(ValueError, match=text):
+        epochs(sweep.grid(**axes), solver=sweep.SGD(optimizer=optimizer))
+
+
+@pytest.mark.parametrize(
+    "optimizer, axes",
+    [("adamw", {"weight_decay": (0.0, 50.0)}), ("nesterov", {"momentum": (0.0, 0.999)})],
+)
+def test_a_refit_is_that_of_the_winner_without_decay_or_momentum(optimizer, axes):
+    settings = sweep.grid(learning_rate=0.003, **axes)
+    options = {"num_epochs": 2, "batch_size": 64, "folds": 2}
+    solver = sweep.SGD(optimizer=optimizer)
+    result = sweep.cross_validate(DIGITS.train, settings, solver=solver, **options)
+    (name,) = axes
+    chosen = result.refit.hyperparameters[name]
+    without = {"adamw": "adam", "nesterov": "sgd"}[optimizer]
+    plain = sweep.SGD(optimizer=without if chosen == 0 else optimizer)
+    alone = fit(
+        sweep.grid(learning_rate=0.003, **{name: chosen}), num_epochs=2, val=None, solver=plain
+    )
+    assert distance(result.refit.classifier, alone.classifier(0)) <= 1e-6
+    assert optimizer != "adamw" or chosen == 0
 
 
 # Early stopping, at a rate so large that the validation loss jumps about. Trial 0 never stops.

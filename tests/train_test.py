@@ -70,8 +70,9 @@ def batch_of(x, y, weights=None):
     return train.Batch(jnp.asarray(x), jnp.asarray(y), jnp.asarray(weights, jnp.float32))
 
 
-def fresh(resample=0, num_steps=None, **h):
+def fresh(resample=0, num_steps=None, optimizer="sgd", **h):
     h, options = train.Hyperparameters(**h), {"resample": resample, "num_steps": num_steps}
+    options["optimizer"] = optimizer
     return train.create_state(jax.random.key(0), model.scratch, h, D, C, **options)
 
 
@@ -193,6 +194,77 @@ def test_first_step_is_the_closed_form(name):
     error = softmax(x @ W + b, -1) - np.eye(C)[y]
     expected = W - 0.5 * (x.T @ error / N + 0.3 * W), b - 0.5 * error.mean(0)
     assert_weights(step(state, batch_of(x, y), loss=name)[0], expected)
+
+
+# Of each optimiser: its hyperparameters, and Optax's own, with a schedule of the rate or without.
+OPTIMIZERS = {
+    "nesterov": ({"momentum": 0.9}, lambda rate: optax.sgd(rate, 0.9, nesterov=True)),
+    "adam": ({}, optax.adam),
+    "adam with betas": ({"beta1": 0.5, "beta2": 0.9}, lambda rate: optax.adam(rate, 0.5, 0.9)),
+    "adamw": (
+        {"weight_decay": 0.5, "beta2": 0.9},
+        lambda rate: optax.adamw(rate, b2=0.9, weight_decay=0.5, mask={"W": True, "b": False}),
+    ),
+}
+
+
+@pytest.mark.parametrize("decays", [False, True], ids=["constant", "cosine"])
+@pytest.mark.parametrize("form", ["scratch", "augmented"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_step_as_those_of_optax(name, form, decays):
+    """By hand, on the gradient of the objective with its l2; b has neither penalty nor decay."""
+    h, make = OPTIMIZERS[name]
+    (x, y), num_steps = examples(), 20
+    own = model.augment(model.scratch) if form == "augmented" else model.scratch
+    final, schedule = (0.1, "cosine") if decays else (None, "constant")
+    h = train.Hyperparameters(learning_rate=0.05, l2=0.1, init_scale=1.0, final_rate=final, **h)
+    state = train.create_state(
+        jax.random.key(0), own, h, D, C, num_steps=num_steps, optimizer=name.split()[0]
+    )
+    params = dict(zip("Wb", own.weights(state.params), strict=True))
+    peak = 0.05
+    rate = optax.cosine_decay_schedule(peak, num_steps, 0.1) if decays else peak
+    optimizer = make(rate)
+    opt_state = optimizer.init(params)
+
+    def objective(params):
+        logits = x @ params["W"] + params["b"]
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+        return loss + 0.1 / 2 * jnp.square(params["W"]).sum()
+
+    @jax.jit
+    def by_optax(params, opt_state):
+        updates, opt_state = optimizer.update(jax.grad(objective)(params), opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    criterion = train.criterion_of_logits(own)
+    for _ in range(num_steps):
+        state, _ = _step(state, batch_of(x, y), criterion, schedule)
+        params, opt_state = by_optax(params, opt_state)
+        for found, wanted in zip(own.weights(state.params), params.values(), strict=True):
+            assert_allclose(found, wanted, rtol=1e-4, atol=2e-5)
+
+
+def test_weight_decay_is_no_l2():
+    """AdamW takes rate · weight_decay · W; in Adam's moments a penalty loses its scale."""
+    x, y = examples()
+    h = {"learning_rate": 0.01, "init_scale": 1.0}
+    plain, decayed = (
+        step(fresh(optimizer="adamw", **h, **more), batch_of(x, y))[0]
+        for more in ({}, {"weight_decay": 0.5})
+    )
+    W, _ = weights_of(fresh(**h))
+    taken = np.asarray(plain.params["W"], np.float64) - np.asarray(decayed.params["W"])
+    assert_allclose(taken, 0.01 * 0.5 * W, atol=1e-6)
+    assert_array_equal(plain.params["b"], decayed.params["b"])
+
+
+def test_a_batch_without_any_example_of_the_resample_decays_nothing():
+    x, y = examples()
+    state = fresh(optimizer="adamw", weight_decay=0.5)
+    absent = batch_of(x, y, np.zeros(N))._replace(total=jnp.float32(0))
+    after, _ = step(state, absent)
+    assert_array_equal(after.params["W"], state.params["W"])
 
 
 def test_momentum_matches_numpy():

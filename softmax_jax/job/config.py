@@ -25,7 +25,7 @@ from ml_collections.config_dict import RequiredValueError
 from softmax_jax import losses, model, train, vocabulary
 from softmax_jax.data.dataset import Splits
 from softmax_jax.host import DONE, USAGE, JobError, brief, cut, message, program, write_line
-from softmax_jax.hyperparameters import SPARSE, TABLE, TRACED, nearest
+from softmax_jax.hyperparameters import ROWS, SPARSE, TABLE, TRACED, nearest, of_optimizer
 from softmax_jax.sweep import result, settings
 
 
@@ -105,7 +105,7 @@ RULES = {
     "loss": _one_of(LOSSES),
     "precision": _one_of(model.PRECISIONS),
     "num_epochs": _whole(1),
-    "optimizer": _one_of(("sgd", "lbfgs")),
+    "optimizer": _one_of((*train.OPTIMIZERS, "lbfgs")),
     "tolerance": _number(lambda v: 0 < v < 1, "between 0 and 1"),
     "l2_path": _whole(0),
     "l1_path": _whole(0),
@@ -117,6 +117,8 @@ RULES = {
     "combine": _one_of(("product", "zip")),
     "folds": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
     "outer_folds": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
+    "halving.factor": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
+    "halving.min_epochs": _whole(1),
     "stratify": _YES_OR_NO,
     "bootstraps": Rule(lambda v: v == 0 or _whole(2).accepts(v), "0 or a whole number from 2"),
     "chunk": _whole(0),
@@ -396,7 +398,43 @@ def _contradictions(config):
     found += _sparse_problems(config)
     found += _zip_problems(config) if config.combine == "zip" else []
     found += _loss_problems(config)
-    return found + (_not_for_the_optimum(config) if config.optimizer == "lbfgs" else [])
+    found += _halving_problems(config) if config.halving.factor else []
+    lbfgs = config.optimizer == "lbfgs"
+    return found + (_not_for_the_optimum(config) if lbfgs else _optimizer_problems(config))
+
+
+def _halving_problems(config):
+    """What stands against comparing settings on the way."""
+    found, first = [], config.halving.min_epochs
+    if first >= config.num_epochs and config.optimizer != "lbfgs":
+        found.append(
+            f"halving.min_epochs must be below num_epochs = {config.num_epochs}; it is {first}"
+        )
+    if config.l2_path < 2 and all(len(axis_values(config, n)) == 1 for n in AXES if n != "seed"):
+        found.append("halving compares settings, and there is only one; set halving.factor to 0")
+    if config.optimizer == "lbfgs":
+        found.append("halving is for SGD; with optimizer = 'lbfgs' set halving.factor to 0")
+    if max(axis_values(config, "patience")) > 0:
+        found.append("halving and early_stopping.patience exclude each other; set one of them to 0")
+    if config.outer_folds:
+        found.append("halving and outer_folds exclude each other; set one of them to 0")
+    return found
+
+
+def _optimizer_problems(config):
+    """What the optimiser needs, and what it does not have."""
+    needed = {"nesterov": ("momentum", "sgd"), "adamw": ("weight_decay", "adam")}
+    name, without = needed.get(config.optimizer, ("l2", ""))
+    found = []
+    if without and max(axis_values(config, name)) == 0:
+        found.append(
+            f"optimizer = {config.optimizer!r} needs a {name} above 0; without it is {without!r}"
+        )
+    for name in sorted({*TRACED} - {*of_optimizer(config.optimizer)}):
+        if config.sweep[name] or field_value(config, AXES[name]) != ROWS[name].config_value:
+            names = " or ".join(map(repr, ROWS[name].optimizers))
+            found.append(f"{name} is for optimizer = {names}; it is {config.optimizer!r}")
+    return found
 
 
 def _loss_problems(config):
@@ -410,6 +448,8 @@ def _loss_problems(config):
     if config.loss not in WITHOUT_LOGITS:
         return []
     found = []
+    if config.precision == "tensorfloat32":
+        found.append(f"loss = {config.loss!r} has no tensorfloat32; set precision to 'float32'")
     if max(axis_values(config, "label_smoothing")) > 0:
         found.append(f"loss = {config.loss!r} has no label_smoothing")
     if config.select_metric == "val_balanced_accuracy":
@@ -457,7 +497,7 @@ def _not_for_the_optimum(config):
     for name, needed in (("loss", "cross_entropy"), ("select_epoch", "last")):
         if config[name] != needed:
             found.append(f"optimizer = 'lbfgs' needs {name} = {needed!r}; it is {config[name]!r}")
-    if config.precision == "bfloat16":
+    if config.precision in ("bfloat16", "tensorfloat32"):
         found.append("optimizer = 'lbfgs' needs precision = 'float32' or 'float64'")
     return found
 

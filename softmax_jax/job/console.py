@@ -22,7 +22,7 @@ from softmax_jax.hyperparameters import SPARSE
 from softmax_jax.job import processes
 from softmax_jax.job.config import AXES, axis_values
 from softmax_jax.job.workdir import own_folder
-from softmax_jax.sweep import mesh
+from softmax_jax.sweep import halving, mesh
 from softmax_jax.sweep.chunks import Epoch, Epochs
 
 _BAR = "{desc} |{bar:20}| {percentage:3.0f}%{postfix} [{elapsed}<{remaining}]"
@@ -95,9 +95,19 @@ def watch(epochs: Iterable[Epoch], num_examples: int, tolerance: float = 1e-4) -
             show = _Bar(pace) if on_terminal else _Lines(pace)
         if not epoch.segment:
             show(epoch)
+        if epoch.pauses and all(item.epoch >= epoch.epoch for item in epoch.pending):
+            say(_halved(epoch))
         yield epoch
     if show is not None:
         show.close()
+
+
+def _halved(epoch):
+    """How many settings go on, now that all have come to a rung."""
+    waiting = [epoch.chunk, *(item.chunk for item in epoch.pending)]
+    alive = len({s for chunk in waiting for s in epoch.run.trials.setting[chunk.trials].flat})
+    remaining = halving.going_on(alive, epoch.run.halving[0])
+    return f"After epoch {epoch.epoch} the best {remaining:,} of {alive:,} settings go on."
 
 
 def _write(text, stream):
@@ -112,7 +122,7 @@ class _Passes:
     began = before = 0.0  # when the training and the step began
 
     def __init__(self, run, num_examples):
-        self.total = len(run.trials.setting) * run.num_epochs
+        self.total = _passes(run)
         self.num_examples = num_examples
         self.done, self.reached = 0, {}
 
@@ -133,6 +143,13 @@ class _Passes:
         text = f"{_metric_text(epoch.metrics)}  {rate:,.0f} examples/s"
         name = f"epoch {epoch.epoch:3d}/{epoch.run.num_epochs}{_which(epoch)}"
         return earlier + passes, name, text, left
+
+
+def _passes(run):
+    """Passes over the data, of all trials."""
+    settings = len(np.unique(run.trials.setting))
+    each = len(run.trials.setting) // settings
+    return each * sum(halving.lengths(settings, run.halving, run.num_epochs))
 
 
 class _Proofs:
@@ -361,6 +378,9 @@ def forecast_sentences(config: ConfigDict, splits: Splits, epochs: Epochs) -> li
         where = f"{len(splits.val.y):,} validation examples"
         where = "the examples held out of train" if (config.folds or config.bootstraps) else where
         text.append(f"It would choose the setting by {config.select_metric} on {where}.")
+    if epochs.run.halving:
+        found = ", ".join(map(str, halving.rungs(epochs.run.halving, rounds)))
+        text.append(f"After epochs {found} the best 1/{epochs.run.halving[0]} of them would go on.")
     if config.refit or (config.folds or config.bootstraps):
         both = " and val together" if config.refit else ""
         text.append(f"The chosen setting would be trained anew on train{both}.")
@@ -373,6 +393,7 @@ def forecast_sentences(config: ConfigDict, splits: Splits, epochs: Epochs) -> li
             f"{_duration(each * _MANY)} on this machine are usual."
         )
     else:
+        rounds = _passes(epochs.run) / len(trials.setting)
         text.append(f"The training takes about {_duration(each * rounds)} on this machine.")
     text[-1] += " The first time, compiling comes on top: seconds on a CPU."
     return text

@@ -283,6 +283,7 @@ def summary_fields(
         "val_is_test": splits.val_is_test,
         "trials": len(result.run.trials.setting),
         "diverged": int((result.diverged > 0).sum()),
+        **({} if result.run.halving is None else {"halved": int((result.halved > 0).sum())}),
         "selected": None if selected is None else _selected_fields(config, result, selected),
         "resampled": None if selected is None else resampled_metrics(config, result, selected),
         "test": test,
@@ -427,7 +428,9 @@ def say_result(
     trials = len(result.run.trials.setting)
     if trials > 1:
         diverged = int((result.diverged > 0).sum())
-        console.say(f"{trials} trials, {diverged} diverged. Selected: {selected.why}")
+        halved = int((result.halved > 0).sum())
+        text = f", {halved} stopped by halving" * (halved > 0)
+        console.say(f"{trials} trials, {diverged} diverged{text}. Selected: {selected.why}")
         shown = selected.hyperparameters
         axes = [*_swept_axes(result), *(["seed"] if len(set(result.run.trials.seed)) > 1 else [])]
         swept = [f"{name} {shown[name]:g}" for name in axes if name in shown]

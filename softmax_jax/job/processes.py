@@ -46,6 +46,14 @@ def use_precision(precision: Any) -> None:
     jax.config.update("jax_enable_x64", is_double)
 
 
+def without_tensorfloat32(precision: Any) -> str:
+    """What is to be said where the devices have no such products; '': nothing is."""
+    asked = isinstance(precision, str) and precision == "tensorfloat32"
+    if not asked or jax.default_backend() != "cpu":
+        return ""
+    return "precision = 'tensorfloat32' is for accelerators: on a CPU it is float32."
+
+
 def start_devices() -> None:
     """Starts the devices. Several processes also agree here on the memory that they plan with.
 

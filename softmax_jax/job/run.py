@@ -291,6 +291,8 @@ def _prepare(config):
     console.warn_if(host.use_compilation_cache())
     processes.use_precision(field_value(config, "precision"))
     processes.start_devices()
+    if word := processes.without_tensorfloat32(field_value(config, "precision")):
+        console.say(word)
 
 
 def load_checked(config: ConfigDict, found: dict | None = None) -> Splits:
@@ -387,6 +389,8 @@ def start_sweep(
     axes = {name: axis_values(config, name) for name in TRACED}
     if config.schedule == "constant" and not config.sweep.final_rate:
         del axes["final_rate"]
+    if config.optimizer != "adamw":  # the config's default is for that one
+        del axes["weight_decay"]
     combine = {"product": sweep.grid, "zip": sweep.zipped}[config.combine]
     solver, objective, devices = solver_of(config), objective_of(config), devices_of(config)
     try:
@@ -416,6 +420,7 @@ def start_sweep(
             devices=devices._replace(
                 steps_per_call=_steps_per_call(splits.train, settings, config)
             ),
+            halving=tuple(config.halving.values()) if config.halving.factor else None,
             pending=pending,
         )
         trials = len(epochs.run.trials.setting)
@@ -431,7 +436,7 @@ def solver_of(config: ConfigDict) -> sweep.SGD | sweep.LBFGS:
     if config.optimizer == "lbfgs":
         return sweep.LBFGS(config.tolerance, config.select_metric)
     num_samples = axis_values(config, "num_samples")
-    return sweep.SGD(config.schedule, num_samples, config.select_metric)
+    return sweep.SGD(config.schedule, num_samples, config.select_metric, config.optimizer)
 
 
 def resampled(config: ConfigDict) -> bool:

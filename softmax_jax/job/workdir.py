@@ -54,9 +54,23 @@ WITHOUT_EFFECT = (
 )
 
 
+# Fields with the values at which they take no part: a job that does not use them is the same as
+# one of a program that does not have them.
+_UNUSED: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01}
+
+
+def _takes_part(name, value):
+    if name == "halving" and isinstance(value, dict):
+        return value.get("factor") != 0
+    return name not in WITHOUT_EFFECT and not (name in _UNUSED and value == _UNUSED[name])
+
+
 def job_identity(config: dict, splits: data.Splits) -> dict:
     """The identity of the job with this config on these data, as it is read back from JSON."""
-    fields = {name: value for name, value in config.items() if name not in WITHOUT_EFFECT}
+    fields = {name: value for name, value in config.items() if _takes_part(name, value)}
+    if isinstance(axes := fields.get("sweep"), dict):
+        swept = {name: values for name, values in axes.items() if values or name not in _UNUSED}
+        fields["sweep"] = swept
     roles = {role: getattr(splits, role) for role in ("train", "val", "test")}
     used = {
         "name": splits.name,
@@ -73,10 +87,12 @@ def needs_length(config: dict) -> str:
     Args:
       config: that of a `job_identity`.
     """
-    if config.get("optimizer") != "sgd":
-        return "only SGD is trained for a number of epochs, of L-BFGS it is no more than a limit"
+    if config.get("optimizer") == "lbfgs":
+        return "of L-BFGS a number of epochs is no more than a limit"
     if config.get("schedule") != "constant":
         return f"the {config.get('schedule')} schedule decays over the whole training"
+    if config.get("halving"):
+        return "with halving the settings that stopped have no epochs left"
     for name in ("warmup", "averaging"):
         swept = config.get("sweep", {}).get(name) or ()
         if config.get(name) or any(swept):

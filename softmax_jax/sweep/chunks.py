@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from softmax_jax.data import Dataset
 from softmax_jax.data.dataset import Features
@@ -36,7 +36,12 @@ class Chunk(NamedTuple):
 
 
 def plan(
-    trials: Trials, chunk_size: int = 0, *, by_fold: bool = False, multiple: int = 1
+    trials: Trials,
+    chunk_size: int = 0,
+    *,
+    by_fold: bool = False,
+    multiple: int = 1,
+    rows: Bool[np.ndarray, " T"] | None = None,
 ) -> list[Chunk]:
     """The chunks in the order in which they run.
 
@@ -48,13 +53,16 @@ def plan(
       chunk_size: the most trials of a chunk; 0: any number.
       by_fold: whether the trials of a chunk must be of one fold.
       multiple: the number of columns is padded to a multiple of it.
+      rows: whether each trial is to be run, with all others of its setting; None: all are.
     """
     numbers = np.arange(len(trials.setting))
+    rows = np.ones(len(numbers), bool) if rows is None else rows
     chunks = []
     programs = np.stack([trials.batch_size, trials.num_samples], 1)
-    for program in dict.fromkeys(map(tuple, programs.tolist())):
+    for program in dict.fromkeys(map(tuple, programs[rows].tolist())):
         for fold in _in_order(trials.fold) if by_fold else [None]:
             together = (programs == program).all(1) & ((trials.fold == fold) | (fold is None))
+            together &= rows
             seeds = _in_order(trials.seed)
             by_seed = np.stack([numbers[together & (trials.seed == seed)] for seed in seeds])
             chunks += cut(by_seed, chunk_size or by_seed.size, multiple)
@@ -174,6 +182,7 @@ class Run(NamedTuple):
         own.
       label_names: of the classes.
       schedule: of the learning rate.
+      optimizer: one of `train.OPTIMIZERS`.
       placement: on the devices.
       val: the validation examples; None: there are none, or there are resamples.
       resamples: of the training examples.
@@ -182,6 +191,7 @@ class Run(NamedTuple):
       chance: the losses of the classes' frequencies in train, without any features, by the names of
         the metrics.
       class_weight: that the objective weighs the classes by; None: 1.
+      halving: (factor, min_epochs) of successive halving, see `halving`; None: there is none.
     """
 
     trials: Trials
@@ -194,6 +204,7 @@ class Run(NamedTuple):
     scale: Moment
     label_names: tuple[str, ...]
     schedule: str = "constant"
+    optimizer: str = "sgd"
     placement: Placement = ONE
     class_weight: Float[np.ndarray, " C"] | None = None
     val: Dataset | None = None
@@ -201,6 +212,7 @@ class Run(NamedTuple):
     labels: Shaped[np.ndarray, " C"] | None = None
     features: Features | None = None
     chance: Mapping[str, float] = MappingProxyType({})
+    halving: tuple[int, int] | None = None
 
     @property
     def num_compared(self) -> int:
@@ -230,6 +242,7 @@ class Epoch(NamedTuple):
       segment: how many segments of the epoch are done; 0: all.
       progress: the state of the training, a tree of leaves [S, K, ...].
       pending: the chunks that come after this one.
+      pauses: whether this chunk now waits for others, to be compared with them (see `halving`).
     """
 
     epoch: int
@@ -245,6 +258,7 @@ class Epoch(NamedTuple):
     segment: int
     progress: PyTree
     pending: tuple["Pending", ...]
+    pauses: bool = False
 
     def __repr__(self) -> str:
         shown = {name: values for name, values in self.metrics.items() if len(values)}
@@ -413,6 +427,7 @@ def create_states(run: Run, chunk: Chunk, inputs: Inputs) -> State:
         num_features=inputs.dataset.num_features,
         num_classes=len(run.label_names),
         placement=placement,
+        optimizer=run.optimizer,
     )
 
 

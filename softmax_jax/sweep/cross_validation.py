@@ -43,6 +43,7 @@ def cross_validate(
     solver: SGD | LBFGS = SGD(),  # noqa: B008 (a tuple of constants)
     objective: Objective = Objective(),  # noqa: B008
     devices: Devices = Devices(),  # noqa: B008
+    halving: tuple[int, int] | None = None,
     selection: Selection = Selection(),  # noqa: B008
 ) -> Result:
     """K-fold cross-validation of settings, with the chosen one refitted on the whole dataset.
@@ -60,7 +61,8 @@ def cross_validate(
         setting, in the same programs.
       stratified: whether each fold gets its share of every class.
       selection: how the settings are compared.
-      settings, num_epochs, batch_size, seeds, solver, objective, devices: see `sweep.epochs`.
+      settings, num_epochs, batch_size, seeds, solver, objective, devices, halving: see
+        `sweep.epochs`.
 
     Raises:
       ValueError: see `sweep.epochs`; or the refit diverges.
@@ -89,6 +91,7 @@ def cross_validate(
         solver=solver,
         objective=objective,
         devices=devices,
+        halving=halving,
     )
 
 
@@ -104,6 +107,7 @@ def bootstrap(
     solver: SGD | LBFGS = SGD(),  # noqa: B008
     objective: Objective = Objective(),  # noqa: B008
     devices: Devices = Devices(),  # noqa: B008
+    halving: tuple[int, int] | None = None,
     selection: Selection = Selection(),  # noqa: B008
 ) -> Result:
     """Bootstrap draws of every setting, evaluated out of bag, then the refit.
@@ -113,8 +117,8 @@ def bootstrap(
     Args:
       draws: how many stratified draws, in which identical rows and groups stay together; or counts
         [N, R], as `sweep.bootstrap_counts` makes them.
-      dataset, settings, num_epochs, batch_size, seeds, solver, objective, devices, selection: see
-        `cross_validate`.
+      dataset, settings, num_epochs, batch_size, seeds, solver, objective, devices, halving,
+        selection: see `cross_validate`.
 
     Raises:
       ValueError: see `sweep.epochs`; or the refit diverges.
@@ -135,6 +139,7 @@ def bootstrap(
         solver=solver,
         objective=objective,
         devices=devices,
+        halving=halving,
     )
 
 
@@ -176,6 +181,10 @@ def refit(
         schedule = solver.schedule if axes["final_rate"] < 1 else "constant"
         num_samples = int(trials.num_samples[selected.trial])
         solver = solver._replace(schedule=schedule, num_samples=num_samples)
+        if solver.optimizer == "adamw" and axes["weight_decay"] == 0:
+            solver = solver._replace(optimizer="adam")
+        if solver.optimizer == "nesterov" and axes["momentum"] == 0:
+            solver = solver._replace(optimizer="sgd")
     again = epochs(
         dataset,
         None,

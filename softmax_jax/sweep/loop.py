@@ -7,6 +7,7 @@ Three small values say what is trained and how: the solver (`SGD` or `LBFGS`), t
 the `Devices`. All options are checked at the call, before anything is compiled.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -18,9 +19,10 @@ from jaxtyping import Array, ArrayLike, Int, Integer, Num
 from softmax_jax import host, losses, train, vocabulary
 from softmax_jax.checks import named_keywords
 from softmax_jax.data import Dataset, validation
-from softmax_jax.hyperparameters import OFF, SPARSE, Hyperparameters
+from softmax_jax.hyperparameters import OFF, ROWS, SPARSE, Hyperparameters, of_optimizer
 from softmax_jax.model import Model, augment, concise
 from softmax_jax.sweep import chunks, full_batch, mesh, program
+from softmax_jax.sweep import halving as successive_halving
 from softmax_jax.sweep.chunks import Epoch, Epochs, Pending, Run
 from softmax_jax.sweep.inputs import (
     InputPair,
@@ -34,7 +36,7 @@ from softmax_jax.sweep.inputs import (
 )
 from softmax_jax.sweep.mesh import padded
 from softmax_jax.sweep.program import evaluate_inputs, fetch_metrics, prefixed
-from softmax_jax.sweep.result import Result, collect, validation_metrics
+from softmax_jax.sweep.result import Result, collect, hopeless_loss, validation_metrics
 from softmax_jax.sweep.settings import as_arrays, in_use, joined, trial_table
 
 Counts: TypeAlias = Num[Array | np.ndarray, "N R"]  # of the training examples in R resamples
@@ -42,7 +44,7 @@ Wholes: TypeAlias = Sequence[int] | Integer[np.ndarray, " n"]
 
 
 class SGD(NamedTuple):
-    """Minibatch SGD.
+    """Minibatch SGD, or what else takes a step for each minibatch.
 
     Attributes:
       schedule: of the learning rate: 'constant', or 'cosine' or 'exponential', which decay to
@@ -51,11 +53,14 @@ class SGD(NamedTuple):
         be compared; 0: the loss draws none.
       best_by: the metric that decides the best epoch (see `Result.epochs`). A trial with a patience
         stops once so many epochs in a row were no better than its best one.
+      optimizer: 'sgd'; 'nesterov', whose gradient is that at the point to which the momentum leads;
+        'adam', with beta1 and beta2; or 'adamw', which is Adam with a weight_decay of its own.
     """
 
     schedule: str = "constant"
     num_samples: int | Wholes = 0
     best_by: str = "val_loss"
+    optimizer: str = "sgd"
 
 
 class LBFGS(NamedTuple):
@@ -121,6 +126,7 @@ def epochs(
     solver: SGD | LBFGS = SGD(),  # noqa: B008 (a tuple of constants)
     objective: Objective = Objective(),  # noqa: B008
     devices: Devices = Devices(),  # noqa: B008
+    halving: tuple[int, int] | None = None,
     pending: list[Pending] | int | None = None,
 ) -> Epochs:
     """Trains every trial of settings × seeds × batch sizes, an epoch per step of the iterator.
@@ -139,6 +145,9 @@ def epochs(
       solver: `SGD` or `LBFGS`.
       objective: what is minimised.
       devices: how the work is divided over the devices.
+      halving: (factor, min_epochs): after min_epochs, factor · min_epochs, ... epochs the best
+        1/factor of the settings go on, by their mean over seeds and folds of the metric `best_by`.
+        Only settings that are trained to the end can be selected. None: all are trained to the end.
       pending: the remaining work of a sweep that was interrupted (`chunks.pending_after`), instead
         of all of it; or the number of the first trial that is still to be run.
 
@@ -165,6 +174,7 @@ def epochs(
     )
     num_resamples = 0 if resamples is None else resamples.counts.shape[1]
     num_samples = np.atleast_1d(solver.num_samples).tolist() if isinstance(solver, SGD) else [0]
+    _check_halving(halving, solver, settings, resamples, held_out, num_epochs, sizes, num_samples)
     placement = mesh.place(*devices.mesh)
     _check_classes(placement, full, train.num_classes)
     dimensions: dict[str, Any] = {"seeds": seeds, "batch_sizes": sizes, "num_samples": num_samples}
@@ -172,9 +182,10 @@ def epochs(
     num_trials *= max(num_resamples, 1)
     shape = train.num_features, train.num_classes
     sparse = full and bool((settings.l1 + settings.l1_group).any())
-    each = _bytes_per_trial(full, objective, shape, max(sizes), placement, sparse=sparse)
+    each = _bytes_per_trial(solver, objective, shape, max(sizes), placement, sparse=sparse)
     multiple = placement.size("trials")
     limit = mesh.fitting_chunk(num_trials, *shape, each, devices.chunk, multiple)
+    dimensions["optimizer"] = optimizer = "sgd" if isinstance(solver, LBFGS) else solver.optimizer
     table = _trials(settings, resamples, dimensions)
     if full:
         swept = ("l1", "l1_group") if sparse else ()
@@ -207,24 +218,26 @@ def epochs(
         class_weight=by_class,
         label_names=train.label_names,
         schedule=solver.schedule if isinstance(solver, SGD) else "constant",
+        optimizer=optimizer,
         placement=placement,
         val=held_out,
         resamples=resamples,
         labels=train.labels,
         features=train.features,
         chance=frequency_losses(train, held_out),
+        halving=halving,
     )
     if isinstance(pending, int):
         pending = chunks.pending_from(table, pending)
+    plan = functools.partial(chunks.plan, table, limit, by_fold=pair.differ, multiple=multiple)
     if pending is None:
-        plan = chunks.plan(table, limit, by_fold=pair.differ, multiple=multiple)
-        pending = [Pending(chunk) for chunk in plan]
+        pending = [Pending(chunk) for chunk in plan()]
     else:
         pending = chunks.recut(pending, limit, multiple)
     if isinstance(solver, LBFGS):
         found = full_batch.epochs(run, pending, pair, solver.tolerance)
     else:
-        found = _sgd_epochs(run, pending, pair, devices.steps_per_call)
+        found = _sgd_epochs(run, pending, pair, devices.steps_per_call, plan, multiple)
     return Epochs(run, pending, each, found)
 
 
@@ -240,6 +253,7 @@ def fit(
     solver: SGD | LBFGS = SGD(),  # noqa: B008
     objective: Objective = Objective(),  # noqa: B008
     devices: Devices = Devices(),  # noqa: B008
+    halving: tuple[int, int] | None = None,
 ) -> Result:
     """`epochs` to the end: the `Result` of all trials. The arguments are those of `epochs`."""
     return collect(
@@ -253,6 +267,7 @@ def fit(
             solver=solver,
             objective=objective,
             devices=devices,
+            halving=halving,
         )
     )
 
@@ -316,14 +331,17 @@ def _check_alike(train, val):
     validation.check_same_classes("train", train.label_names, val.label_names)
 
 
-def _bytes_per_trial(full, objective, shape, batch_size, placement, *, sparse):
+def _bytes_per_trial(solver, objective, shape, batch_size, placement, *, sparse):
     """Bytes of a trial on each of the devices that share its examples and its classes."""
-    holds_logits = callable(objective.loss)
-    by_loss = mesh.sgd_trial_bytes if holds_logits else mesh.vocabulary_trial_bytes
-    by_optimum = mesh.sparse_trial_bytes if sparse else mesh.lbfgs_trial_bytes
-    count = by_optimum if full else by_loss
     num_features, num_classes = shape
-    whole = count(num_features, num_classes, -(-batch_size // placement.size("batch")))
+    rows = -(-batch_size // placement.size("batch"))
+    if isinstance(solver, LBFGS):
+        count = mesh.sparse_trial_bytes if sparse else mesh.lbfgs_trial_bytes
+        whole = count(num_features, num_classes, rows)
+    else:
+        holds_logits, adam = callable(objective.loss), solver.optimizer in ("adam", "adamw")
+        count = mesh.sgd_trial_bytes if holds_logits else mesh.vocabulary_trial_bytes
+        whole = count(num_features, num_classes, rows, int(adam))  # its second moment
     return -(-whole * np.dtype(objective.dtype).itemsize // (4 * placement.size("classes")))
 
 
@@ -391,6 +409,9 @@ def _check_solver(solver, settings, seeds, objective, validated):
         return _check_lbfgs(solver, settings, seeds)
     if solver.schedule not in train.SCHEDULES:
         raise ValueError(f"schedule must be one of {train.SCHEDULES}; it is {solver.schedule!r}.")
+    if solver.optimizer not in train.OPTIMIZERS:
+        names = ", ".join(map(repr, train.OPTIMIZERS))
+        raise ValueError(f"optimizer must be one of {names}; it is {solver.optimizer!r}.")
     used = [name for name in OFF if getattr(in_use(settings), name) is not None]
     zeros = [name for name in SPARSE if name in used]
     decays = solver.schedule != "constant"
@@ -413,7 +434,49 @@ def _check_solver(solver, settings, seeds, objective, validated):
             np.any(solver.num_samples) and objective.loss not in sampled
         ),
     }
-    _raise(wrong)
+    _raise(wrong | _wrong_optimizer(solver.optimizer, used))
+
+
+def _wrong_optimizer(optimizer, used):
+    """The hyperparameters in use that the optimiser does not have, and the ones that it needs."""
+    others = [name for name in used if name not in of_optimizer(optimizer)]
+    wrong = {
+        f"{name} is for optimizer {' or '.join(map(repr, ROWS[name].optimizers))}, and it is "
+        f"{optimizer!r}: leave it out, or change the optimizer": True
+        for name in others
+    }
+    needed = {"nesterov": ("momentum", "sgd"), "adamw": ("weight_decay", "adam")}
+    name, without = needed.get(optimizer, ("", ""))
+    text = f"optimizer {optimizer!r} needs a {name} above 0; without it is {without!r}"
+    return wrong | {text: name not in used and name != ""}
+
+
+def _check_halving(halving, solver, settings, resamples, held_out, num_epochs, sizes, num_samples):
+    """Raises ValueError for a halving that is none, or that cannot be combined with the rest."""
+    if halving is None:
+        return
+    pair = halving if isinstance(halving, tuple | list) and len(halving) == 2 else (0, 0)
+    if not all(_whole(number, 0) for number in pair):
+        pair = (0, 0)
+    if pair == (0, 0):
+        raise ValueError(
+            f"halving must be (a factor from 2, min_epochs from 1), or None; it is {halving!r}."
+        )
+    nested = resamples is not None and bool((resamples.outer >= 0).any())
+    wrong = successive_halving.problems(
+        tuple(pair),
+        num_epochs=num_epochs,
+        num_settings=len(settings.l2) * len(sizes) * len(num_samples),
+        validated=held_out is not None or resamples is not None,
+    )
+    _raise(
+        wrong
+        | {
+            "halving is for SGD: LBFGS ends each trial at its optimum": isinstance(solver, LBFGS),
+            "halving and patience exclude each other: both stop trials": settings.patience.any(),
+            "halving and outer folds exclude each other": nested,
+        }
+    )
 
 
 def _check_lbfgs(solver, settings, seeds):
@@ -483,19 +546,31 @@ class _Segment(NamedTuple):
 
 
 def _sgd_epochs(
-    run: Run, pending: list[Pending], pair: InputPair, steps_per_call: int = 0
+    run: Run,
+    pending: list[Pending],
+    pair: InputPair,
+    steps_per_call: int,
+    plan: Callable[..., list[chunks.Chunk]],
+    multiple: int,
 ) -> Iterator[Epoch]:
-    """The epochs of all pending chunks, one chunk after the other.
+    """The epochs of all pending chunks, one chunk after the other, or with halving by rungs.
 
     steps_per_call: the most steps of a segment (0: an epoch); after each the generator yields.
     """
-    for number, item in enumerate(pending):
+
+    def of_chunk(item, later, until):
         fold = int(run.trials.fold[item.chunk.trials[0, 0]])
-        later = tuple(pending[number + 1 :])
-        yield from _chunk_epochs(run, item, later, *pair.of(fold), steps_per_call)
+        return _chunk_epochs(run, item, later, *pair.of(fold), steps_per_call, until)
+
+    if run.halving is not None:
+        some = lambda rows: plan(rows=rows)  # noqa: E731
+        yield from successive_halving.epochs(run, pending, of_chunk, some, multiple)
+        return
+    for number, item in enumerate(pending):
+        yield from of_chunk(item, tuple(pending[number + 1 :]), run.num_epochs)
 
 
-def _chunk_epochs(run, item, later, inputs, held_out, steps_per_call):
+def _chunk_epochs(run, item, later, inputs, held_out, steps_per_call, until):
     """Trains, evaluates, keeps the best, stops the trials that are done, yields."""
     chunk, placement, criterion = item.chunk, run.placement, _chunk_criterion(run, item.chunk)
     states, best, sums = _start(run, item, inputs)
@@ -503,7 +578,7 @@ def _chunk_epochs(run, item, later, inputs, held_out, steps_per_call):
     if states.stopped is not None:
         running = running & ~placement.fetch(states.stopped)
     static = criterion, run.schedule, _microchunk(run, chunk, inputs)
-    segments = _segments(run, item, inputs, steps_per_call)
+    segments = _segments(run, item, inputs, steps_per_call, until)
     upcoming = next(segments)
     while upcoming is not None:
         segment = upcoming
@@ -523,8 +598,14 @@ def _chunk_epochs(run, item, later, inputs, held_out, steps_per_call):
             stopped = placement.fetch(states.stopped)
             facts = {"stopped_epoch": np.where(stopped, segment.epoch, 0)[trained]}
             running = trained & ~stopped
-        fetched = fetch_metrics(measured, placement)
+        progress = {"states": states, "best": best} | ({"sums": sums} if done else {})
         ends = upcoming is None or not running.any()
+        pauses = ends and until < run.num_epochs
+        if ends and run.halving is not None:
+            facts = {"stopped_epoch": np.full(int(trained.sum()), until if pauses else 0)}
+        if pauses:
+            progress[successive_halving.SCORE] = _score(run, chunk, measured)
+        fetched = fetch_metrics(measured, placement)
         numbers = chunk.trials[trained]
         yield Epoch(
             epoch=segment.epoch,
@@ -535,11 +616,12 @@ def _chunk_epochs(run, item, later, inputs, held_out, steps_per_call):
             states=states,
             best=best,
             chunk=chunk,
-            ends=ends,
+            ends=ends and not pauses,
             run=run,
             segment=done,
-            progress={"states": states, "best": best} | ({"sums": sums} if done else {}),
+            progress=progress,
             pending=later,
+            pauses=pauses,
         )
         if ends:
             return
@@ -564,11 +646,11 @@ def _start(run, item, inputs):
     return saved["states"], saved["best"], saved.get("sums")
 
 
-def _segments(run, item, inputs, steps_per_call) -> Iterator[_Segment]:
-    """Every segment of the chunk's epochs that is still pending."""
+def _segments(run, item, inputs, steps_per_call, until) -> Iterator[_Segment]:
+    """Every segment of the chunk's epochs that is still pending, up to an epoch."""
     chunk, placement = item.chunk, run.placement
     seeds, batch_size = run.trials.seed[chunk.trials[:, 0]], chunks.batch_size(run, chunk)
-    for epoch in range(item.epoch + 1, run.num_epochs + 1):
+    for epoch in range(item.epoch + 1, until + 1):
         done = item.segment if epoch == item.epoch + 1 else 0
         steps_left = -(-run.num_examples // batch_size)
         number = 0
@@ -609,6 +691,13 @@ def orders(
 def _chunk_criterion(run, chunk):
     """What the trials of a chunk minimise: all draw the same number of samples."""
     return run.criterion(int(run.trials.num_samples[chunk.trials[0, 0]]))
+
+
+def _score(run, chunk, measured):
+    """What halving compares the chunk's trials by."""
+    samples = run.trials.num_samples[chunk.trials[0, :1]]
+    (limit,) = hopeless_loss(samples, len(run.label_names)).tolist()
+    return successive_halving.score(measured, run.best_by, limit)
 
 
 def _microchunk(run, chunk, inputs):

@@ -202,11 +202,17 @@ _TABLE_ROW = 100  # bytes of a trial in the table of trials
 _MEMORY_FRACTION = 0.6  # of the memory: the rest is for data, compiler and other processes
 
 
-def sgd_trial_bytes(num_features: int, num_classes: int, batch_size: int) -> int:
-    """Bytes that one more trial takes while it trains."""
+def sgd_trial_bytes(
+    num_features: int, num_classes: int, batch_size: int, more_copies: int = 0
+) -> int:
+    """Bytes that one more trial takes while it trains.
+
+    more_copies: of its parameters, that an optimiser keeps beside a momentum.
+    """
     parameters = (num_features + 1) * num_classes
     scores = max(batch_size, _EVALUATION_BATCH) * num_classes
-    return _ITEM * (_PARAMETER_COPIES * parameters + _SCORE_COPIES * scores)
+    copies = _PARAMETER_COPIES + more_copies
+    return _ITEM * (copies * parameters + _SCORE_COPIES * scores)
 
 
 def lbfgs_trial_bytes(num_features: int, num_classes: int, num_examples: int) -> int:
@@ -221,9 +227,11 @@ def sparse_trial_bytes(num_features: int, num_classes: int, num_examples: int) -
     return _ITEM * (_SPARSE_PARAMETER_COPIES * parameters + scores)
 
 
-def vocabulary_trial_bytes(num_features: int, num_classes: int, _batch_size: int) -> int:
+def vocabulary_trial_bytes(
+    num_features: int, num_classes: int, _batch_size: int, more_copies: int = 0
+) -> int:
     """Bytes that one more trial takes with a loss that never holds the logits."""
-    return _ITEM * (_PARAMETER_COPIES + 1) * (num_features + 1) * num_classes
+    return _ITEM * (_PARAMETER_COPIES + 1 + more_copies) * (num_features + 1) * num_classes
 
 
 def device_bytes() -> int:

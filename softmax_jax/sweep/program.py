@@ -93,7 +93,9 @@ class Best(NamedTuple):
     params: dict
 
 
-@functools.partial(jax.jit, static_argnames=("model", "num_features", "num_classes", "placement"))
+@functools.partial(
+    jax.jit, static_argnames=("model", "num_features", "num_classes", "placement", "optimizer")
+)
 def create(
     seeds: Integer[Array | np.ndarray, " S"],
     hyperparameters: Hyperparameters,
@@ -104,6 +106,7 @@ def create(
     num_features: int,
     num_classes: int,
     placement: Placement = ONE,
+    optimizer: str = "sgd",
 ) -> State:
     """Fresh states [S, K].
 
@@ -116,6 +119,7 @@ def create(
       num_features: D.
       num_classes: C.
       placement: where on the devices the states are created.
+      optimizer: one of `train.OPTIMIZERS`.
     """
 
     def one(seed, hyperparameters, resample):
@@ -127,6 +131,7 @@ def create(
             num_classes,
             num_steps=num_steps,
             resample=resample,
+            optimizer=optimizer,
         )
 
     states = jax.vmap(jax.vmap(one, in_axes=(None, 0, 0)), in_axes=(0, None, None))(

@@ -36,6 +36,15 @@ _FEWEST_EPOCHS = 5  # that tell the noise of a curve
 _HOPELESS = 100  # times the loss of guessing: a trial that ends there has diverged
 
 
+def hopeless_loss(num_samples: Int[np.ndarray, " T"], num_classes: int) -> Float[np.ndarray, " T"]:
+    """The loss beyond which each trial has diverged.
+
+    The losses on samples are those of as many decisions between two.
+    """
+    guessing = np.maximum((num_samples + 1) * math.log(2), math.log(max(num_classes, 2)))
+    return _HOPELESS * guessing
+
+
 class Selection(NamedTuple):
     """How settings are compared.
 
@@ -158,14 +167,18 @@ class Result:
         losses = [values for name, values in self.metrics.items() if name.endswith("_loss")]
         finite = np.all(np.isfinite(losses), axis=0)
         judged = self.metrics["val_loss" if "val_loss" in self.metrics else "train_loss"]
-        # The losses on samples are those of as many decisions between two.
-        samples, num_classes = self.run.trials.num_samples, len(self.run.label_names)
-        guessing = np.maximum((samples + 1) * math.log(2), math.log(max(num_classes, 2)))
-        hopeless = judged > _HOPELESS * guessing[:, None]
+        limits = hopeless_loss(self.run.trials.num_samples, len(self.run.label_names))
+        hopeless = judged > limits[:, None]
         hopeless &= hopeless[:, -1:]
         sound = np.where(finite.all(1)[:, None], ~hopeless, finite)
         first = self.reached[np.arange(len(sound)), sound.argmin(1)]
         return np.where(sound.all(1), 0, first)
+
+    @property
+    def halved(self) -> Int[np.ndarray, " T"]:
+        """The epoch at which halving stopped each trial; 0: it was trained to the end."""
+        none = np.zeros(len(self.best_epoch), np.int64)
+        return none if self.run.halving is None else self.facts.get("stopped_epoch", none)
 
     @property
     def full_batch(self) -> bool:
@@ -197,9 +210,9 @@ class Result:
 
     @property
     def has_winner(self) -> bool:
-        """Whether there is a setting of which no trial diverged."""
-        setting = self.run.trials.setting
-        return len(np.unique(setting[self.diverged > 0])) < len(np.unique(setting))
+        """Whether there is a setting of which no trial diverged, or was stopped by halving."""
+        setting, out = self.run.trials.setting, (self.diverged > 0) | (self.halved > 0)
+        return len(np.unique(setting[out])) < len(np.unique(setting))
 
     def best(self, metric: str = "val_loss", epoch: str = "last", rule: str = "best") -> Selected:
         """The winning setting by its mean over seeds and folds, as its first trial.
@@ -238,9 +251,12 @@ class Result:
             errors = self._paired_errors(settings, best, metric, epoch)
         chosen = winning_setting(*how, **options, rule=rule, errors=errors)
         if chosen is None:
-            raise ValueError(f"Every setting has a diverged trial: {self.remedy}.")
+            which = "Every setting" if not self.halved.any() else "Every setting that halving left"
+            raise ValueError(f"{which} has a diverged trial: {self.remedy}.")
         early = " (with early stopping the best)" if axes["patience"].any() else ""
         why = _why(metric, f"{epoch} epoch{early}", rule, settings, chosen)
+        if stopped := len(np.unique(trials.setting[self.halved > 0])):
+            why += f"; halving stopped {stopped} of them on the way"
         trial, num_examples = int(settings.first[chosen]), self.run.num_examples
         helpless = self._helpless(trials.setting == trials.setting[trial], epoch)
         edges = edge_hints(axes, chosen, num_examples, helpless=helpless)
@@ -255,11 +271,12 @@ class Result:
 
         corrected: whether errors are those of intervals, see `Resamples.corrected_factor`.
         """
-        trials, resamples, diverged = self.run.trials, self.run.resamples, self.diverged > 0
+        trials, resamples = self.run.trials, self.run.resamples
+        excluded = (self.diverged > 0) | (self.halved > 0)
         if resamples is None:
-            return compare_settings(trials.setting, values, diverged)
+            return compare_settings(trials.setting, values, excluded)
         factor = resamples.corrected_factor if corrected else resamples.error_factor
-        return compare_settings(trials.setting, values, diverged, trials.fold, factor)
+        return compare_settings(trials.setting, values, excluded, trials.fold, factor)
 
     def classifier(self, trial: int | np.integer, epoch: str = "last") -> Classifier:
         """The trial's model at its last or its best epoch; with early stopping, at its best.
@@ -340,8 +357,8 @@ class Result:
         """
         settings = self.compared(self.values(metric, epoch))
         sign = 1 if metric.endswith("loss") else -1
-        order = np.argsort(np.where(settings.diverged, np.inf, sign * settings.mean), kind="stable")
-        order = order[: min(most, int((~settings.diverged).sum()))]
+        order = np.argsort(np.where(settings.excluded, np.inf, sign * settings.mean), kind="stable")
+        order = order[: min(most, int((~settings.excluded).sum()))]
         confidence = 1 - 0.05 / max(len(settings.mean) - 1, 1)
         rows, of_best = [], None
         for number in order:
@@ -388,7 +405,7 @@ class Result:
                 f"val_accuracy: {metric} is not a mean over the validation examples."
             )
         errors = np.full(len(settings.mean), math.nan)
-        for number in np.flatnonzero(~settings.diverged):
+        for number in np.flatnonzero(~settings.excluded):
             difference = self._paired(settings.first[number], metric, epoch) - of_best
             _, deviation, n = measures.mean_and_spread(difference, self._val_weights())
             errors[number] = deviation / math.sqrt(n)
@@ -426,7 +443,7 @@ class Result:
         _, setting = np.unique(self.run.trials.setting, return_inverse=True)
         means = np.array([np.bincount(setting, values) for values in tail.T]) / settings.count
         with np.errstate(invalid="ignore"):  # of diverged trials
-            ahead = (means - means[:, [chosen]])[:, ~settings.diverged]
+            ahead = (means - means[:, [chosen]])[:, ~settings.excluded]
         noise = np.diff(ahead, 2, axis=0).std(0) / math.sqrt(6)
         close = int((noise > np.abs(ahead[-1])).sum())
         if not close:
@@ -524,6 +541,7 @@ def setting_rows(result: Result, epoch: str = "last") -> list[dict]:
         row = {"setting": number} | trials.row(first)
         row = {name: value for name, value in row.items() if name not in ("seed", "fold")}
         row |= {"trials": int(settings.count[number]), "diverged": int(number_diverged[number])}
+        row |= {} if result.run.halving is None else {"stopped_epoch": int(result.halved[first])}
         for name, own in compared.items():
             row[f"{name}_mean"] = round(float(own.mean[number]), 6)
             row[f"{name}_sd"] = round(float(own.spread[number]), 6)
@@ -580,7 +598,7 @@ class Collection:
             self.facts.setdefault(name, np.zeros(len(self.count), values.dtype))[trials] = values
         self.count[trials] += 1
         self.log.append(np.asarray(trials, np.int32))
-        if epoch.ends:
+        if epoch.ends or epoch.pauses:  # it may be the last of its trials
             params, best = epoch.run.placement.fetch((epoch.states.averaged, epoch.best))
             self.last = _write_rows(self.last, params, epoch.chunk, len(self.count))
             self.best = _write_rows(self.best, best.params, epoch.chunk, len(self.count))

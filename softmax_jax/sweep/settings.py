@@ -8,7 +8,14 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int, Integer, Num, Shaped
 
-from softmax_jax.hyperparameters import OFF, ROWS, TRACED, Hyperparameters, nearest
+from softmax_jax.hyperparameters import (
+    OFF,
+    ROWS,
+    TRACED,
+    Hyperparameters,
+    nearest,
+    of_optimizer,
+)
 from softmax_jax.sweep import mesh
 
 Axis: TypeAlias = ArrayLike | Sequence | None  # a number or several; None: the default
@@ -173,7 +180,7 @@ class Trials(NamedTuple):
     fold: Int[np.ndarray, " T"]
     setting: Int[np.ndarray, " T"]
     num_samples: Int[np.ndarray, " T"]
-    shown: tuple[str, ...] = (*TRACED, "seed", "batch_size")
+    shown: tuple[str, ...] = (*of_optimizer("sgd"), "seed", "batch_size")
 
     def row(self, trial: int | np.integer) -> dict:
         """The trial's settings by their config names, as plain numbers."""
@@ -213,13 +220,14 @@ def trial_table(
     batch_sizes: Sequence[int] = (256,),
     num_samples: Sequence[int] = (0,),
     num_resamples: int = 0,
+    optimizer: str = "sgd",
 ) -> Trials:
     """All trials of settings × seeds × resamples × batch sizes × numbers of samples."""
     settings = as_arrays(settings)
     num_settings, folds = len(settings.l2), max(num_resamples, 1)
     shape = (len(batch_sizes), len(num_samples), len(seeds), num_settings, folds)
     size, sample, seed, setting, fold = (index.ravel() for index in np.indices(shape))
-    shown = Trials._field_defaults["shown"] + (("num_samples",) if any(num_samples) else ())
+    shown = (*of_optimizer(optimizer), "seed", "batch_size", *["num_samples"] * any(num_samples))
     return Trials(
         hyperparameters=Hyperparameters(*(column[setting] for column in settings)),
         batch_size=np.asarray(batch_sizes, np.int64)[size],
@@ -251,7 +259,7 @@ class Comparison(NamedTuple):
       spread: its standard deviation over these.
       error: the standard error of the mean, over folds or bootstrap draws; NaN without these.
       count: the number of trials.
-      diverged: whether one of them diverged.
+      excluded: whether it cannot be selected: one of them diverged, or was stopped by halving.
       first: the number of the first of them.
     """
 
@@ -259,14 +267,14 @@ class Comparison(NamedTuple):
     spread: Float[np.ndarray, " G"]
     error: Float[np.ndarray, " G"]
     count: Int[np.ndarray, " G"]  # type: ignore[assignment]  # hides tuple.count
-    diverged: Bool[np.ndarray, " G"]
+    excluded: Bool[np.ndarray, " G"]
     first: Int[np.ndarray, " G"]
 
 
 def compare_settings(
     setting: Int[np.ndarray, " T"],
     values: Num[np.ndarray, " T"],
-    diverged: Bool[np.ndarray, " T"],
+    excluded: Bool[np.ndarray, " T"],
     fold: Int[np.ndarray, " T"] | None = None,
     error_factor: float = math.nan,
 ) -> Comparison:
@@ -275,7 +283,7 @@ def compare_settings(
     Args:
       setting: of each trial.
       values: of the metric.
-      diverged: whether the trial diverged.
+      excluded: whether the trial, and so its setting, cannot be selected.
       fold: of each trial; None: there are no resamples.
       error_factor: see `Resamples.error_factor`; it multiplies the deviation of the means of the
         folds, since the seeds of one fold share their examples.
@@ -290,7 +298,7 @@ def compare_settings(
     error = np.full(len(mean), math.nan)
     if fold is not None:
         error = error_factor * _deviation_of_folds(inverse, values, fold)
-    return Comparison(mean, spread, error, count, np.bincount(inverse, diverged) > 0, first)
+    return Comparison(mean, spread, error, count, np.bincount(inverse, excluded) > 0, first)
 
 
 def _deviation_of_folds(setting, values, fold):
@@ -314,7 +322,7 @@ def winning_setting(
     rule: str = "best",
     errors: Float[np.ndarray, " G"] | None = None,
 ) -> int | None:
-    """The index of the winning setting, or None where every one diverged.
+    """The index of the winning setting, or None where none can be selected.
 
     Args:
       comparison: of the settings.
@@ -334,7 +342,7 @@ def winning_setting(
     if rule not in SELECTION_RULES:
         raise ValueError(f"The rule must be one of {SELECTION_RULES}; it is {rule!r}.")
     cost = np.where(
-        comparison.diverged, np.inf, -comparison.mean if larger_wins else comparison.mean
+        comparison.excluded, np.inf, -comparison.mean if larger_wins else comparison.mean
     )
     if not np.isfinite(cost).any():
         return None
