@@ -28,6 +28,7 @@ from softmax_jax import checks, losses, metrics
 from softmax_jax.optimum import certificate
 from softmax_jax.optimum.problem import (
     Prepared,
+    choose,
     gradient_at_zero,
     product,
     residual,
@@ -59,8 +60,7 @@ class State(NamedTuple):
     params [T, C, D + 1]: the weights, and the best bias for them in the last column, for the
     centred features · gradient: of the loss, in the same shape · penalty · column: of the resamples
     · objective, loss, gradient_norm, gap_bound, iterations, converged: as in `Optimum`; separable
-    is never True, as every direction of the weights is penalised · begun: whether the trial has
-    left its first point.
+    is never True, as every direction of the weights is penalised.
     """
 
     params: Float[Array, "*T C D+1"]
@@ -131,7 +131,7 @@ def feasible_scale(V, penalty):
     return jnp.where(one <= 0, 1, s).min()
 
 
-def duality_gap(W, V, own, fractions, penalty):
+def duality_gap(W, V, loss, fractions, penalty):
     """The objective at W less the dual at the residuals scaled by s, for the better of two s.
 
     Scaled residuals s (p - Y) are the loss's derivative at the probabilities q = s p + (1 - s) Y,
@@ -142,14 +142,14 @@ def duality_gap(W, V, own, fractions, penalty):
     Args:
       W: the weights [C, D].
       V: the correlations -∂loss/∂W [C, D], at the best bias for W.
-      own: of each example, the probability of its label [N].
+      loss: of each example [N].
       fractions: the weights of the examples [N], of sum 1.
       penalty: of the trial.
     """
-    s = feasible_scale(V, penalty)
-    other, tiny = 1 - own, _tiny(V)
-    mixed = s * own + (1 - s)
-    apart = s * other * jnp.log(s + tiny) + mixed * (jnp.log(mixed + tiny) - jnp.log(own + tiny))
+    s = jnp.maximum(feasible_scale(V, penalty), _tiny(V))
+    other = -jnp.expm1(-loss)  # 1 - p of the label, where q is 1 - s · other
+    mixed = jnp.maximum(1 - s * other, _tiny(V))
+    apart = s * other * jnp.log(s) + mixed * (jnp.log(mixed) + loss)
     along, cost = (W * V).sum(0), value(W, penalty)
     scaled = jnp.sum(fractions * jnp.maximum(apart, 0)) + jnp.maximum(cost - s * along, 0).sum()
     over = jnp.maximum(excess(V, penalty), 0)
@@ -193,8 +193,7 @@ def _certify(prepared, tolerance, trial):
     gradient = product(residual(p, y) * fractions, prepared.features.T)
     W, V, penalty = params[:, :-1], -gradient[:, :-1], trial.penalty
     exact = abs(gradient[:, -1]).max() <= jnp.sqrt(jnp.finfo(W.dtype).eps) / 10
-    own = jnp.exp(-loss)
-    gap = jnp.where(exact, duality_gap(W, V, own, fractions, penalty), jnp.inf)
+    gap = jnp.where(exact, duality_gap(W, V, loss, fractions, penalty), jnp.inf)
     mean_loss = metrics.total(fractions * loss)
     objective = mean_loss + value(W, penalty).sum()
     return trial._replace(
@@ -297,7 +296,7 @@ def _fista(on, now):
     rounding = 4 * jnp.finfo(x.dtype).eps * jnp.sum(fractions * abs(change).max(0))
     good = bent - rounding <= now.curvature * size
     back = jnp.sum(scale * (at - new) * (new - now.params)) > 0
-    own = jnp.take_along_axis(p, y[None], 0)[0]
+    loss = -jnp.log(jnp.maximum(jnp.take_along_axis(p, y[None], 0)[0], _tiny(p)))
     accepted = now._replace(
         params=new,
         before=now.params,
@@ -305,16 +304,11 @@ def _fista(on, now):
         logits_before=now.logits,
         momentum=jnp.where(back, 1, later),
         curvature=now.curvature * 0.97,
-        gap=duality_gap(new[:, :-1], -gradient[:, :-1], own, fractions, penalty),
+        gap=duality_gap(new[:, :-1], -gradient[:, :-1], loss, fractions, penalty),
     )
     found = bent / jnp.maximum(size, _tiny(size))
     refused = now._replace(curvature=jnp.clip(found, 1.2 * now.curvature, 4 * now.curvature))
     return choose(good, accepted, refused)._replace(steps=now.steps + 1)
-
-
-def choose(condition, a, b):
-    """a where the condition holds, b elsewhere, leaf by leaf."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), a, b)
 
 
 def _newton(on, now, limit):
@@ -405,7 +399,7 @@ def follow(
     leaders: Int[Array | np.ndarray, " K"],
     before: Int[Array | np.ndarray, " K"],
 ) -> State:
-    """The trials in `rows` that have not begun, from the optima of their leaders.
+    """The trials in `rows` that have not begun, nor been given weights, from their leaders' optima.
 
     The weights are extrapolated linearly in the logarithm of the penalty through the optimum of the
     leader and that of the one before it; a weight that is zero there, or would change its sign, is
@@ -414,7 +408,8 @@ def follow(
     own, near, far = (
         jax.tree.map(lambda leaf, at=at: leaf[at], state) for at in (rows, leaders, before)
     )
-    begins = (own.iterations == 0) & (rows != leaders)
+    given = (own.params[:, :, :-1] != 0).any((1, 2))
+    begins = (own.iterations == 0) & (rows != leaders) & ~given
     now, then, earlier = (
         jnp.log(one.penalty.l1 + one.penalty.l1_group) for one in (own, near, far)
     )
@@ -485,7 +480,11 @@ def iterate(
     max_iterations: int = 1000,
     segment: int = 1000,
 ) -> Iterator[State]:
-    """Yields the trials each time that some have left a working set, until all are done."""
+    """Yields the trials after each working set, until all are done: see `minimise.iterate`.
+
+    The choice of the working set and of the trials depends on the state alone: one that is saved
+    and passed again resumes bit for bit.
+    """
     order = leaders(state.penalty, np.asarray(state.column))
     most = int((order == np.arange(len(order))).sum())
     D = len(prepared.features) - 1
@@ -496,6 +495,7 @@ def iterate(
         ready = np.flatnonzero(todo & ((order == np.arange(len(order))) | ~todo[order]))
         rows = np.pad(ready.astype(np.int32)[:most], (0, max(0, most - len(ready))), mode="edge")
         state = follow(state, rows, order[rows], order[order[rows]])
+        # Sizes are powers of two, since each is compiled; numbers beyond D read zeros.
         chosen = np.flatnonzero(np.asarray(needed_features(state, rows)))
         size = min(D, max(_FEWEST_FEATURES, 1 << (max(len(chosen), 1) - 1).bit_length()))
         features = np.append(np.pad(chosen, (0, size - len(chosen)), constant_values=D + 1), D)

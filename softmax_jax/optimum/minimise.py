@@ -8,7 +8,7 @@ Models via Coordinate Descent" (2010), section 2.6.
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,12 @@ from softmax_jax.optimum.problem import (
     Prepared,
     Problem,
     as_distributions,
+    choose,
     prepare,
     product,
     undecided_as_wrong,
     weight_fractions,
 )
-
-_Tree = TypeVar("_Tree")
 
 
 @jax.jit
@@ -150,11 +149,6 @@ def _step(prepared, fractions, curvature, trial, logits, loss):
     new = choose(point.good, new._replace(memory=memory), failed)
     new = new._replace(iterations=trial.iterations + 1)
     return new, logits, jnp.where(point.good, point.loss, loss)
-
-
-def choose(condition: Bool[Array, ""], a: _Tree, b: _Tree) -> _Tree:
-    """a where the condition holds, b elsewhere, leaf by leaf."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), a, b)
 
 
 def leaders(

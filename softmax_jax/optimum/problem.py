@@ -9,7 +9,7 @@ nothing to gain: the matrix products of a tile would be too thin.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 from softmax_jax import checks, host, metrics
 
+_Tree = TypeVar("_Tree")
 _TILE_SCORES = 2**17  # scores of one trial in a tile
 _FEWEST_EXAMPLES = 256  # examples in a tile
 _MANY_CLASSES = 256
@@ -222,6 +223,11 @@ def _shifted(x, fit_bias):
 def product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
     """The matrix product ab, in the precision of its inputs on every backend."""
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def choose(condition: Bool[Array, ""], a: _Tree, b: _Tree) -> _Tree:
+    """a where the condition holds, b elsewhere, leaf by leaf."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), a, b)
 
 
 def weight_fractions(prepared: Prepared, column: Int[Array, ""]) -> Float[Array, " N"]:

@@ -195,7 +195,7 @@ _ITEM = 4  # bytes of a float32
 _PARAMETER_COPIES = 6  # parameters, momentum, average, gradient, best so far, pending update
 _SCORE_COPIES = 6  # logits and what the losses and metrics make of them
 _EVALUATION_BATCH = 1000
-_SPARSE_PARAMETER_COPIES = 8
+_SPARSE_PARAMETER_COPIES, _SPARSE_SCORE_COPIES = 8, 4
 _OPTIMUM_PARAMETER_COPIES = 50  # 20 pairs of L-BFGS, and temporaries
 _OPTIMUM_SCORE_COPIES = 8  # logits, their change, probabilities, residuals
 _TABLE_ROW = 100  # bytes of a trial in the table of trials
@@ -224,7 +224,7 @@ def lbfgs_trial_bytes(num_features: int, num_classes: int, num_examples: int) ->
 def sparse_trial_bytes(num_features: int, num_classes: int, num_examples: int) -> int:
     """Bytes that one more trial takes on a path of l1: few of its trials run at the same time."""
     parameters, scores = (num_features + 1) * num_classes, num_examples * num_classes
-    return _ITEM * (_SPARSE_PARAMETER_COPIES * parameters + scores)
+    return _ITEM * (_SPARSE_PARAMETER_COPIES * parameters + _SPARSE_SCORE_COPIES * scores)
 
 
 def vocabulary_trial_bytes(
