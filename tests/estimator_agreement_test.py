@@ -141,10 +141,11 @@ def sparse_objective(model, x, y, C, ratio):
     return l2 - ratio * (coef**2).sum() / 2 + ratio * abs(coef).sum()
 
 
-@pytest.mark.parametrize("name, C", [("iris", 1.0), ("wine", 0.1), ("nearly separable", 0.02)])
+@pytest.mark.parametrize("name, C", [("iris", 0.3), ("wine", 0.1), ("nearly separable", 0.02)])
 @pytest.mark.parametrize("ratio", [1.0, 0.5])
 def test_estimator_agrees_with_saga_under_an_l1_penalty(name, C, ratio):
     x, y, _ = DATA[name]()
+    x = (x - x.mean(0)) / x.std(0)  # else saga takes for ever
     options = {"C": C, "l1_ratio": ratio, "max_iter": 20_000}
     expected = LogisticRegression(solver="saga", tol=1e-8, random_state=0, **options).fit(x, y)
     model = SoftmaxRegression(tol=1e-9, **options).fit(x, y)
