@@ -5,8 +5,10 @@
 
 scikit-learn's breast-cancer set, standardised: 30 features of 455 examples to train on. The path
 goes from the smallest l1 that leaves no weight down to a thousandth of it, each trial to within
-1e-4 of its optimum by the duality gap; the choice is the largest l1 whose loss is within one
-standard error of the best. LABNOTES
+1e-4 of its optimum by the duality gap; the choice is the largest l1 whose loss over the folds is
+within one standard error of the best. Expect l1 = 0.014 and a loss of 0.111 (the best, at l1 =
+0.002, has 0.085), 9 of the 30 features, and a test accuracy of .974, 95 % interval [.925, .991]. It
+takes about a minute on 2 CPU cores the first time, most of it for compiling.
 coefficients.csv lists what is left by name, and path.png shows the norms of the weights, how many
 features there are, and the loss with its band, along the path.
 """

@@ -267,6 +267,27 @@ def test_cost_rule_saves_what_the_medical_note_claims(main, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_sparse_path_leaves_as_few_features_as_its_note_says(main, tmp_path):
+    done = main("--config=configs/sparse_path.py", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    selected = summary["selected"]
+    assert selected["hyperparameters"]["l1"] == pytest.approx(0.0136, rel=0.1)
+    assert selected["val_loss"] == pytest.approx(0.111, abs=0.005)
+    assert selected["gap_bound"] <= 1e-4 * selected["objective"]
+    assert summary["test"]["accuracy"] == pytest.approx(0.974, abs=0.01)
+    with open(tmp_path / "settings.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    best = min(rows, key=lambda row: float(row["val_loss_mean"]))
+    assert len(rows) == 100 and float(best["val_loss_mean"]) == pytest.approx(0.085, abs=0.003)
+    assert float(best["l1"]) == pytest.approx(0.002, rel=0.3)
+    with open(tmp_path / "coefficients.csv", newline="") as file:
+        features = {row["feature"] for row in csv.DictReader(file)} - {"intercept"}
+    assert 8 <= len(features) <= 10
+    assert (tmp_path / "path.png").exists()
+
+
+@pytest.mark.slow
 def test_more_data_improve_accuracy_as_the_learning_curve_claims(
     main, environment, fashion_mnist_dir, tmp_path
 ):
