@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from softmax_jax import data, optimum, sweep
+from softmax_jax import data, optimum, plots, sweep
 from softmax_jax.sweep import chunks, inputs
 from tests.sweep_fixtures import chunks_of, epochs
 
@@ -304,6 +304,20 @@ def test_sparse_trials_are_the_optima_of_their_penalties(splits):
     for trial in range(4):
         expected = losses_of(result.classifier(trial), splits.val)
         assert result.values("val_loss")[trial] == pytest.approx(expected, rel=1e-5)
+    selected = result.best()
+    norms, counts, metric = plots.path(result, selected, "val_loss", "title").axes
+    W = np.stack([result.classifier(trial).W for trial in range(4)])
+    np.testing.assert_array_equal(counts.lines[0].get_ydata(), (W != 0).any(2).sum(1))
+    drawn = np.stack([line.get_ydata() for line in norms.lines[:-1]])
+    expected = np.linalg.norm(W, axis=2)
+    np.testing.assert_allclose(np.sort(drawn, 0), np.sort(expected.T, 0))
+    np.testing.assert_array_equal(metric.lines[0].get_ydata(), result.values("val_loss"))
+    for panel in (norms, counts, metric):
+        assert panel.lines[-1].get_xdata()[0] == pytest.approx(selected.hyperparameters["l1"])
+
+
+def test_there_is_no_picture_of_a_path_without_one(result):
+    assert plots.path(result, result.best(), "val_loss", "title") is None
 
 
 def test_one_se_takes_the_sparsest_of_what_is_as_good(splits):
