@@ -56,7 +56,8 @@ def test_chunks_have_few_sizes_and_little_padding(num, more, factor):
     most = num + more
     size = halving.size_of(num, most, factor)
     assert num <= size <= most
-    assert size <= max(num * factor**0.25 + 8, num)
+    assert size <= num * factor**0.25 + 8 or size <= 64
+    assert size <= factor * num + 16
     sizes = {halving.size_of(n, most, factor) for n in range(1, most + 1)}
     assert len(sizes) <= 4 * np.log(most) / np.log(factor) + 20
     assert halving.size_of(size, most, factor) == size

@@ -193,20 +193,28 @@ def _padded(run, item, multiple):
 
 
 def size_of(num: int, most: int, factor: int) -> int:
-    """The smallest size from `num` on that is most / factor^(k/4), in multiples of 8 beyond 16.
+    """The smallest size from `num` on that is most / factor^k, or beyond 64 most / factor^(k/4).
 
-    With four sizes to a factor, a chunk has about factor^(1/4) times the columns that it needs at
-    most, and searches of one size share their programs.
+    Those beyond 16 are multiples of 8. Many columns are padded by a third at most (of a factor of
+    3). To pad a few costs less than to compile a program for each number of them; and searches of
+    one size share most of their programs.
 
-    >>> [size_of(num, 256, 3) for num in (256, 100, 85, 20, 5, 1)]
-    [256, 112, 88, 24, 5, 1]
+    >>> [size_of(num, 256, 3) for num in (256, 100, 85, 50, 20, 5, 1)]
+    [256, 112, 88, 64, 32, 9, 1]
     """
 
-    def step(k):
-        size = math.floor(most / factor ** (k / 4) + 1e-9)
-        return min(most, -(-size // 8) * 8) if size > 16 else size
+    def size(step):
+        whole = math.floor(most / factor ** (step / 4) + 1e-9)
+        return min(most, -(-whole // 8) * 8) if whole > 16 else whole
 
-    k = 0
-    while step(k + 1) >= num:
-        k += 1
-    return step(k)
+    step = 0
+    while True:
+        further = step + 1
+        if size(step) <= _FEW:
+            further = 4 * (step // 4 + 1)
+        if size(further) < num:
+            return size(step)
+        step = further
+
+
+_FEW = 64  # columns
