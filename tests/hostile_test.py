@@ -649,6 +649,10 @@ BODIES = {
 LINES = {
     ("--config=configs/default.py:foo",): "get_config(TEXT)",
     ("--config=configs/default.py", "--flagfile=/nonexistent"): "/nonexistent",
+    ("--config=configs/default.py", "--flagfile=/dev/zero"): "not a regular file",
+    ("--config=configs/default.py", "--flagfile", "/dev/zero"): "not a regular file",
+    ("--config=/dev/zero",): "not a regular file",
+    ("--config=/dev/zero:text",): "not a regular file",
     ("--config=configs/digits.py", "--config.l2=\x1b[31m"): "\\x1b[31m",
     ("--config=configs/digits.py", "--config." + "x" * 10**5 + "=1"): "no field xxx",
     ("--config=configs/digits.py", "--config.dataset=~nosuchuser_of_the_tests/x"): "whole path",
@@ -661,11 +665,17 @@ LINES = {
 
 def test_strange_config_files_and_command_lines_are_one_message(environment, tmp_path):
     commands, wanted = [], [*BODIES.values(), *LINES.values()]
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "outer").write_text("--config.l2=0\n--flagfile=/dev/zero\n")
+    (tmp_path / "long").write_bytes(b"#" * (1 << 21))
     for number, body in enumerate(BODIES):
         path = tmp_path / f"strange_{number}.py"
         path.write_text(f"{HEAD}    {body}\n    return config\n")
         commands.append([f"--config={path}", f"--workdir={tmp_path}/w"])
     commands += map(list, LINES)
+    commands += [[f"--config={tmp_path}/pipe.py"], [f"--flagfile={tmp_path}/pipe.py"]]
+    commands += [[f"--flagfile={tmp_path}/outer"], [f"--config={tmp_path}/long"]]
+    wanted += [*["not a regular file"] * 3, "larger than 1 MiB"]
     found = programs.run_each(environment, commands)
     for command, done, text in zip(commands, found, wanted, strict=True):
         assert done.returncode == 2, (command, done)

@@ -7,6 +7,7 @@ import ast
 import difflib
 import functools
 import importlib
+import itertools
 import math
 import os
 import re
@@ -24,7 +25,17 @@ from ml_collections.config_dict import RequiredValueError
 
 from softmax_jax import losses, model, train, vocabulary
 from softmax_jax.data.dataset import Splits
-from softmax_jax.host import DONE, USAGE, JobError, brief, cut, message, program, write_line
+from softmax_jax.host import (
+    DONE,
+    USAGE,
+    JobError,
+    brief,
+    cut,
+    message,
+    open_regular,
+    program,
+    write_line,
+)
 from softmax_jax.hyperparameters import ROWS, SPARSE, TABLE, TRACED, nearest, of_optimizer
 from softmax_jax.sweep import result, settings
 
@@ -578,6 +589,7 @@ def define_flags() -> None:
     """Defines the flags of a job, --config, --workdir and the others, where they are not yet."""
     if "config" in flags.FLAGS:
         return
+    _check_files(sys.argv[1:])
     text = "A config by its name (`softmax-jax configs` lists them), or the path of one of yours."
     try:
         config_flags.DEFINE_config_file("config", None, text)
@@ -622,6 +634,30 @@ def parse_flags(argv: list[str]) -> list[str]:
         _exit_usage(_in_config_file(error) if "config file" in text else text)
     except Exception as error:  # a config file is a program: it may raise anything
         _exit_usage(_in_config_file(error))
+
+
+_MOST_TEXT = 1 << 20  # bytes of a config file, or of one of flags
+
+
+def _check_files(arguments, seen=()):
+    """Refuses config files and files of flags without an end: the libraries would read on."""
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        match = re.match(r"\s*--?(config|flagfile)(?:=(.*))?$", argument, re.S)
+        if match is None:
+            continue
+        value = (following if match[2] is None else match[2]).strip()
+        path = os.path.expanduser(value.partition(":")[0] if match[1] == "config" else value)
+        if path in seen or not os.path.exists(path) or os.path.isdir(path):
+            continue  # the libraries have messages for these
+        try:
+            with open_regular(Path(path)) as file:
+                text = file.read(_MOST_TEXT + 1)
+        except OSError as error:
+            _exit_usage(f"{path} cannot be read: {error.strerror or error}.")
+        if len(text) > _MOST_TEXT:
+            _exit_usage(f"{path} is larger than 1 MiB: it is neither a config nor a list of flags.")
+        if match[1] == "flagfile":
+            _check_files(text.decode("utf-8", "replace").splitlines(), (*seen, path))
 
 
 _HELP = {f"{dashes}{name}" for dashes in ("-", "--") for name in ("help", "helpshort", "h", "?")}
