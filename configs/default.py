@@ -76,8 +76,8 @@ def get_config():
     # An axis of so many l2, from the smallest worth trying to (almost) zero weights; 0: none. With
     # 'lbfgs' it goes on downwards, by three decades at most, while the smallest is the best.
     config.l2_path = 0
-    # An axis of so many l1, from a thousandth of the smallest that leaves no weight up to it: single
-    # weights become exactly zero; 0: none.
+    # An axis of so many l1, from a thousandth of the smallest that leaves no weight up to that one:
+    # single weights become exactly zero; 0: none.
     config.l1_path = 0
     # The same of l1_group: the weights of a feature become zero in all classes; 0: none.
     config.l1_group_path = 0
