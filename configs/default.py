@@ -76,9 +76,10 @@ def get_config():
     # An axis of so many l2, from the smallest worth trying to (almost) zero weights; 0: none. With
     # 'lbfgs' it goes on downwards, by three decades at most, while the smallest is the best.
     config.l2_path = 0
-    # An axis of so many l1, or of l1_group, from a thousandth of the smallest that leaves no weight
-    # up to it: single weights, or those of a feature in all classes, become exactly zero; 0: none.
+    # An axis of so many l1, from a thousandth of the smallest that leaves no weight up to that one:
+    # single weights become exactly zero; 0: none.
     config.l1_path = 0
+    # The same of l1_group: the weights of a feature become zero in all classes; 0: none.
     config.l1_group_path = 0
     # Both judge settings within the train split (val_split then serves the pictures only), and end
     # in a refit of the chosen setting on the whole train split.

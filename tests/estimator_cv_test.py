@@ -268,7 +268,7 @@ def test_scores_that_are_all_nan_are_said():
 def test_l1_ratios_are_chosen_as_scikit_learn_does(data, refit):
     x, y = data()
     x = np.append(x, np.random.default_rng(0).normal(size=(60, 3)), 1)
-    options = {"Cs": [0.2, 0.5, 2.0], "l1_ratios": [0.0, 0.5, 1.0], "cv": 3, "refit": refit}
+    options = {"Cs": [0.2, 0.5, 2.0], "l1_ratios": np.array([0, 0.5, 1]), "cv": 3, "refit": refit}
     options |= {"scoring": "neg_log_loss", "max_iter": 20_000}
     theirs = {"solver": "saga", "tol": 1e-7, "use_legacy_attributes": False, "random_state": 0}
     expected = LogisticRegressionCV(**theirs, **options).fit(x, y)
