@@ -57,12 +57,14 @@ WITHOUT_EFFECT = (
 # Fields with the values at which they take no part: a job that does not use them is the same as
 # one of a program that does not have them.
 _UNUSED: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01}
+_UNUSED |= {"l1": 0.0, "l1_group": 0.0, "l1_path": 0, "l1_group_path": 0}
 
 
 def _takes_part(name, value):
     if name == "halving" and isinstance(value, dict):
         return value.get("factor") != 0
-    return name not in WITHOUT_EFFECT and not (name in _UNUSED and value == _UNUSED[name])
+    unused = name in _UNUSED and _json_text(value) == _json_text(_UNUSED[name])
+    return name not in WITHOUT_EFFECT and not unused
 
 
 def job_identity(config: dict, splits: data.Splits) -> dict:
