@@ -13,7 +13,7 @@ trials is `rows` [P, n], counted within the share. So each gather and scatter st
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +127,8 @@ def l1_path(
     options = {"standardize": standardize, "dtype": dtype}
     by_class = class_weights(train, class_weight)
     data, _, _ = make_inputs(train, None, class_weight=by_class, centred=True, **options)
-    path = optimum.l1_path(prepare(data.train), num, group=group, ratio=ratio)
+    prepared = cast(optimum.Prepared, prepare(data.train))
+    path = optimum.l1_path(prepared, num, group=group, ratio=ratio)
     return tuple(float(f"{penalty:.3g}") for penalty in path[::-1])
 
 
