@@ -89,12 +89,13 @@ def _products(points, tile, tiles):
 
 
 def _solve(problem):
+    minimise(problem, [1e-4], tolerance=1e-4)  # compiles
     before, start = peak_memory.start(), time.perf_counter()
     found = minimise(problem, [1e-4], tolerance=1e-4)
     seconds = time.perf_counter() - start
     number, gap = int(found.passes[0]), float(found.gap_bound[0] / found.objective[0])
     print(
-        f"l2 = 1e-4: gap {gap:.1e} in {number} passes, {seconds:.1f} s with compiling, "
+        f"l2 = 1e-4: gap {gap:.1e} in {number} passes, {seconds:.1f} s, "
         f"{peak_memory.since(before) / 2**20:.0f} MiB above the start (the mapped file among them)"
     )
     print(f"of {_WHOLE} times the rows: {_WHOLE * seconds / 60:.1f} minutes for one penalty")
