@@ -167,10 +167,11 @@ def as_labels(labels: Any, num_rows: int, num_classes: int, classes: Any = None)
     return widened(labels)
 
 
-def check_soft_labels(y: _Array) -> None:
+def check_soft_labels(y: _Array, first: int = 0) -> None:
     """Raises ValueError unless y [N, C] has a distribution over the classes in each row.
 
     Its numbers must be finite, of 0 or greater, and sum to 1 up to the rounding of their type.
+    first: the number of the first row, for the message.
     """
     if not (jnp.issubdtype(y.dtype, jnp.floating) or y.dtype.kind in "biu"):
         raise ValueError(f"Soft labels y [N, C] must be real numbers; they are {y.dtype}.")
@@ -181,7 +182,7 @@ def check_soft_labels(y: _Array) -> None:
         row = int(right.argmin())
         raise ValueError(
             "Soft labels y [N, C] must be finite, of 0 or greater, and sum to 1 in each row; of "
-            f"{len(y):,} rows {int((~right).sum()):,} are not so, the first row {row}: "
+            f"{len(y):,} rows {int((~right).sum()):,} are not so, the first row {first + row}: "
             f"{host.brief(y[row].tolist())}. Divide each row by its sum, or give labels [N]."
         )
 

@@ -21,6 +21,7 @@ from sklearn.utils.validation import (
 
 from softmax_jax import losses
 from softmax_jax.estimator_fit import (
+    are_soft,
     check_parameters,
     check_penalty,
     check_ratio,
@@ -286,7 +287,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
         check_parameters(self)
         require("refit", self.refit, "True or False", isinstance(self.refit, bool | np.bool_))
         Cs, l2s = _check_penalties(self.Cs, self.l2s)
-        if np.ndim(y) == 2 and np.shape(y)[1] > 1:
+        if are_soft(y):
             raise ValueError(
                 f"y must be labels [N]; its shape is {np.shape(y)}. Folds and scores are those of "
                 "labels: with soft labels [N, C], fit SoftmaxRegression for each penalty."

@@ -175,7 +175,7 @@ def total_weight(examples, counts=None):
 def read_examples(estimator, X, y, sample_weight) -> Examples:
     """Validates the arguments of `fit`; sets n_features_in_ and the like on the estimator."""
     X, sample_weight, dtypes = to_numpy(X), to_numpy(sample_weight), [np.float64, np.float32]
-    soft = np.ndim(y) == 2 and np.shape(y)[1] > 1
+    soft = are_soft(y)
     if soft:
         X = validate_data(estimator, X, accept_sparse="csr", dtype=dtypes)
         classes, labels = _soft_labels(y)
@@ -216,10 +216,16 @@ def read_examples(estimator, X, y, sample_weight) -> Examples:
     return Examples(X, labels, classes, own, weights, unit, by_class, there, known)
 
 
+def are_soft(y):
+    """Whether y has columns for classes: it is no list of labels."""
+    values = np.asarray(to_numpy(y))
+    return values.ndim == 2 and values.shape[1] > 1
+
+
 def _soft_labels(y):
     """(classes [C], Y [N, C]): what the columns of a data frame are called, or 0..C-1."""
-    names = np.asarray(getattr(y, "columns", np.arange(np.shape(y)[1])))
     Y = np.asarray(to_numpy(y))
+    names = np.asarray(getattr(y, "columns", np.arange(Y.shape[1])))
     if Y.dtype.kind not in "biuf":
         raise ValueError(
             "y must be labels [N], or soft labels [N, C], which are numbers of sum 1 in each row; "

@@ -39,9 +39,10 @@ SMALL_OF = {
     "medical": {"dataset": "breast_cancer", "bootstraps": 2},
     "probe": {"l2_path": 3},
     "sparse_path": {"dataset": "breast_cancer", "l1_path": 3, "folds": 2},
+    "imagenet_probe": {"sweep.l2": "0.001,0.1"},
 }
 # They compile a program for every number of remaining trials.
-LONG = ("learning_curve", "medical", "probe", "sparse_path")
+LONG = ("imagenet_probe", "learning_curve", "medical", "probe", "sparse_path")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from softmax_jax import data
@@ -255,3 +255,65 @@ def test_examples_that_train_takes_twice_are_said(tmp_path, spec, twice):
         data.load(path, train=spec, val="train[20:]")
     assert twice in str(said[0].message) and len(said) == 1
     data.load(path, train="train[:12]+train[12:20]", val="train[20:]")
+
+
+@pytest.fixture
+def uneven(tmp_path):
+    """20 to 65 examples of four classes, called by name; the first 30 examples count nothing."""
+    y = np.repeat(["ant", "bee", "cow", "doe"], [20, 25, 50, 65])
+    y = y[np.random.default_rng(0).permutation(160)]
+    x = np.arange(160.0)[:, None]
+    w = np.where(np.arange(160) < 30, 0.0, 2.0)
+    file = tmp_path / "x.npz"
+    np.savez(file, x_train=x, y_train=y, w_train=w, x_test=x[:40] + 0.5, y_test=y[:40])
+    return str(file)
+
+
+@settings(
+    deadline=None,
+    database=None,
+    max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.integers(1, 5), st.integers(0, 99), st.sampled_from(["", ":90%,", "40:,"]))
+def test_shots_are_as_many_of_each_class(uneven, k, seed, ends):
+    """Of weight above 0 and within the slice; fewer of one seed lie within more."""
+    few, more, whole = (
+        data.load(uneven, spec, "test").train
+        for spec in (
+            f"train[{ends}k={k},seed={seed}]",
+            f"train[{ends}k={k + 1},seed={seed}]",
+            f"train[{ends.rstrip(',') or ':'}]",
+        )
+    )
+    assert np.bincount(few.y).tolist() == [k] * 4 and (few.weights > 0).all()
+    rows = [set(np.asarray(one.x)[:, 0].tolist()) for one in (few, more, whole)]
+    assert rows[0] < rows[1] < rows[2] and len(few.y) == 4 * k
+    assert list(rows[0]) != [] and sorted(few.x[:, 0]) == few.x[:, 0].tolist()
+
+
+def test_shots_without_a_seed_are_those_of_seed_0(uneven):
+    drawn = [
+        data.load(uneven, spec, "test").train.x[:, 0].tolist()
+        for spec in ("train[k=4]", "train[k=4,seed=0]", "train[k=4,seed=1]")
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize(
+    "train, val, words",
+    [
+        ("train[k=30]", "test", "the class 'ant' has"),
+        ("train[k=0]", "test", "Ask for 1 to"),
+        ("train[k=-1]", "test", "cannot be read"),
+        ("train[k=2.5]", "test", "cannot be read"),
+        ("train[k=]", "test", "cannot be read"),
+        ("train[k=99999999999999]", "test", "cannot be read"),
+        ("nothing[k=2]", "test", "no split"),
+        ("train", "test[k=2]", "val: .* cannot be read"),
+        ("train[k=2]", "train[90%:]", "share examples"),
+    ],
+)
+def test_shots_that_cannot_be_drawn_are_refused(uneven, train, val, words):
+    with pytest.raises(DataError, match=words):
+        data.load(uneven, train, val)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from softmax_jax import data, sweep
+from softmax_jax.data import loading
 from softmax_jax.host import DIVERGED, DONE, USAGE, WORKDIR, JobError
 from softmax_jax.job import checkpoint, console, run, workdir
 from softmax_jax.job.processes import Stop, Stopped
@@ -641,6 +642,44 @@ def test_path_goes_on_until_the_choice_lies_inside_and_resumes_there(
     for name in ("metrics.jsonl", "trials.csv", "settings.csv", "params.npz"):
         whole, resumed = (tmp_path / folder / name for folder in ("whole", "parts"))
         assert whole.read_bytes() == resumed.read_bytes()
+
+
+@pytest.mark.slow
+def test_job_in_passes_over_files_resumes_to_the_same_bits(probe, tmp_path, monkeypatch):
+    """From a folder of .npy files that are read by shards."""
+    (tmp_path / "data").mkdir()
+    with np.load(tmp_path / "x.npz") as arrays:
+        for name, rows in (("train", slice(200)), ("val", slice(200, None))):
+            np.save(tmp_path / f"data/x_{name}.npy", arrays["x"][rows].astype(np.float32))
+            np.save(tmp_path / f"data/y_{name}.npy", arrays["y"][rows])
+    probe.update({"dataset": str(tmp_path / "data"), "num_epochs": 60})
+    monkeypatch.setattr(loading, "_SHARD_BYTES", 1600)
+    monkeypatch.setattr(loading, "_MEMORY_FRACTION", 1e-12)  # any file is larger than that
+    assert run.load_checked(probe).train.shard_size == 50
+    assert run.run(probe, Workdir(tmp_path / "whole"), Stop()) == DONE
+    stops = [Stop()]
+    while len(stops) < 99:
+        with contextlib.suppress(Stopped):
+            run.run(probe, StopsInFirstStep(tmp_path / "parts", stops[-1]), stops[-1])
+            break
+        stops.append(Stop())
+    assert 2 < len(stops) < 99
+    for name in ("metrics.jsonl", "trials.csv", "path.csv", "params.npz"):
+        whole, resumed = (tmp_path / folder / name for folder in ("whole", "parts"))
+        assert whole.read_bytes() == resumed.read_bytes()
+    probe.update({"l2_path": 0, "sweep": {"l2": (0.01, 0.1)}})
+    assert run.run(probe, Workdir(tmp_path / "passed"), Stop()) == DONE
+    splits = run.load_checked(probe)
+    plan = console.forecast_sentences(probe, splits, run.start_sweep(probe, splits))
+    assert "passed over in tiles of" in " ".join(plan)
+    monkeypatch.undo()
+    assert run.run(probe, Workdir(tmp_path / "held"), Stop()) == DONE
+    held, passed = (
+        np.genfromtxt(tmp_path / folder / "path.csv", delimiter=",", names=True, dtype=None)
+        for folder in ("held", "passed")
+    )
+    np.testing.assert_allclose(passed["objective"], held["objective"], rtol=2e-4)
+    assert passed["converged"].all()
 
 
 def test_path_stays_as_it_is_where_the_choice_lies_inside(probe, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """A sweep by L-BFGS: the optimum that another solver finds, per fold and in its own units."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -363,3 +365,56 @@ def test_a_sweep_of_l1_resumes_bit_for_bit(splits):
         np.testing.assert_array_equal(one.trials, other.trials)
         for name, values in one.metrics.items():
             np.testing.assert_array_equal(values, other.metrics[name])
+
+
+# Examples that are read by shards.
+
+
+def by_shards(splits, size=64):
+    """The same examples, of which so many are read at a time."""
+    return dataclasses.replace(
+        splits,
+        train=dataclasses.replace(splits.train, shard_size=size),
+        val=dataclasses.replace(splits.val, shard_size=size),
+    )
+
+
+@pytest.mark.parametrize(
+    "standardize, folds",
+    [
+        (True, 0),
+        pytest.param(False, 0, marks=pytest.mark.slow),
+        pytest.param(True, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_examples_that_are_read_by_shards_have_the_same_optima(splits, standardize, folds):
+    options = {"objective": sweep.Objective(standardize=standardize)}
+    options["val"] = sweep.fold_counts(splits.train.y, folds) if folds else None
+    held, passed = (fit(one, **options) for one in (splits, by_shards(splits)))
+    assert passed.facts["converged"].all()
+    for name, rtol in (("objective", 2e-6), ("train_loss", 2e-4), ("val_loss", 2e-4)):
+        np.testing.assert_allclose(passed.values(name), held.values(name), rtol=rtol)
+    assert (passed.values("gap_bound") <= 1e-6 * passed.values("objective")).all()
+    np.testing.assert_allclose(
+        passed.classifier(1).W, held.classifier(1).W, atol=0.01 * abs(held.classifier(1).W).max()
+    )
+    assert passed.best().hyperparameters == held.best().hyperparameters
+
+
+def test_automatic_path_of_examples_that_are_read_by_shards(splits):
+    path, expected = (sweep.l2_path(one.train, 5) for one in (by_shards(splits), splits))
+    np.testing.assert_allclose(path, expected, rtol=0.5)  # 40 of the 300 examples are asked
+
+
+def test_path_has_a_row_for_each_optimum(splits, result):
+    rows = result.path()
+    assert [row["l2"] for row in rows] == sorted(L2, reverse=True)
+    for row in rows:
+        gap = row["objective"] - row["train_loss"]
+        assert gap == pytest.approx(row["l2"] / 2 * row["norm_W"] ** 2, rel=1e-3)
+        assert 0 <= row["gap"] <= 1e-6 and row["converged"]
+    norms = [row["norm_W"] for row in rows]
+    assert norms == sorted(norms)  # weights grow as the penalty falls
+    sgd = sweep.fit(splits.train, splits.val, num_epochs=1, batch_size=100)
+    with pytest.raises(ValueError, match="LBFGS"):
+        sgd.path()

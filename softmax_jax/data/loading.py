@@ -54,7 +54,8 @@ def load(
         your own: a .npz file or a folder of .npy files (see `npz.file_source`), or a table, .csv,
         .tsv, .parquet or a folder of Hugging Face `datasets` (see `tables.table_source`).
       train: split string of TFDS, such as `'train[:80%]'` or `'train[:-500]+test'`, or `'auto'`:
-        see `replace_auto`.
+        see `replace_auto`. `'train[k=16]'` draws 16 examples of each class, at random by
+        `seed=0`: `'train[:90%,k=16,seed=3]'`; a draw of fewer lies within one of more.
       val: as train.
       test: as train, or '' for none. val and test may be the same data.
       data_dir: the folder to search first; see `find_source`.
@@ -73,6 +74,7 @@ def load(
       DataError: it is damaged, its labels or values cannot be trained on, a split string is wrong,
         or train shares examples with val or test.
     """
+    train, shots = split_shots(train)
     specs = {"train": train, "val": val, "test": test}
     try:
         source = find_source(name, data_dir, label_column, group_column)
@@ -87,6 +89,8 @@ def load(
         )
         if drawn:
             taken |= _drawn(arrays["train"])
+        if shots is not None:
+            taken["train"] = _draw_shots(taken["train"], *shots)
         datasets = load_or_stream(_datasets(taken, source, dtype), stream)
         if fifth and not drawn:
             validation.check_shuffled(datasets["train"].y, datasets["val"].y)
@@ -108,6 +112,40 @@ def load(
         val_is_test=bool(overlap(slices["val"], slices.get("test", []))),
         measure=source.measure,
     )
+
+
+_SHOTS = re.compile(r"([\w-]+)\[(?:([^\[\],]*),)?k=(\d{1,9})(?:,seed=(\d{1,9}))?\]")
+
+
+def split_shots(spec: str) -> tuple[str, tuple[int, int] | None]:
+    """A split string without the number of examples of each class, and (k, seed) or None.
+
+    >>> split_shots("train[:90%,k=16]"), split_shots("train[:80%]")
+    (('train[:90%]', (16, 0)), ('train[:80%]', None))
+    """
+    match = _SHOTS.fullmatch(spec)
+    if match is None:
+        return spec, None
+    name, ends, k, seed = match.groups()
+    return f"{name}[{ends}]" if ends else name, (int(k), int(seed or 0))
+
+
+def _draw_shots(arrays, k, seed):
+    """k examples of each class, in their order; those of weight 0 are not drawn."""
+    _, y, weights, _ = arrays
+    y = np.asarray(y)
+    there = np.ones(len(y), bool) if weights is None else np.asarray(weights) > 0
+    order = np.random.default_rng(seed).permutation(len(y))
+    order = order[there[order]]
+    names, labels, counts = np.unique(y[order], return_inverse=True, return_counts=True)
+    if k < 1 or counts.min() < k:
+        rarest = f"{brief(names[counts.argmin()].item())} has {counts.min():,}"
+        raise DataError(
+            f"train[k={k}] takes that many examples of each class, and the class {rarest} (with "
+            f"weight). Ask for 1 to {counts.min():,}."
+        )
+    rows = np.sort(np.concatenate([order[labels == own][:k] for own in range(len(names))]))
+    return tuple(None if array is None else array[rows] for array in arrays)
 
 
 def _resolve_roles(specs: Mapping[str, str], source: Source) -> dict[str, list[Slice]]:

@@ -22,6 +22,7 @@ from softmax_jax.hyperparameters import SPARSE
 from softmax_jax.job import processes
 from softmax_jax.job.config import AXES, axis_values
 from softmax_jax.job.workdir import own_folder
+from softmax_jax.optimum.passes import choose_tile_rows
 from softmax_jax.sweep import halving, mesh
 from softmax_jax.sweep.chunks import Epoch, Epochs
 
@@ -387,6 +388,14 @@ def forecast_sentences(config: ConfigDict, splits: Splits, epochs: Epochs) -> li
     if splits.test is not None:
         text.append(f"The {len(splits.test.y):,} test examples would be read once, at the end.")
     each = seconds_of_epoch(epochs, splits)
+    if full and splits.train.shard_size is not None:
+        together = max(item.chunk.trials.shape[1] for item in epochs.pending)
+        rows = choose_tile_rows(together, splits.train.num_classes, splits.train.num_features)
+        text.append(
+            f"Train is too large to be held: it would be passed over in tiles of {rows:,} rows, by "
+            f"{together:,} model{'s' * (together > 1)} at once, about one pass an iteration, and "
+            "two for each certificate."
+        )
     if full:
         text.append(
             f"How many iterations there will be shows only then: {_duration(each * _FEW)} to "

@@ -363,7 +363,7 @@ def say_files(folder: Path) -> None:
 # What people look at, then tables, then what programs read.
 _OPENED_FIRST = (
     *("curves.png", "mistakes.png", "confusion.png", "weights.png", "sweep.png", "settings.png"),
-    *("learning_curve.png", "audit.png", "summary.json", "settings.csv", "trials.csv"),
+    *("learning_curve.png", "audit.png", "summary.json", "settings.csv", "path.csv", "trials.csv"),
     *("learning_curve.csv", "audit.csv", "params.npz", "predictions.npz", "metrics.jsonl"),
 )
 
@@ -679,10 +679,12 @@ def write_studies(
 
 
 def write_tables(workdir: Workdir, config: ConfigDict, result: Result) -> None:
-    """Writes trials.csv, and for a sweep settings.csv."""
+    """Writes trials.csv, for a sweep settings.csv, and for several optima path.csv."""
     workdir.write_csv("trials.csv", result.table())
     if len(result.run.trials.setting) > 1:
         workdir.write_csv("settings.csv", result.by_setting(config.select_epoch))
+        if result.full_batch:
+            workdir.write_csv("path.csv", result.path())
 
 
 def write_params(workdir: Workdir, classifier: Classifier) -> None:

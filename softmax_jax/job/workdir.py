@@ -406,6 +406,7 @@ _RESULTS = (
     "learning_curve.csv",
     "metrics.jsonl",
     "params.npz",
+    "path.csv",
     "predictions.npz",
     "settings.csv",
     "trials.csv",

@@ -106,7 +106,7 @@ def polish_bias(
 
     def step(point):
         mean, second = moments(point)
-        shift = point.shift - point.scale * _newton_step(mean, second, point.gradient)
+        shift = point.shift - point.scale * newton_step(mean, second, point.gradient)
         loss, p, gradient = at(shift)
         # Downhill, or so near the optimum that only the gradient shows progress.
         better = jnp.sum(fractions * (loss - point.loss)) <= 0
@@ -142,7 +142,9 @@ def _probability_moments(p, fractions):
     return weighted.sum(1), product(weighted, p.T)
 
 
-def _newton_step(means, products, gradient):
+def newton_step(
+    means: Float[Array, " C"], products: Float[Array, "C C"], gradient: Float[Array, " C"]
+) -> Float[Array, " C"]:
     """H⁻¹ · gradient, at most 2 long in any class.
 
     H = diag(m) - Σ w p pᵀ, with m the mean probabilities, is singular along the vector of ones,
@@ -202,7 +204,7 @@ def promising(
     tolerance: Float[Array, ""] | float,
 ) -> Bool[Array, ""]:
     """Whether the trial looks done, so that it pays to compute its certificate."""
-    return _close(trial, tolerance) | _separates(trial, loss, fractions)
+    return _close(trial, tolerance) | separates(trial, loss, fractions)
 
 
 def _close(trial, tolerance):
@@ -210,7 +212,10 @@ def _close(trial, tolerance):
     return jnp.where(trial.l2 > 0, certified, trial.gradient_norm <= tolerance * trial.reference)
 
 
-def _separates(trial, loss, fractions):
+def separates(
+    trial: State, loss: Float[Array, " N"], fractions: Float[Array, " N"]
+) -> Bool[Array, ""]:
+    """Whether nothing is penalised and every example with weight is classified right."""
     # A loss below log 2 is a probability above 1/2: every example is classified right, strictly.
     return (trial.l2 == 0) & (jnp.where(fractions > 0, loss, 0).max() < jnp.log(2.0))
 
@@ -273,7 +278,7 @@ def certify(
     F(W) itself is l2-strongly convex, and no bias is computed.
     """
     loss = undecided_as_wrong(prepared.y, loss)
-    wanted = prepared.fit_bias & ~_separates(trial, loss, fractions)
+    wanted = prepared.fit_bias & ~separates(trial, loss, fractions)
     shift, better_loss, p = polish_bias(logits, prepared.y, fractions, wanted)
     params = trial.params.at[:, -1].add(shift)
     at_best = params, better_loss, logits + shift[:, None], p
@@ -294,7 +299,7 @@ def proven(
     rounding = jnp.sqrt(jnp.finfo(fractions.dtype).eps) / 10
     exact = abs(trial.gradient[:, -1]).max() <= rounding
     new = trial._replace(gap_bound=jnp.where(exact, trial.gap_bound, jnp.inf))
-    separable = _separates(trial, loss, fractions)
+    separable = separates(trial, loss, fractions)
     return new._replace(converged=exact & _close(new, tolerance), separable=separable)
 
 

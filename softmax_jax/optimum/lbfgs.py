@@ -92,7 +92,8 @@ def precondition(
 
 
 MEMORY = 20
-_SUFFICIENT, _CURVATURE, _MOST_TRIES = 1e-4, 0.9, 30
+MOST_TRIES = 30
+_SUFFICIENT, _CURVATURE = 1e-4, 0.9
 _ROUNDING = 4  # the error of a mean loss, in units of eps · loss
 
 
@@ -203,7 +204,7 @@ def line_search(
       The last point tried. `good` is False where 30 tries found no step: float precision is
       exhausted.
     """
-    noise = _ROUNDING * jnp.finfo(loss.dtype).eps * jnp.sum(fractions * loss)
+    noise = rounding(jnp.sum(fractions * loss))
 
     cut = problem.num_tiles(*logits.shape) > 1
 
@@ -219,19 +220,15 @@ def line_search(
         new_slope = change.sum() + penalty[0] + point.t * penalty[1]
         rise = jnp.sum(fractions * (new_loss - loss))
         rise += point.t * (penalty[0] + point.t / 2 * penalty[1])
-        wanted = _SUFFICIENT * point.t * slope
-        low_enough = rise <= jnp.where(-wanted > noise, wanted, noise)
-        good = low_enough & (abs(new_slope) <= -_CURVATURE * slope)
-        here, downhill = (point.t, new_slope), new_slope < 0
-        low = jax.tree.map(lambda a, b: jnp.where(downhill, a, b), here, point.low)
-        high = jax.tree.map(lambda a, b: jnp.where(downhill, a, b), point.high, here)
-        t = jnp.where(good, point.t, _next(low, high, slope))
+        good = accepts(rise, new_slope, point.t, slope, noise)
+        low, high = bracket(point.t, new_slope, point.low, point.high)
+        t = jnp.where(good, point.t, next_step(low, high, slope))
         return Point(t, new_loss, p, new_slope, low, high, good, point.tries + 1)
 
     zero, one = jnp.zeros_like(slope), jnp.ones_like(slope)
     ends = (zero, slope), (one * jnp.inf, zero)
     first = Point(one, loss, None if cut else logits, slope, *ends, slope >= 0, jnp.int32(0))
-    point = lax.while_loop(lambda p: ~p.good & (p.tries < _MOST_TRIES), attempt, first)
+    point = lax.while_loop(lambda p: ~p.good & (p.tries < MOST_TRIES), attempt, first)
     return point._replace(good=point.good & (slope < 0))
 
 
@@ -243,7 +240,39 @@ def _at_step(t, logits, along, y, fractions):
     return losses.cross_entropy(new, y, axis=0), change, p
 
 
-def _next(low, high, slope):
+def rounding(loss: Float[Array, ""]) -> Float[Array, ""]:
+    """The error that a mean loss of this size may have."""
+    return _ROUNDING * jnp.finfo(loss.dtype).eps * loss
+
+
+def accepts(
+    rise: Float[Array, ""],
+    new_slope: Float[Array, ""],
+    t: Float[Array, ""],
+    slope: Float[Array, ""],
+    noise: Float[Array, ""],
+) -> Bool[Array, ""]:
+    """Whether the strong Wolfe conditions hold at t; a rise within rounding is none."""
+    wanted = _SUFFICIENT * t * slope
+    low_enough = rise <= jnp.where(-wanted > noise, wanted, noise)
+    return low_enough & (abs(new_slope) <= -_CURVATURE * slope)
+
+
+def bracket(
+    t: Float[Array, ""],
+    new_slope: Float[Array, ""],
+    low: tuple[Array, Array],
+    high: tuple[Array, Array],
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """The ends (t, slope) of the bracket, of which t with its slope becomes one."""
+    here, downhill = (t, new_slope), new_slope < 0
+    new_low = jax.tree.map(lambda a, b: jnp.where(downhill, a, b), here, low)
+    return new_low, jax.tree.map(lambda a, b: jnp.where(downhill, a, b), high, here)
+
+
+def next_step(
+    low: tuple[Array, Array], high: tuple[Array, Array], slope: Float[Array, ""]
+) -> Float[Array, ""]:
     """The zero of the straight line through the slopes, kept well inside the bracket."""
     (a, slope_a), (b, slope_b) = low, high
     farther = jnp.clip(a * slope / jnp.minimum(slope - slope_a, -1e-30), 2 * a, 10 * a)

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from softmax_jax import checks
-from softmax_jax.optimum import certificate, lbfgs
+from softmax_jax.optimum import certificate, lbfgs, passes
 from softmax_jax.optimum import l1 as sparse
 from softmax_jax.optimum.certificate import State
 from softmax_jax.optimum.problem import (
@@ -237,7 +237,8 @@ class Optimum(NamedTuple):
     examples, in nats · gradient_norm: ‖∂objective/∂W‖ with the best bias for W · gap_bound: the
     objective is at most this far above its minimum · iterations · converged: the certificate holds
     · separable: l2 is 0, and growing weights lower the loss forever, as they classify every example
-    right, or separate some and leave the others alone: the optimum is at infinity. All [T], NumPy.
+    right, or separate some and leave the others alone: the optimum is at infinity · passes: over
+    x, tile by tile; 0 where the logits of all examples were held. All [T], NumPy.
     """
 
     W: Float[np.ndarray, "T D C"]
@@ -249,6 +250,7 @@ class Optimum(NamedTuple):
     iterations: Int[np.ndarray, " T"]
     converged: Bool[np.ndarray, " T"]
     separable: Bool[np.ndarray, " T"]
+    passes: Int[np.ndarray, " T"]
 
 
 def minimise(
@@ -261,6 +263,7 @@ def minimise(
     tolerance: float | int = 1e-4,
     max_iterations: int = 1000,
     initial: tuple[ArrayLike, ArrayLike] | None = None,
+    tile_rows: int | None = None,
 ) -> Optimum:
     """The minimum of Σ w CE(xW + b, y) / Σ w + l2/2 · ‖W‖² for each of T trials.
 
@@ -289,6 +292,15 @@ def minimise(
     `jax_enable_x64`) reaches 1e-10. Memory: about 8 arrays [T, C, N] and 40 [T, C, D] beside one
     copy of x.
 
+    There is a second way, of the same method and certificate, which holds no logits: each iteration
+    passes once over x in tiles of rows, for all trials at once. It is taken for x that is mapped
+    into memory (`np.load(..., mmap_mode="r")`) or a sequence of arrays [n, D], which are never
+    copied whole; where the first way would take more than two fifths of the memory; and where
+    `tile_rows` says so. `passes` counts them: one to prepare, one for each try of a line search
+    (nearly always one an iteration), and for a certificate some two more. A trial begins at zero
+    there, and not at its neighbour's optimum, and for l2 = 0 separation in part is not sought.
+    Memory: four tiles [tile_rows, D], 6 arrays [T, C, tile_rows] and 100 [T, C, D].
+
     Method: L-BFGS with 20 pairs, preconditioned by the diagonal of the Hessian in the eigenvectors
     of the covariance (Nocedal and Wright, *Numerical Optimization*, chapter 7).
 
@@ -300,11 +312,12 @@ def minimise(
       tolerance: the relative gap.
       max_iterations: of each trial; with 0 it stays where it begins.
       initial: (W [T, D, C], b [T, C]) to start from; None: zero weights.
+      tile_rows: examples in a tile of the second way; None: the way, and the size, are chosen.
 
     Raises:
       ValueError: for what `prepare` refuses, for penalties, columns or initial values that do not
-        fit, for a tolerance that is not above 0, and for max_iterations that are not a whole number
-        from 0.
+        fit, for a tolerance that is not above 0, for max_iterations that are not a whole number
+        from 0, and for tile_rows that are not one from 1, or go with what `prepare` has made.
 
     >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
     >>> optimum = minimise(Problem(x, np.array([0, 1, 0, 1])), [0.1])
@@ -312,10 +325,28 @@ def minimise(
     ([True], [0, 0, 1, 1])
     """
     _check_limits(tolerance, max_iterations)
-    prepared = problem if isinstance(problem, Prepared) else prepare(problem)
+    limits: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations}
+    if isinstance(problem, Prepared):
+        if tile_rows is not None:
+            raise ValueError("tile_rows is for a Problem: one that is prepared is in memory.")
+        prepared = problem
+    elif passes.wanted(problem, np.size(l2), tile_rows):
+        own = passes.prepare(problem, max(np.size(l2), 1), tile_rows)
+        l2, columns, params = check_trials(own.sample, l2, columns, initial)
+        penalty = sparse.check_penalty(l2, l1, l1_group)
+        if (penalty.l1 + penalty.l1_group).any():
+            raise ValueError(
+                "l1 and l1_group need all examples in memory: give x as one array that fits, "
+                "without tile_rows, or leave them at 0."
+            )
+        trials = passes.start(own, l2, columns, params, **limits)
+        for further in passes.iterate(own, trials, **limits):
+            trials = further
+        return _report(own.sample, trials.state, 1 + np.asarray(trials.passes))
+    else:
+        prepared = prepare(problem)
     l2, columns, params = check_trials(prepared, l2, columns, initial)
     penalty = sparse.check_penalty(l2, l1, l1_group)
-    limits: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations}
     zeros = (penalty.l1 + penalty.l1_group) > 0
     if zeros.any() and prepared.y.ndim == 2:
         raise ValueError("With soft labels y [N, C] there is no l1 or l1_group: leave them at 0.")
@@ -376,16 +407,20 @@ def iterate(
 
 def report(prepared: Prepared, state: State | sparse.State) -> Optimum:
     """The current trials, in the coordinates of x; for l2 = 0, also what is separable in part."""
+    found = _report(prepared, state, np.zeros(len(state.column), np.int32))
+    free = state.free & ~found.separable
+    in_part = separable_in_part(prepared, free, np.asarray(state.column))
+    separable, converged = found.separable | in_part, found.converged & ~in_part
+    return found._replace(separable=separable, converged=converged)
+
+
+def _report(prepared, state, num_passes):
     params = np.asarray(state.params)
     W = np.ascontiguousarray(params[:, :, :-1].swapaxes(1, 2))
     W = W.astype(np.promote_types(W.dtype, prepared.mean.dtype), copy=False)
     shift = np.asarray(prepared.mean, np.float64) @ W.astype(np.float64)
-    metrics = {name: np.asarray(getattr(state, name)) for name in Optimum._fields[2:]}
-    free = state.free & ~metrics["separable"]
-    in_part = separable_in_part(prepared, free, np.asarray(state.column))
-    metrics["separable"] = metrics["separable"] | in_part
-    metrics["converged"] = metrics["converged"] & ~in_part
-    return Optimum(W, (params[:, :, -1] - shift).astype(W.dtype), **metrics)
+    metrics = {name: np.asarray(getattr(state, name)) for name in Optimum._fields[2:-1]}
+    return Optimum(W, (params[:, :, -1] - shift).astype(W.dtype), **metrics, passes=num_passes)
 
 
 def separable_in_part(

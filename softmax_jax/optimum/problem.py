@@ -8,7 +8,7 @@ nothing to gain: the matrix products of a tile would be too thin.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -92,6 +92,8 @@ _POWERS = 20  # steps of the power iteration, from the largest direction of the 
 class Problem(NamedTuple):
     """A dataset: x [N, D] float, y [N] int in 0..C-1, weights [N] (None: ones).
 
+    x may also be mapped from a file, or a sequence of shards [n, D]: `minimise` passes over it.
+
     y may also be soft labels [N, C], of 0 or greater and of sum 1: a distribution over the classes
     for each example, such as votes or the probabilities of a teacher. One is the same as C copies
     of the example, one of each class, with the weights that it says.
@@ -101,7 +103,7 @@ class Problem(NamedTuple):
     fit_bias: False keeps the bias at zero.
     """
 
-    x: ArrayLike
+    x: ArrayLike | Sequence
     y: ArrayLike
     weights: ArrayLike | None = None
     resamples: ArrayLike | None = None
@@ -161,20 +163,22 @@ def prepare(problem: Problem) -> Prepared:
         raise ValueError(f"x must be real numbers; it is {x.dtype} {checks.shape_of(x)}.")
     x, shift = _shifted(x, problem.fit_bias)
     with np.errstate(over="ignore"):  # what becomes infinite is refused
-        x = x.astype(_dtype_of(x.dtype), copy=False)
-    num_classes = _check_problem(x, y, problem.num_classes, problem.fit_bias)
-    weights = _check_weights(problem.weights, len(y))
-    _check_resamples(problem.resamples, weights.astype(x.dtype))
+        x = x.astype(dtype_of(x.dtype), copy=False)
+    num_classes = check_labels(x.shape, y, problem.num_classes, problem.fit_bias)
+    if not checks.namespace(x).isfinite(x).all():
+        raise ValueError("The features hold NaN or infinity.")
+    weights = check_weights(problem.weights, len(y))
+    check_resamples(problem.resamples, weights.astype(x.dtype))
     y = label_columns(y, weights, x.dtype)
     priors = class_sums(y, weights, num_classes) / weights.sum()
     priors = priors if problem.fit_bias else np.full(num_classes, 1 / num_classes)
     missing = -len(y) % wanted_tiles(num_classes, len(y)) if jax.device_count() == 1 else 0
-    sample = _sample(weights, x.shape[1])
+    sample = sample_rows(weights, x.shape[1])
     roots = np.sqrt(weights[sample] / weights[sample].sum())
     fractions, roots = (weights / weights.sum()).astype(x.dtype), roots.astype(x.dtype)
     resamples, own = problem.resamples, (x, fractions, problem.fit_bias, sample, roots, missing)
-    features, mean, spectrum = _decompose(*own)
-    directions, eigenvalues, squares = spectrum
+    features, mean, basis = _decompose(*own)
+    directions, eigenvalues, squares = basis
     mean = mean if shift is None else np.asarray(mean, np.float64) + shift
     if resamples is not None and missing:
         resamples = np.pad(np.asarray(resamples), ((0, missing), (0, 0)))
@@ -193,10 +197,11 @@ def prepare(problem: Problem) -> Prepared:
     )
 
 
-def _dtype_of(given):
+def dtype_of(given: Any) -> np.dtype:
     """The type in which features of a type are computed with."""
     dtype = jax.dtypes.canonicalize_dtype(given)
-    return dtype if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4 else np.float32
+    wide = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4
+    return np.dtype(dtype if wide else np.float32)
 
 
 _KEPT = 1e-5  # of a column's standard deviation: what float32 may round away
@@ -271,45 +276,39 @@ def class_sums(
     return y @ weights if y.ndim == 2 else np.bincount(y, weights, minlength=num_classes)
 
 
-def _check_problem(x, y, num_classes, fit_bias):
-    """The number of classes, of valid features and labels."""
-    if x.ndim != 2 or y.ndim not in (1, 2) or y.shape[:1] != x.shape[:1] or not len(y):
+def check_labels(
+    shape: tuple[int, ...],
+    y: Shaped[np.ndarray, "..."],
+    num_classes: int | np.integer | None,
+    fit_bias: bool | np.bool_,
+) -> int:
+    """The number of classes, of features [N, D] and labels whose shapes and types are right."""
+    if len(shape) != 2 or y.ndim not in (1, 2) or y.shape[:1] != shape[:1] or not len(y):
         raise ValueError(
             "x must be [N, D] and y [N], or soft labels [N, C], with at least one example; got "
-            f"{x.shape}, {y.shape}."
+            f"{shape}, {y.shape}."
         )
-    if y.ndim == 2:
-        return _check_soft(y, num_classes, fit_bias, x)
-    if not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
-        raise ValueError("Labels must be integers of 0 or greater.")
+    if not isinstance(fit_bias, bool | np.bool_):
+        raise ValueError(f"fit_bias must be True or False; it is {fit_bias!r}.")
     if num_classes is not None:
         checks.check_whole("num_classes", num_classes, 2)
+    if y.ndim == 2:
+        if y.shape[1] < 2 or num_classes not in (None, y.shape[1]):
+            wanted = "2 columns or more" if num_classes is None else f"{num_classes} columns"
+            raise ValueError(
+                f"Soft labels y [N, C] must have {wanted}, one for each class; they are {y.shape}."
+            )
+        return y.shape[1]
+    if not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
+        raise ValueError("Labels must be integers of 0 or greater.")
     largest = int(y.max())  # one more may not fit in the type of y
     num_classes = largest + 1 if num_classes is None else int(num_classes)
     if num_classes < max(2, largest + 1):
         raise ValueError(f"{num_classes} classes do not fit labels from {y.min()} to {largest}.")
-    _check_features(x, fit_bias)
     return num_classes
 
 
-def _check_soft(y, num_classes, fit_bias, x):
-    if y.shape[1] < 2 or num_classes not in (None, y.shape[1]):
-        wanted = "2 columns or more" if num_classes is None else f"{num_classes} columns"
-        raise ValueError(
-            f"Soft labels y [N, C] must have {wanted}, one for each class; they are {y.shape}."
-        )
-    _check_features(x, fit_bias)
-    return y.shape[1]
-
-
-def _check_features(x, fit_bias):
-    if not isinstance(fit_bias, bool | np.bool_):
-        raise ValueError(f"fit_bias must be True or False; it is {fit_bias!r}.")
-    if not checks.namespace(x).isfinite(x).all():
-        raise ValueError("The features hold NaN or infinity.")
-
-
-def _check_weights(weights, num_examples):
+def check_weights(weights: Any, num_examples: int) -> Float[np.ndarray, " N"]:
     """The weights [N] in float64, divided by the power of two below the largest.
 
     Only their ratios count, and an exact division rounds none: in float32, too, no sum of them
@@ -340,7 +339,8 @@ def relative(weights: Float[np.ndarray, " N"]) -> tuple[Float[np.ndarray, " N"],
     return np.ldexp(weights, -exponent), float(np.ldexp(1.0, exponent))
 
 
-def _check_resamples(resamples, weights):
+def check_resamples(resamples: Any, weights: Float[np.ndarray, " N"]) -> None:
+    """Raises ValueError unless they are counts [N, R] that leave every resample some weight."""
     if resamples is None:
         return
     counts = np.asarray(resamples)
@@ -367,11 +367,11 @@ def _decompose(x, fractions, fit_bias, sample, roots, missing):
     # With the examples last, a product with the weights is 1.5 times as fast, and one with
     # residuals equally fast.
     features = jnp.concatenate([(x - mean).T, jnp.full((1, len(x)), fit_bias, x.dtype)])
-    spectrum = _spectrum(features[:-1, sample], roots)
-    return jnp.pad(features, ((0, 0), (0, missing))), mean, spectrum
+    basis = spectrum(features[:-1, sample], roots)
+    return jnp.pad(features, ((0, 0), (0, missing))), mean, basis
 
 
-def _sample(weights, num_features):
+def sample_rows(weights: Float[np.ndarray, " N"], num_features: int) -> Int[np.ndarray, " n"]:
     """All rows, or evenly spaced ones of positive weight; their number depends on the shape."""
     wanted = 8 * num_features if num_features <= _MOST_DIRECTIONS else _MOST_DIRECTIONS
     if len(weights) <= wanted:
@@ -380,7 +380,9 @@ def _sample(weights, num_features):
     return present[np.linspace(0, len(present) - 1, wanted).round().astype(int)]
 
 
-def _spectrum(x, roots):
+def spectrum(
+    x: Float[Array, "D n"], roots: Float[Array, " n"]
+) -> tuple[Float[Array, "D K"], Float[Array, " K"], Float[Array, "K n"]]:
     """Eigenvectors and eigenvalues, ascending, of x diag(roots²) xᵀ, and (directionsᵀ x)².
 
     A direction whose eigenvalue is mere rounding gets the values of the first sound direction: a

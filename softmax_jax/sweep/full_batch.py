@@ -3,6 +3,8 @@
 An iteration over the full batch counts as an epoch; metrics are measured after every segment of
 iterations.
 
+Training examples that are read by shards are passed over, on one device: see `optimum.passes`.
+
 On a mesh every device updates its own share of the trials. The trials [K] are reshaped to
 [P, K / P], neighbours together, a row for each of the P devices of the axis of trials; a choice of
 trials is `rows` [P, n], counted within the share. So each gather and scatter stays within a device.
@@ -11,7 +13,7 @@ trials is `rows` [P, n], counted within the share. So each gather and scatter st
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +23,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from softmax_jax import checks, model, optimum, train
 from softmax_jax.data import Dataset
-from softmax_jax.data.dataset import example_weights
+from softmax_jax.data.dataset import example_weights, normalised
 from softmax_jax.hyperparameters import SPARSE
-from softmax_jax.optimum import l1
+from softmax_jax.optimum import l1, passes
 from softmax_jax.sweep import chunks, program
 from softmax_jax.sweep.chunks import Epoch, Pending, Run
 from softmax_jax.sweep.inputs import (
@@ -44,8 +46,12 @@ _CERTIFICATE = ("objective", "gradient_norm", "gap_bound")
 _PENALTIES = ("l2", *SPARSE)
 _FACTS = ("iterations", "converged", "separable")
 BY_SHARDS = (
-    "LBFGS needs all training examples in memory, and they are read by shards: use SGD, fewer "
-    "examples, or features of a smaller type."
+    "LBFGS passes over training examples that are read by shards on one device, and there are "
+    "several: make one visible, or use SGD, fewer examples, or features of a smaller type."
+)
+SPARSE_BY_SHARDS = (
+    "l1 and l1_group need all training examples in memory, and they are read by shards: leave them "
+    "at 0, or use fewer examples, or features of a smaller type."
 )
 
 
@@ -62,7 +68,8 @@ def l2_path(
 
     They range from one that is usually too small to matter to one with almost zero weights: see
     `optimum.l2_path`. Where classes differ in directions in which the features hardly vary, as in
-    many embeddings, smaller ones do matter: where the smallest is the best, look further.
+    many embeddings, smaller ones do matter: where the smallest is the best, look further. Of
+    examples that are read by shards, a sample is asked.
 
     Args:
       train: the examples to train on.
@@ -72,8 +79,7 @@ def l2_path(
         on top of `num`.
 
     Raises:
-      ValueError: num is below 1, further is no whole number from 0, all features are constant, or
-        the examples are read by shards.
+      ValueError: num is below 1, further is no whole number from 0, or all features are constant.
     """
     checks.check_whole("further", further, 0, 30)
     train = leave_out_absent(train)
@@ -81,7 +87,10 @@ def l2_path(
     by_class = class_weights(train, class_weight)
     data, _, _ = make_inputs(train, None, class_weight=by_class, centred=True, **options)
     total = float(example_weights(train).sum())
-    path = optimum.l2_path(prepare(data.train), num, total_weight=total)
+    prepared = prepare(data.train)
+    if isinstance(prepared, passes.Passing):
+        prepared = prepared.sample
+    path = optimum.l2_path(prepared, num, total_weight=total)
     step = min(path[0] / path[1], 10.0) if num > 1 else 10.0
     more = path[-1] / step ** np.arange(1, math.ceil(further / math.log10(step) - 1e-9) + 1)
     return tuple(float(f"{l2:.3g}") for l2 in (*more[::-1], *path[::-1]))
@@ -112,22 +121,45 @@ def l1_path(
       ValueError: num is below 1, the ratio is not between 0 and 1, the features do not predict the
         labels, or the examples are read by shards.
     """
+    if train.shard_size is not None:
+        raise ValueError(SPARSE_BY_SHARDS)
     train = leave_out_absent(train)
     options = {"standardize": standardize, "dtype": dtype}
     by_class = class_weights(train, class_weight)
     data, _, _ = make_inputs(train, None, class_weight=by_class, centred=True, **options)
-    path = optimum.l1_path(prepare(data.train), num, group=group, ratio=ratio)
+    prepared = cast(optimum.Prepared, prepare(data.train))
+    path = optimum.l1_path(prepared, num, group=group, ratio=ratio)
     return tuple(float(f"{penalty:.3g}") for penalty in path[::-1])
 
 
-def prepare(inputs: Inputs) -> optimum.Prepared:
+class _Rows:
+    """The features of a dataset that is read by shards, normalised when they are asked for."""
+
+    def __init__(self, dataset, dtype):
+        self.dataset, self.dtype = dataset, np.dtype(dtype)
+        self.shape = dataset.num_examples, dataset.num_features
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, rows):
+        own = self.dataset
+        return normalised(own.x[rows], own.mean, own.scale, self.dtype)
+
+
+def prepare(inputs: Inputs, num_trials: int = 1) -> optimum.Prepared | passes.Passing:
     """The data in the form of the solver: normalised, centred, with their spectrum.
 
-    Each device has its own share of them; examples that are padding weigh nothing.
+    Each device has its own share of them; examples that are padding weigh nothing. num_trials: how
+    many share a pass over examples that are read by shards.
     """
     data, placement = inputs.resident, inputs.placement
     if data is None:
-        raise ValueError(BY_SHARDS)
+        dataset = inputs.dataset
+        weights = objective_weights(dataset, inputs.class_weight)
+        x: Any = _Rows(dataset, inputs.dtype)
+        own = np.asarray(dataset.y), weights, inputs.resamples
+        return passes.prepare(optimum.Problem(x, *own, dataset.num_classes), num_trials)
     x = jax.jit(train.normalise)(data, data.x)
     weights = objective_weights(inputs.dataset, inputs.class_weight)
     if weights is None and len(x) > len(inputs.dataset.y):
@@ -154,8 +186,9 @@ def epochs(
         fold = int(run.trials.fold[item.chunk.trials[0, 0]])
         if prepared is None or pair.differ:
             own = pair.of(fold)
-            prepared = prepare(own[0])
-        states = _segments(run, item, prepared, tolerance)
+            prepared = prepare(own[0], item.chunk.trials.shape[1])
+        passing = isinstance(prepared, passes.Passing)
+        states = (_passes if passing else _segments)(run, item, prepared, tolerance)
         yield from _chunk_epochs(run, item, pending[number + 1 :], prepared, own, states)
 
 
@@ -164,15 +197,25 @@ def _chunk_epochs(run, item, later, prepared, own, states) -> Iterator[Epoch]:
     chunk, (inputs, held_out), criterion = item.chunk, own, run.criterion(0)
     template = chunks.create_states(run, chunk, inputs)
     best = run.placement.trials(program.no_best(template))
-    before = _iterations_of(item, sparse_trials(run, item))
-    for state, unfinished in states:
+    mean = prepared.sample.mean if isinstance(prepared, passes.Passing) else prepared.mean
+    before, ended = _iterations_of(item, sparse_trials(run, item)), _ended(item)
+    for reached, unfinished in states:
+        passing = isinstance(reached, passes.Trial)
+        state = reached.state if passing else reached
         names = (*_CERTIFICATE, *_FACTS)
         known = fetch_metrics({name: getattr(state, name) for name in names}, run.placement)
         known |= _separated(run, item, prepared, known, unfinished)
-        iterations = known["iterations"][: chunk.num_real]
-        moved = np.flatnonzero(iterations > before)
-        before = iterations
-        trained = template.replace(params=_params(prepared, state))
+        iterations, left = known["iterations"][: chunk.num_real], unfinished[: chunk.num_real]
+        moves = iterations > before
+        if passing:  # while its bias is improved, a trial has no bound, and is not evaluated
+            known["gap_bound"] = np.where(unfinished, np.inf, known["gap_bound"])
+            on_line = np.asarray(passes.on_line(reached))[: chunk.num_real]
+            moves = np.where(left, moves & on_line, ~ended)
+            before, ended = np.where(moves, iterations, before), ~left
+        else:
+            before = iterations
+        moved = np.flatnonzero(moves)
+        trained = template.replace(params=_params(mean, state))
         measured = _metrics(trained, criterion, moved, inputs, held_out)
         yield Epoch(
             epoch=int(iterations.max()),
@@ -186,13 +229,15 @@ def _chunk_epochs(run, item, later, prepared, own, states) -> Iterator[Epoch]:
             ends=not unfinished.any(),
             run=run,
             segment=0,
-            progress=jax.tree.map(lambda leaf: leaf[None], state._asdict()),
+            progress=jax.tree.map(lambda leaf: leaf[None], _saved(reached)),
             pending=tuple(later),
         )
 
 
 def _separated(run, item, prepared, known, unfinished):
     """The facts of the trials, with those that are done and separable only in part found out."""
+    if isinstance(prepared, passes.Passing):
+        return {}
     trials = item.chunk.trials[0]
     free = np.all([getattr(run.trials.hyperparameters, n)[trials] == 0 for n in _PENALTIES], 0)
     free &= ~known["separable"] & ~unfinished
@@ -252,6 +297,44 @@ def sparse_trials(run: Run, item: Pending) -> bool:
     return any(getattr(table, name)[trials].any() for name in SPARSE)
 
 
+def _passes(run, item, own, tolerance):
+    """(trials [K], which are unfinished [K]) after every so many passes: see `_segments`."""
+    rows, table = item.chunk.trials[0], run.trials
+    folds = np.maximum(table.fold[rows], 0)
+    l2, columns, _ = optimum.check_trials(own.sample, table.hyperparameters.l2[rows], folds)
+    limits = {"tolerance": tolerance, "max_iterations": run.num_epochs}
+    if item.saved is None:
+        trials = passes.start(own, l2, columns, None, **limits)
+    else:
+        like = jax.tree.map(lambda leaf: leaf[None], _saved(passes.blank(own, l2, columns)))
+        saved = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), chunks.restore_state(item, like))
+        state = optimum.State(**{name: saved.pop(name) for name in optimum.State._fields})
+        trials = passes.Trial(state=state, **saved)
+    real = np.arange(len(rows)) < item.chunk.num_real
+    trials = trials._replace(finished=trials.finished | ~real)
+    if np.asarray(trials.finished).all():
+        yield trials, np.zeros(len(rows), bool)
+    for number, further in enumerate(passes.iterate(own, trials, **limits), 1):
+        unfinished = ~np.asarray(further.finished)
+        if number % optimum.SEGMENT == 0 or not unfinished.any():
+            yield further, unfinished
+
+
+def _saved(reached):
+    """The trials as a dict of leaves, those of their state among them."""
+    if not isinstance(reached, passes.Trial):
+        return reached._asdict()
+    own = reached._asdict()
+    return own.pop("state")._asdict() | own
+
+
+def _ended(item):
+    """Which trials [K] were already reported with their last certificate, of passes."""
+    if item.saved is None or "finished" not in item.saved:
+        return np.zeros(item.chunk.num_real, bool)
+    return item.saved["finished"][0]
+
+
 def _start(run, item, prepared):
     trials, table, placement = item.chunk.trials[0], run.trials, run.placement
     folds = np.maximum(table.fold[trials], 0)
@@ -282,7 +365,7 @@ def _iterations_of(item, sparse):
 def _metrics(states, criterion, moved, inputs, held_out):
     """{name: [n]} of the trials that moved; finished trials are not evaluated again."""
     which, placement = np.isin(np.arange(states.step.shape[1]), moved), inputs.placement
-    rows = unfinished_rows(which, inputs.resident.x.size * 10, placement)
+    rows = unfinished_rows(which, (inputs.resident or inputs.dataset).x.size * 10, placement)
     states = choose_trials(states, placement.rows(rows))
     train = evaluate_inputs(states, inputs, criterion)
     measured = prefixed("train", {name: train[name] for name in _TRAIN})
@@ -294,9 +377,9 @@ def _metrics(states, criterion, moved, inputs, held_out):
 
 
 @jax.jit
-def _params(prepared, state):
+def _params(mean, state):
     """The parameters [1, K, ...] of `MODEL`, from those of centred features."""
-    shift = optimum.product(state.params[:, :, :-1], prepared.mean)
+    shift = optimum.product(state.params[:, :, :-1], mean)
     return {"augmented": state.params.at[:, :, -1].add(-shift)[None]}
 
 

@@ -21,6 +21,7 @@ from softmax_jax.checks import named_keywords
 from softmax_jax.data import Dataset, validation
 from softmax_jax.hyperparameters import OFF, ROWS, SPARSE, Hyperparameters, of_optimizer
 from softmax_jax.model import Model, augment, concise
+from softmax_jax.optimum.passes import choose_tile_rows, passing_bytes
 from softmax_jax.sweep import chunks, full_batch, mesh, program
 from softmax_jax.sweep import halving as successive_halving
 from softmax_jax.sweep.chunks import Epoch, Epochs, Pending, Run
@@ -177,12 +178,19 @@ def epochs(
     _check_halving(halving, solver, settings, resamples, held_out, num_epochs, sizes, num_samples)
     placement = mesh.place(*devices.mesh)
     _check_classes(placement, full, train.num_classes)
+    passing = full and train.shard_size is not None
+    if passing and placement.mesh is not None:
+        raise ValueError(full_batch.BY_SHARDS)
     dimensions: dict[str, Any] = {"seeds": seeds, "batch_sizes": sizes, "num_samples": num_samples}
     num_trials = len(settings.l2) * len(seeds) * len(sizes) * len(num_samples)
     num_trials *= max(num_resamples, 1)
     shape = train.num_features, train.num_classes
     sparse = full and bool((settings.l1 + settings.l1_group).any())
-    each = _bytes_per_trial(solver, objective, shape, max(sizes), placement, sparse=sparse)
+    if passing and sparse:
+        raise ValueError(full_batch.SPARSE_BY_SHARDS)
+    by_pass = passing_bytes(choose_tile_rows(1, *shape[::-1]), *shape, 1)
+    held = _bytes_per_trial(solver, objective, shape, max(sizes), placement, sparse=sparse)
+    each = by_pass if passing else held
     multiple = placement.size("trials")
     limit = mesh.fitting_chunk(num_trials, *shape, each, devices.chunk, multiple)
     dimensions["optimizer"] = optimizer = "sgd" if isinstance(solver, LBFGS) else solver.optimizer
@@ -371,8 +379,6 @@ def _raise(wrong):
 def _check(train, num_epochs, sizes, seeds, resamples, solver, devices):
     """Raises one ValueError that names every option that is out of range."""
     num_examples = len(train.y)
-    if isinstance(solver, LBFGS) and train.shard_size is not None:
-        raise ValueError(full_batch.BY_SHARDS)
     wrong = {
         f"num_epochs must be a whole number from 1; it is {num_epochs}": not _whole(num_epochs, 1),
         f"batch_size must be from 1 to the {num_examples} training examples; it is {sizes}": (

@@ -18,6 +18,7 @@ from softmax_jax import metrics as measures
 from softmax_jax.classifier import Classifier
 from softmax_jax.data import Dataset
 from softmax_jax.data.dataset import example_weights, html_table
+from softmax_jax.hyperparameters import SPARSE
 from softmax_jax.sweep.chunks import Epoch, Pending, Run, ended
 from softmax_jax.sweep.settings import (
     SELECTION_RULES,
@@ -195,6 +196,18 @@ class Result:
     def table(self) -> list[dict]:
         """A row per trial: its setting, its metrics at the last and at its best epoch."""
         return trial_rows(self)
+
+    def path(self) -> list[dict]:
+        """A row per trial of L-BFGS, the largest l2 first: the whole path of the optimum.
+
+        Its penalties (l2, and l1 and l1_group where they are above 0), the fold where there are
+        folds, the objective, gap (gap_bound / objective), norm_W (of the weights of features as
+        they were normalised), the losses and accuracies, iterations, converged.
+
+        Raises:
+          ValueError: the trials are of another solver.
+        """
+        return path_rows(self)
 
     def by_setting(self, epoch: str = "last") -> list[dict]:
         """A row per setting: mean and standard deviation of its metrics over seeds and folds."""
@@ -524,6 +537,29 @@ def trial_rows(result: Result) -> list[dict]:
         | {name: values[trial].item() for name, values in facts.items()}
         for trial in range(len(result.best_epoch))
     ]
+
+
+def path_rows(result: Result) -> list[dict]:
+    """The rows of `Result.path`."""
+    if not result.full_batch:
+        raise ValueError("A path is one of optima: use solver=sweep.LBFGS().")
+    trials, last = result.run.trials, {name: v[:, -1] for name, v in result.metrics.items()}
+    h, rows = trials.hyperparameters, []
+    penalties = ["l2", *(name for name in SPARSE if getattr(h, name).any())]
+    order = [-getattr(h, name) for name in penalties[::-1]]
+    for trial in np.lexsort((trials.fold, *order)):
+        fold = {"fold": int(trials.fold[trial])} if trials.fold.max() >= 0 else {}
+        own = {name: shortest(values[trial]) for name, values in last.items()}
+        objective, gap_bound = last["objective"][trial], last["gap_bound"][trial]
+        W = result.classifier(trial).W.astype(np.float64)
+        row = {name: shortest(getattr(h, name)[trial]) for name in penalties} | fold
+        row |= {"objective": own["objective"]}
+        row |= {"gap": shortest(np.float32(gap_bound / objective))}
+        row |= {"norm_W": shortest(np.float32(np.linalg.norm(W)))}
+        row |= {name: own[name] for name in own if name.endswith(("_loss", "_accuracy"))}
+        facts = {name: result.facts[name][trial].item() for name in ("iterations", "converged")}
+        rows.append(row | facts)
+    return rows
 
 
 def setting_rows(result: Result, epoch: str = "last") -> list[dict]:
