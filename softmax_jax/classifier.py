@@ -222,7 +222,7 @@ class Classifier(NamedTuple):
         return loss, hit
 
     def _as_array(self, x):
-        if npz.is_sparse(x):
+        if host.is_sparse(x):
             return npz.dense(x, "The input")
         if not tables.is_frame(x):
             return x if hasattr(x, "dtype") else np.asarray(x)

@@ -289,11 +289,6 @@ def find_sparse(path: Path) -> Stored:
     return Stored(str(path), header, read)
 
 
-def is_sparse(value: Any) -> bool:
-    """Whether it is a sparse matrix or array of SciPy, which is not imported for it."""
-    return type(value).__module__.startswith("scipy.sparse") and hasattr(value, "toarray")
-
-
 def dense(matrix: Any, what: str) -> Shaped[np.ndarray, "N D"]:
     """A sparse matrix of SciPy as an array, if it fits into the memory.
 

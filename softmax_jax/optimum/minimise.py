@@ -31,6 +31,7 @@ from softmax_jax.optimum.problem import (
     undecided_as_wrong,
     weight_fractions,
 )
+from softmax_jax.optimum.sparse import Sparse, solve
 
 
 @jax.jit
@@ -252,7 +253,7 @@ class Optimum(NamedTuple):
 
 
 def minimise(
-    problem: Problem | Prepared,
+    problem: Problem | Prepared | Sparse,
     l2: ArrayLike | Sequence,
     *,
     l1: ArrayLike | Sequence = 0.0,
@@ -292,6 +293,10 @@ def minimise(
     Method: L-BFGS with 20 pairs, preconditioned by the diagonal of the Hessian in the eigenvectors
     of the covariance (Nocedal and Wright, *Numerical Optimization*, chapter 7).
 
+    Sparse features are never made dense, and their solver computes on the host: see `sparse`.
+    Memory beside W: one copy of x, and for the trials of different columns that run at the same
+    time as much as x and one W together (at least 64 MB).
+
     Args:
       problem: a problem, or the result of `prepare`, which may be used for several runs.
       l2: [T], of 0 or greater.
@@ -312,9 +317,13 @@ def minimise(
     ([True], [0, 0, 1, 1])
     """
     _check_limits(tolerance, max_iterations)
-    prepared = problem if isinstance(problem, Prepared) else prepare(problem)
+    prepared = problem if isinstance(problem, Prepared | Sparse) else prepare(problem)
     l2, columns, params = check_trials(prepared, l2, columns, initial)
     penalty = sparse.check_penalty(l2, l1, l1_group)
+    if isinstance(prepared, Sparse):
+        if np.any(penalty.l1) or np.any(penalty.l1_group):
+            raise ValueError("With l1 or l1_group x must be dense: give x.toarray().")
+        return _minimise_sparse(prepared, l2, columns, params, tolerance, max_iterations)
     limits: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations}
     zeros = (penalty.l1 + penalty.l1_group) > 0
     if zeros.any() and prepared.y.ndim == 2:
@@ -335,6 +344,38 @@ def minimise(
             parts.append(report(prepared, state))
     order = np.argsort(np.argsort(zeros, kind="stable"), kind="stable")
     return Optimum(*(np.concatenate(leaves)[order] for leaves in zip(*parts, strict=True)))
+
+
+def _minimise_sparse(prepared, l2, columns, initial, tolerance, max_iterations):
+    order = leaders(l2, columns)[:, 0]
+    order = order if initial is None else np.arange(len(order))
+    weights = None if initial is None else initial.swapaxes(1, 2)
+    limits = tolerance, max_iterations, weights
+    shape = len(l2), prepared.num_features, len(prepared.priors)
+    W, found = np.empty(shape, prepared.dtype), {}
+    for trial, one in solve(prepared, l2, columns, waves(order), *limits):
+        W[trial] = one.W
+        found[trial] = one[1:]
+    others = map(np.array, zip(*(found[trial] for trial in range(len(l2))), strict=True))
+    optimum = Optimum(W, *others)
+    free = (l2 == 0) & ~optimum.separable
+    in_part = separable_in_part(prepared, free, columns)
+    separable, converged = optimum.separable | in_part, optimum.converged & ~in_part
+    return optimum._replace(separable=separable, converged=converged)
+
+
+def waves(leaders: Int[np.ndarray, " T"]) -> list[list[tuple[int, int]]]:
+    """Pairs (trial, its leader), after those of its leader.
+
+    >>> waves(np.array([0, 0, 2, 1]))
+    [[(0, 0), (2, 2)], [(1, 0)], [(3, 1)]]
+    """
+    found, pending = [], set(range(len(leaders)))
+    while pending:
+        wave = [trial for trial in sorted(pending) if leaders[trial] not in pending - {trial}]
+        pending -= set(wave)
+        found.append([(trial, int(leaders[trial])) for trial in wave])
+    return found
 
 
 def iterate(
@@ -389,7 +430,7 @@ def report(prepared: Prepared, state: State | sparse.State) -> Optimum:
 
 
 def separable_in_part(
-    prepared: Prepared, free: Bool[np.ndarray, " T"], columns: Int[np.ndarray, " T"]
+    prepared: Prepared | Sparse, free: Bool[np.ndarray, " T"], columns: Int[np.ndarray, " T"]
 ) -> Bool[np.ndarray, " T"]:
     """Which of the trials that are `free` of a penalty a part of the examples sends to infinity.
 
@@ -400,7 +441,7 @@ def separable_in_part(
 
 
 def check_trials(
-    prepared: Prepared,
+    prepared: Prepared | Sparse,
     l2: ArrayLike | Sequence,
     columns: ArrayLike | Sequence | None = None,
     initial: tuple[ArrayLike, ArrayLike] | None = None,
@@ -410,7 +451,7 @@ def check_trials(
     Raises:
       ValueError: for l2, columns or initial values that do not fit; see `minimise`.
     """
-    dtype = prepared.features.dtype
+    dtype = np.dtype(np.float64) if isinstance(prepared, Sparse) else prepared.features.dtype
     l2 = np.atleast_1d(np.asarray(l2))
     if l2.ndim != 1 or not l2.size:
         raise ValueError(f"l2 must be numbers, one per trial; its shape is {list(l2.shape)}.")
