@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from scipy import sparse, special
 from sklearn.linear_model import LogisticRegression
 
-from softmax_jax import SoftmaxRegression, SoftmaxRegressionCV, optimum
+from softmax_jax import SoftmaxRegression, SoftmaxRegressionCV, data, optimum, predict
+from softmax_jax.classifier import Classifier
+from softmax_jax.data import DataError, npz
 from softmax_jax.optimum import Problem, minimise
 
 pytestmark = pytest.mark.numerical
@@ -249,3 +251,42 @@ def test_no_iterations_leave_the_weights_where_they_begin():
         model = SoftmaxRegression(max_iter=0).fit(x, y)
     assert not model.coef_.any()
     np.testing.assert_allclose(model.predict_proba(x)[0], np.bincount(y) / len(y), atol=1e-9)
+
+
+@pytest.mark.parametrize("form", ["csr_array", "csc_matrix", "coo_array"])
+def test_a_trained_model_takes_sparse_inputs_as_they_are(form):
+    rng = np.random.default_rng(10)
+    x, _ = draw(rng, 60, 300, 3)
+    arrays = {"mean": rng.normal(size=300), "scale": rng.random(300) + 0.5}
+    weights = rng.normal(size=(300, 3)), rng.normal(size=3)
+    model = Classifier(*weights, label_names=("a", "b", "c"), **arrays)
+    wanted = ((dense(x) - arrays["mean"]) / arrays["scale"]) @ weights[0] + weights[1]
+    np.testing.assert_allclose(model.logits(getattr(sparse, form)(x)), wanted, atol=1e-9)
+    with pytest.raises(ValueError, match="300 features per example"):
+        model.logits(x[:, :-1])
+
+
+def test_a_trained_model_names_what_is_not_finite_in_sparse_inputs(monkeypatch):
+    monkeypatch.undo()  # the row of the message is dense
+    model = Classifier(np.ones((3, 2)), np.zeros(2), 0.0, 1.0, ("a", "b"))
+    x = sparse.csr_array(np.array([[0.0, 1, 0], [0, 0, np.nan]]))
+    with pytest.raises(DataError, match="Feature nan in row 1, column 2"):
+        model.logits(x)
+
+
+def test_predict_holds_a_batch_of_a_sparse_file_dense(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "_BATCH_VALUES", 600)  # two examples
+    x, _ = draw(np.random.default_rng(11), 60, 300, 3)
+    sparse.save_npz(tmp_path / "x.npz", x)
+    read = predict.read_examples(tmp_path / "x.npz", 300)
+    assert sparse.issparse(read)
+    found = np.concatenate(list(predict.batches(read)))
+    np.testing.assert_allclose(found, dense(x))
+
+
+def test_a_large_dense_copy_of_a_dataset_is_a_warning(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(npz, "_LARGE", 10_000)
+    x, y = draw(np.random.default_rng(12), 60, 300, 3)
+    with pytest.warns(UserWarning, match="train is sparse, and takes .* use SoftmaxRegression"):
+        data.from_arrays((x, y), (dense(x), y))
