@@ -204,7 +204,7 @@ def prepare(problem: Problem) -> Prepared | Sparse:
 
 
 def _prepare_sparse(problem):
-    """The examples of weight above 0 count alone: the rows of the others are not read."""
+    """As `prepare`: one copy of x, feature by feature."""
     x, y = problem.x, np.asarray(problem.y)
     _check_type(x)
     if y.ndim > 1:

@@ -1,10 +1,11 @@
 """The certified optimum for sparse features, which stay as they are: on the host, in SciPy.
 
-W = 0 is a combination of the examples, and so are every gradient and every step of L-BFGS: W = xᵀA
-with A [N, C]. Where N is far below D, as for words, the solver works on A alone. All that it asks
-of x is K = xxᵀ times A, which are the logits and, with another A, all inner products: the pairs of
-L-BFGS take N · C numbers each instead of D · C, and W itself is computed once, at the end. Where D
-is the smaller, it works on W, with each feature in units of its deviation.
+Weights of zero are a combination of the examples, and so are every gradient and every step of
+L-BFGS: W = xᵀA with A [N, C]. Where N is far below D, as for words, the solver works on A alone.
+All that it asks of x is K = xxᵀ times A, which are the logits and, with another A, all inner
+products: the pairs of L-BFGS take N · C numbers each instead of D · C, and W itself is computed
+once, at the end. Where D is the smaller, it works on W, with each feature in units of its
+curvature.
 
 Centring needs no dense copy, either: (x - 1μ)W = xW - 1(μᵀW).
 
