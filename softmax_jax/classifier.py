@@ -102,12 +102,15 @@ class Classifier(NamedTuple):
     def logits(self, x: Any) -> Float[np.ndarray, "N C"]:
         """Logits [N, C] of raw inputs x [N, ...]: pixels or features, as the dataset has them.
 
-        They are an array of NumPy or JAX, lists, a sparse matrix of SciPy, or a data frame.
+        They are an array of NumPy or JAX, lists, a sparse matrix of SciPy, which stays sparse,
+        or a data frame.
         """
         host.begin()
+        if host.is_sparse(x):
+            return self._sparse_logits(npz.valid_rows(x, "The input"))
         x = self._as_array(x)
         logits = np.asarray(_logits(*self._for_device(x)))
-        self._check_finite(logits, x)
+        self._check_finite(logits, lambda row: x[row])
         return logits
 
     def predict_proba(self, x: Any) -> Float[np.ndarray, "N C"]:
@@ -222,13 +225,21 @@ class Classifier(NamedTuple):
         return loss, hit
 
     def _as_array(self, x):
-        if npz.is_sparse(x):
-            return npz.dense(x, "The input")
         if not tables.is_frame(x):
             return x if hasattr(x, "dtype") else np.asarray(x)
         if self.features is None:
             raise DataError("The model does not know its features by name: give an array.")
         return tables.encode(tables.from_frame(x, "The input"), self.features, unknown=True)
+
+    def _sparse_logits(self, x):
+        """In float64 on the host: the mean moves into the bias, and x stays sparse."""
+        self._check(x)
+        W = np.asarray(self.W, np.float64) / np.reshape(self.scale, (-1, 1))
+        shift = np.broadcast_to(np.asarray(self.mean, np.float64), len(W)) @ W
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+            logits = (x.astype(np.float64) @ W + (self.b - shift)).astype(self.W.dtype)
+        self._check_finite(logits, lambda row: x[[row]].toarray())
+        return logits
 
     def _for_device(self, x):
         """(a classifier, x): the arrays of this one; or x is normalised, and they say so."""
@@ -241,13 +252,13 @@ class Classifier(NamedTuple):
         x = normalised(x, self.mean, self.scale, dtype)
         return arrays._replace(mean=0 * one, scale=one), x
 
-    def _check_finite(self, logits, x):
+    def _check_finite(self, logits, example_of):
         """Raises DataError for the first example whose logits are not finite, with the reason."""
         wrong = ~np.isfinite(logits).all(-1)
         if not wrong.any():
             return
         row = int(np.argmax(wrong))
-        example = np.asarray(x[row]).reshape(-1)
+        example = np.asarray(example_of(row)).reshape(-1)
         odd = np.flatnonzero(~np.isfinite(example))
         if len(odd):
             raise DataError(

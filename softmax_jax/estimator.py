@@ -123,7 +123,7 @@ class SoftmaxRegression(_LinearClassifier):
     Minimises C · Σᵢ wᵢ CE(coef xᵢ + intercept, yᵢ) + ‖coef‖²/2, as scikit-learn's
     `LogisticRegression` does, by `softmax_jax.optimum`; with an l1_ratio r the penalty is
     r ‖coef‖₁ + (1 - r) ‖coef‖²/2. docs/conventions.md lists the differences.
-    Sparse input is made dense for `fit` and used as it is by the other methods.
+    Sparse input stays sparse (docs/sparse.md); with an l1_ratio it is made dense for `fit`.
 
     Args:
       C: the inverse of the penalty; inf for none.
@@ -220,7 +220,7 @@ class SoftmaxRegressionCV(_LinearClassifier):
 
     All penalties × folds are fitted as one program by `softmax_jax.optimum`. The penalty with the
     best mean score over the folds (the strongest of equals) is then fitted on all examples. Memory:
-    about 8 arrays [folds · n, C, N] beside a dense copy of X.
+    about 8 arrays [folds · n, C, N] beside a copy of X; of sparse X see `optimum.minimise`.
 
     Args:
       Cs: inverse penalties as in `SoftmaxRegression`, or how many of them from 1e-4 to 1e4.

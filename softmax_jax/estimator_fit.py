@@ -16,6 +16,7 @@ from sklearn import get_config
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
@@ -25,7 +26,7 @@ from sklearn.utils.validation import (
 from softmax_jax import checks, host
 from softmax_jax.data import validation
 from softmax_jax.data.dataset import column_moments
-from softmax_jax.optimum import Optimum, Prepared, Problem, minimise, prepare
+from softmax_jax.optimum import Optimum, Prepared, Problem, Sparse, minimise, prepare
 from softmax_jax.optimum.problem import class_sums, relative
 
 # Relative gaps that the arithmetic reaches easily, even for features on different scales.
@@ -37,7 +38,7 @@ _TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
 _FINER, _MORE = 1e-11, 100
 
 
-_SPARSE_ROWS = 4096  # rows of a sparse matrix that are made dense at a time
+_ROWS = 4096  # rows whose moments are computed at a time
 
 
 def is_foreign(array):
@@ -240,53 +241,60 @@ def _soft_labels(y):
 class _Shifted(NamedTuple):
     """A problem whose features are those of the data less `shift` [D], or less nothing (None)."""
 
-    prepared: Prepared
+    prepared: Prepared | Sparse
     shift: np.ndarray | None
 
 
 def prepare_problem(estimator, examples: Examples, resamples=None) -> _Shifted:
-    """The examples for the solver: dense, and padded to one of a few shapes.
+    """The examples for the solver: sparse as they are, or dense and padded to one of a few shapes.
 
-    Each shape is compiled separately, which takes seconds. So N and D are rounded up by at most
-    a 16th (and to at least 256 and 32), with copies of the first example of weight zero and with
-    features that are zero. They change no optimum, and the folds of a cross-validation compile
-    once.
+    Each shape of a dense problem is compiled separately, which takes seconds. So N and D are
+    rounded up by at most a 16th (and to at least 256 and 32), with copies of the first example of
+    weight zero and with features that are zero. They change no optimum, and the folds of a
+    cross-validation compile once.
     """
     host.begin()
-    num_examples, num_features = examples.x.shape
-    more = _rounded_up(num_examples, 256) - num_examples
-    x = np.zeros((num_examples + more, _rounded_up(num_features, 32)), estimator.dtype)
-    shift = _find_shift(estimator, examples.x)
-    for start, dense in _dense_rows(examples.x):
-        shifted = dense if shift is None else dense - shift
-        x[start : start + len(dense), :num_features] = shifted
-    x[num_examples:] = x[0]
-    problem = Problem(
-        x=x,
-        y=np.pad(examples.labels, [(0, more)] + [(0, 0)] * (examples.labels.ndim - 1)),
-        weights=np.pad(examples.weights, (0, more)),
-        resamples=None if resamples is None else np.pad(resamples, ((0, more), (0, 0))),
-        num_classes=int(examples.known.sum()),
-        fit_bias=bool(estimator.fit_intercept),
-    )
+    x, labels, weights, shift = examples.x, examples.labels, examples.weights, None
+    needs_dense = labels.ndim > 1 or bool(getattr(estimator, "l1_ratio", 0))
+    if sparse.issparse(x) and not needs_dense:
+        _find_shift(estimator, x)
+        x = x.astype(estimator.dtype, copy=False)
+    else:
+        num_examples, num_features = x.shape
+        more = _rounded_up(num_examples, 256) - num_examples
+        x = np.zeros((num_examples + more, _rounded_up(num_features, 32)), estimator.dtype)
+        shift = _find_shift(estimator, examples.x)
+        for start, dense in _dense_rows(examples.x):
+            own = x[start : start + len(dense), :num_features]
+            np.subtract(dense, 0 if shift is None else shift, out=own, casting="same_kind")
+        x[num_examples:] = x[0]
+        labels = np.pad(labels, [(0, more)] + [(0, 0)] * (labels.ndim - 1))
+        weights = np.pad(weights, (0, more))
+        resamples = None if resamples is None else np.pad(resamples, ((0, more), (0, 0)))
+    num_classes, fit_bias = int(examples.known.sum()), bool(estimator.fit_intercept)
+    problem = Problem(x, labels, weights, resamples, num_classes, fit_bias)
     with jax.enable_x64(estimator.dtype == "float64"):
         return _Shifted(prepare(problem), shift)
 
 
 def _dense_rows(x):
     """Pairs (number of the first row, rows [n, D]) of a dense or sparse matrix."""
-    for start in range(0, x.shape[0], _SPARSE_ROWS):
-        rows = x[start : start + _SPARSE_ROWS]
+    for start in range(0, x.shape[0], _ROWS):
+        rows = x[start : start + _ROWS]
         yield start, rows.toarray() if sparse.issparse(rows) else rows
 
 
 def _find_shift(estimator, x):
     """What is subtracted from features of float64 before they become float32: [D] or None.
 
-    Warns of features that stay rounded: there is no intercept to absorb a shift, or they came as
-    float32.
+    Warns of features that stay rounded: there is no intercept to absorb a shift, they are sparse,
+    or they came as float32.
     """
     if estimator.dtype == "float64" and x.dtype == np.float64:
+        return None
+    if sparse.issparse(x):
+        mean, variance = mean_variance_axis(x, axis=0)
+        validation.warn_rounded(mean, np.sqrt(variance), np.float32)
         return None
     mean, deviation = column_moments(rows for _, rows in _dense_rows(x))
     if x.dtype == np.float64 and estimator.fit_intercept:

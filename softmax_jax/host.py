@@ -52,6 +52,11 @@ def cut(text: str, most: int) -> str:
     return f"{text[: most - end]} … ({len(text):,} characters) … {text[len(text) - end :]}"
 
 
+def is_sparse(value: Any) -> bool:
+    """Whether it is a sparse matrix or array of SciPy, which is not imported for it."""
+    return type(value).__module__.startswith("scipy.sparse") and hasattr(value, "toarray")
+
+
 def brief(value: object) -> str:
     """`repr` of a value from outside, cut to what an error message may show of it."""
     try:

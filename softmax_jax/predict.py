@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Float32, Int32, Shaped
@@ -58,11 +58,11 @@ def predict(folder: Path, source: Path | None, target: Path, *, raw: bool = Fals
         x = _read_inputs(path, classifier)
         try:
             with replacing(target) as file:
-                write(file, classifier, _predictions(classifier, x), len(x))
+                write(file, classifier, _predictions(classifier, x), x.shape[0])
         except OSError as error:
             message = f"{target} cannot be written: {error.strerror or error}."
             raise JobError(message, WORKDIR) from error
-        return len(x)
+        return x.shape[0]
 
 
 _ENDINGS = {b"PK": ".npz", b"\x93N": ".npy", b"PA": ".parquet"}  # by how a file starts
@@ -90,7 +90,7 @@ def _standard_input() -> Iterator[Path]:
         yield path
 
 
-def _read_inputs(path: Path, classifier: Classifier) -> Shaped[np.ndarray, "N ..."]:
+def _read_inputs(path: Path, classifier: Classifier) -> Any:
     """The examples of a table by the names of its columns, or those of an array."""
     if not tables.is_path(str(path)):
         return read_examples(path, len(classifier.W))
@@ -109,7 +109,7 @@ def _read_inputs(path: Path, classifier: Classifier) -> Shaped[np.ndarray, "N ..
 Predictions = Iterable[tuple[Float32[np.ndarray, "n C"], Int32[np.ndarray, " n"]]]
 
 
-def _predictions(classifier: Classifier, x: Shaped[np.ndarray, "N ..."]) -> Predictions:
+def _predictions(classifier: Classifier, x: Any) -> Predictions:
     """Probabilities and classes, one batch after the other."""
     for number, batch in enumerate(batches(x)):
         if number == 0 and np.ndim(classifier.scale) == 0 and batch.max() <= 1 < classifier.scale:
@@ -174,12 +174,12 @@ def _member(
 _WRITERS = {".npz": _write_npz, ".csv": _write_csv}
 
 
-def read_examples(path: Path, num_features: int) -> Shaped[np.ndarray, "N ..."]:
+def read_examples(path: Path, num_features: int) -> Any:
     """Reads examples [N, ...] from a file.
 
     Args:
       path: a .npy, which is mapped into memory; or an .npz, of which `x` or the only array is read,
-        or the sparse matrix that `scipy.sparse.save_npz` saved, as a dense array.
+        or the sparse matrix that `scipy.sparse.save_npz` saved, which stays sparse.
       num_features: D, of the model.
 
     Raises:
@@ -192,10 +192,10 @@ def read_examples(path: Path, num_features: int) -> Shaped[np.ndarray, "N ..."]:
         if not zipped and path.suffix != ".npy":
             raise DataError(f"{path} is neither .npy nor .npz, .csv, .tsv or .parquet.")
         if zipped and npz.holds_sparse(path):
-            stored = npz.find_sparse(path)
-        else:
-            place = (path, _array_name(path)) if zipped else (path.parent, path.stem)
-            stored = npz.find_array(*place)
+            _check_header(path, npz.find_sparse(path).header, num_features)
+            return npz.read_sparse(path)
+        place = (path, _array_name(path)) if zipped else (path.parent, path.stem)
+        stored = npz.find_array(*place)
         _check_header(path, stored.header, num_features)
         if zipped:
             remedy = "Save it as .npy, which is read by shards."
@@ -203,15 +203,18 @@ def read_examples(path: Path, num_features: int) -> Shaped[np.ndarray, "N ..."]:
         return stored.read()
 
 
-def batches(x: Shaped[np.ndarray, "N ..."]) -> Iterator[Shaped[np.ndarray, "n ..."]]:
+def batches(x: Any) -> Iterator[Shaped[np.ndarray, "n ..."]]:
     """The examples, in order, in batches of uint8 or float32, or of float64 if they are wider.
+
+    Of a sparse matrix, only a batch is ever dense.
 
     Raises:
       DataError: a value is not a finite float32; the message names its row and column.
     """
     size = max(1, _BATCH_VALUES // math.prod(x.shape[1:]))
-    for start in range(0, len(x), size):
-        batch = np.asarray(x[start : start + size])
+    for start in range(0, x.shape[0], size):
+        batch = x[start : start + size]
+        batch = batch.toarray() if host.is_sparse(batch) else np.asarray(batch)
         if batch.dtype != np.uint8:
             batch = batch.astype(np.float64 if validation.is_wide(batch.dtype) else np.float32)
             _check_finite(batch, start)

@@ -435,7 +435,7 @@ def _as_arrays(given: Iterable, role: str) -> tuple:
 
 
 def _as_array(value: Any, role: str) -> np.ndarray:
-    return npz.dense(value, role) if npz.is_sparse(value) else np.asarray(value)
+    return npz.dense(value, role) if host.is_sparse(value) else np.asarray(value)
 
 
 def _as_text(y: Shaped[Any, "..."]) -> Shaped[Any, "..."]:

@@ -10,6 +10,7 @@ import math
 import os
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -278,37 +279,62 @@ def find_sparse(path: Path) -> Stored:
         raise DataError(f"{path} is damaged: its shape is {rows} × {columns}. Write it again.")
     header = Header((rows, columns), False, _in_archive(path, "data").header.dtype, 0)
 
-    def read() -> np.ndarray:
-        from scipy import sparse
-
-        with _opened(path):
-            pass
-        with host.reading(path):
-            return dense(sparse.load_npz(path), str(path))
-
-    return Stored(str(path), header, read)
+    return Stored(str(path), header, lambda: dense(_load_sparse(path), str(path)))
 
 
-def is_sparse(value: Any) -> bool:
-    """Whether it is a sparse matrix or array of SciPy, which is not imported for it."""
-    return type(value).__module__.startswith("scipy.sparse") and hasattr(value, "toarray")
+def read_sparse(path: Path) -> Any:
+    """The sparse matrix in such a file, as CSR.
+
+    Raises:
+      DataError: the file is damaged.
+    """
+    return valid_rows(_load_sparse(path), str(path))
+
+
+def _load_sparse(path):
+    from scipy import sparse
+
+    with _opened(path):
+        pass
+    with host.reading(path):
+        return sparse.load_npz(path)
+
+
+_LARGE = 1 << 30  # bytes of a dense copy that nobody is surprised by
 
 
 def dense(matrix: Any, what: str) -> Shaped[np.ndarray, "N D"]:
-    """A sparse matrix of SciPy as an array, if it fits into the memory.
+    """A sparse matrix of SciPy as an array, if it fits into the memory; from 1 GiB with a warning.
 
     Raises:
       DataError: it does not, or its indices are outside its shape.
     """
     size = math.prod(matrix.shape) * matrix.dtype.itemsize
-    remedy = "A sparse matrix is made dense: leave out features or examples."
+    remedy = (
+        "Datasets are dense: leave out features or examples, or use SoftmaxRegression or "
+        "optimum.minimise, which take sparse features as they are."
+    )
     host.require_memory(size, f"{what}, as a dense array,", remedy)
+    if size >= _LARGE:
+        warnings.warn(
+            f"{what} is sparse, and takes {size / 2**30:.1f} GiB as a dense array. {remedy}",
+            stacklevel=2,
+        )
+    return valid_rows(matrix, what).toarray()
+
+
+def valid_rows(matrix: Any, what: str) -> Any:
+    """A sparse matrix of SciPy as CSR.
+
+    Raises:
+      DataError: its indices are outside its shape.
+    """
     try:
         matrix = matrix.tocoo().tocsr()
         matrix.check_format(full_check=True)
     except (ValueError, IndexError) as error:
         raise DataError(f"{what} is no valid sparse matrix: {cut(str(error), 200)}.") from error
-    return matrix.toarray()
+    return matrix
 
 
 def _in_archive(path: Path, name: str) -> Stored:

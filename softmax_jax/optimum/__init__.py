@@ -18,12 +18,14 @@ from softmax_jax.optimum.minimise import (
     unfinished_rows,
 )
 from softmax_jax.optimum.problem import Prepared, Problem, l2_path, prepare, product
+from softmax_jax.optimum.sparse import Sparse
 
 __all__ = [
     "SEGMENT",
     "Optimum",
     "Prepared",
     "Problem",
+    "Sparse",
     "State",
     "advance",
     "check_trials",

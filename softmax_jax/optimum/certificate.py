@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from softmax_jax import losses, metrics
 from softmax_jax.optimum import lbfgs, problem
 from softmax_jax.optimum.problem import Prepared, product, residual, undecided_as_wrong
+from softmax_jax.optimum.sparse import Sparse
 
 _MOST_STEPS = 20
 
@@ -223,7 +224,7 @@ def separates(
 _MOST_MARGINS = 2**22  # numbers in the linear programme
 
 
-def recedes(prepared: Prepared, column: int | np.integer = 0) -> bool:
+def recedes(prepared: Prepared | Sparse, column: int | np.integer = 0) -> bool:
     """Whether weights without a penalty can grow forever and never raise the loss of any example.
 
     Then the classes are separable, wholly or in part, and the optimum is at infinity. In such a
@@ -243,10 +244,14 @@ def recedes(prepared: Prepared, column: int | np.integer = 0) -> bool:
         np.nonzero(y * (weights > 0)) if y.ndim == 2 else (y[weights > 0], weights.nonzero()[0])
     )
     classes, labels = np.unique(own, return_inverse=True)
-    num_features, num_pairs = len(prepared.features), len(rows) * (len(classes) - 1)
+    num_features = len(prepared.mean) + 1
+    num_pairs = len(rows) * (len(classes) - 1)
     if not num_pairs or num_pairs * 2 * num_features > _MOST_MARGINS:
         return False
-    x = np.asarray(prepared.features, np.float64)[:, rows]
+    if isinstance(prepared, Sparse):
+        x = prepared.dense_rows(rows).astype(np.float64)
+    else:
+        x = np.asarray(prepared.features, np.float64)[:, rows]
     x = (x / np.maximum(abs(x).max(1, keepdims=True), np.finfo(np.float64).tiny)).T
     own = np.eye(len(classes))[labels]
     signs = (own[:, None] - np.eye(len(classes)))[np.arange(len(classes)) != labels[:, None]]

@@ -17,9 +17,9 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from softmax_jax import checks
+from softmax_jax import checks, host
 from softmax_jax.optimum import certificate, lbfgs, passes
-from softmax_jax.optimum import l1 as sparse
+from softmax_jax.optimum import l1 as lasso
 from softmax_jax.optimum.certificate import State
 from softmax_jax.optimum.problem import (
     Prepared,
@@ -31,6 +31,7 @@ from softmax_jax.optimum.problem import (
     undecided_as_wrong,
     weight_fractions,
 )
+from softmax_jax.optimum.sparse import Sparse, solve
 
 
 @jax.jit
@@ -254,7 +255,7 @@ class Optimum(NamedTuple):
 
 
 def minimise(
-    problem: Problem | Prepared,
+    problem: Problem | Prepared | Sparse,
     l2: ArrayLike | Sequence,
     *,
     l1: ArrayLike | Sequence = 0.0,
@@ -304,6 +305,10 @@ def minimise(
     Method: L-BFGS with 20 pairs, preconditioned by the diagonal of the Hessian in the eigenvectors
     of the covariance (Nocedal and Wright, *Numerical Optimization*, chapter 7).
 
+    Sparse features are never made dense, and their solver computes on the host: see `sparse`.
+    Memory beside W: one copy of x, and for the trials of different columns that run at the same
+    time as much as x and one W together (at least 64 MB).
+
     Args:
       problem: a problem, or the result of `prepare`, which may be used for several runs.
       l2: [T], of 0 or greater.
@@ -326,14 +331,15 @@ def minimise(
     """
     _check_limits(tolerance, max_iterations)
     limits: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations}
-    if isinstance(problem, Prepared):
-        if tile_rows is not None:
-            raise ValueError("tile_rows is for a Problem: one that is prepared is in memory.")
+    resident = isinstance(problem, Prepared | Sparse) or host.is_sparse(problem.x)
+    if resident and tile_rows is not None:
+        raise ValueError("tile_rows is for dense x of a Problem: what is prepared is in memory.")
+    if isinstance(problem, Prepared | Sparse):
         prepared = problem
-    elif passes.wanted(problem, np.size(l2), tile_rows):
+    elif not resident and passes.wanted(problem, np.size(l2), tile_rows):
         own = passes.prepare(problem, max(np.size(l2), 1), tile_rows)
         l2, columns, params = check_trials(own.sample, l2, columns, initial)
-        penalty = sparse.check_penalty(l2, l1, l1_group)
+        penalty = lasso.check_penalty(l2, l1, l1_group)
         if (penalty.l1 + penalty.l1_group).any():
             raise ValueError(
                 "l1 and l1_group need all examples in memory: give x as one array that fits, "
@@ -346,7 +352,11 @@ def minimise(
     else:
         prepared = prepare(problem)
     l2, columns, params = check_trials(prepared, l2, columns, initial)
-    penalty = sparse.check_penalty(l2, l1, l1_group)
+    penalty = lasso.check_penalty(l2, l1, l1_group)
+    if isinstance(prepared, Sparse):
+        if np.any(penalty.l1) or np.any(penalty.l1_group):
+            raise ValueError("With l1 or l1_group x must be dense: give x.toarray().")
+        return _minimise_sparse(prepared, l2, columns, params, tolerance, max_iterations)
     zeros = (penalty.l1 + penalty.l1_group) > 0
     if zeros.any() and prepared.y.ndim == 2:
         raise ValueError("With soft labels y [N, C] there is no l1 or l1_group: leave them at 0.")
@@ -355,9 +365,9 @@ def minimise(
         if rows.size:
             own, initial = columns[rows], None if params is None else params[rows]
             if zeros[rows[0]]:
-                chosen = sparse.Penalty(*(number[rows] for number in penalty))
-                state = sparse.start(prepared, chosen, own, initial)
-                states = sparse.iterate(prepared, state, **limits)
+                chosen = lasso.Penalty(*(number[rows] for number in penalty))
+                state = lasso.start(prepared, chosen, own, initial)
+                states = lasso.iterate(prepared, state, **limits)
             else:
                 state = start(prepared, l2[rows], own, initial)
                 states = iterate(prepared, state, **limits)
@@ -366,6 +376,38 @@ def minimise(
             parts.append(report(prepared, state))
     order = np.argsort(np.argsort(zeros, kind="stable"), kind="stable")
     return Optimum(*(np.concatenate(leaves)[order] for leaves in zip(*parts, strict=True)))
+
+
+def _minimise_sparse(prepared, l2, columns, initial, tolerance, max_iterations):
+    order = leaders(l2, columns)[:, 0]
+    order = order if initial is None else np.arange(len(order))
+    weights = None if initial is None else initial.swapaxes(1, 2)
+    limits = tolerance, max_iterations, weights
+    shape = len(l2), prepared.num_features, len(prepared.priors)
+    W, found = np.empty(shape, prepared.dtype), {}
+    for trial, one in solve(prepared, l2, columns, waves(order), *limits):
+        W[trial] = one.W
+        found[trial] = one[1:]
+    others = map(np.array, zip(*(found[trial] for trial in range(len(l2))), strict=True))
+    optimum = Optimum(W, *others)
+    free = (l2 == 0) & ~optimum.separable
+    in_part = separable_in_part(prepared, free, columns)
+    separable, converged = optimum.separable | in_part, optimum.converged & ~in_part
+    return optimum._replace(separable=separable, converged=converged)
+
+
+def waves(leaders: Int[np.ndarray, " T"]) -> list[list[tuple[int, int]]]:
+    """Pairs (trial, its leader), after those of its leader.
+
+    >>> waves(np.array([0, 0, 2, 1]))
+    [[(0, 0), (2, 2)], [(1, 0)], [(3, 1)]]
+    """
+    found, pending = [], set(range(len(leaders)))
+    while pending:
+        wave = [trial for trial in sorted(pending) if leaders[trial] not in pending - {trial}]
+        pending -= set(wave)
+        found.append([(trial, int(leaders[trial])) for trial in wave])
+    return found
 
 
 def iterate(
@@ -405,7 +447,7 @@ def iterate(
         yield state
 
 
-def report(prepared: Prepared, state: State | sparse.State) -> Optimum:
+def report(prepared: Prepared, state: State | lasso.State) -> Optimum:
     """The current trials, in the coordinates of x; for l2 = 0, also what is separable in part."""
     found = _report(prepared, state, np.zeros(len(state.column), np.int32))
     free = state.free & ~found.separable
@@ -424,7 +466,7 @@ def _report(prepared, state, num_passes):
 
 
 def separable_in_part(
-    prepared: Prepared, free: Bool[np.ndarray, " T"], columns: Int[np.ndarray, " T"]
+    prepared: Prepared | Sparse, free: Bool[np.ndarray, " T"], columns: Int[np.ndarray, " T"]
 ) -> Bool[np.ndarray, " T"]:
     """Which of the trials that are `free` of a penalty a part of the examples sends to infinity.
 
@@ -435,7 +477,7 @@ def separable_in_part(
 
 
 def check_trials(
-    prepared: Prepared,
+    prepared: Prepared | Sparse,
     l2: ArrayLike | Sequence,
     columns: ArrayLike | Sequence | None = None,
     initial: tuple[ArrayLike, ArrayLike] | None = None,
@@ -445,7 +487,7 @@ def check_trials(
     Raises:
       ValueError: for l2, columns or initial values that do not fit; see `minimise`.
     """
-    dtype = prepared.features.dtype
+    dtype = np.dtype(np.float64) if isinstance(prepared, Sparse) else prepared.features.dtype
     l2 = np.atleast_1d(np.asarray(l2))
     if l2.ndim != 1 or not l2.size:
         raise ValueError(f"l2 must be numbers, one per trial; its shape is {list(l2.shape)}.")

@@ -98,7 +98,7 @@ def wanted(given: Problem, num_trials: int, tile_rows: int | None) -> bool:
     y = np.asarray(given.y)
     largest = int(y.max()) + 1 if y.ndim == 1 and y.dtype.kind in "iu" else 2
     num_classes = y.shape[1] if y.ndim == 2 else given.num_classes or largest
-    return resident_bytes(*shape, num_classes, num_trials) > _SHARE * _memory()
+    return resident_bytes(shape[0], shape[1], num_classes, num_trials) > _SHARE * _memory()
 
 
 def resident_bytes(num_examples: int, num_features: int, num_classes: int, num_trials: int) -> int:

@@ -8,7 +8,8 @@ nothing to gain: the matrix products of a tile would be too thin.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -19,6 +20,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 from softmax_jax import checks, host, metrics
+from softmax_jax.optimum import sparse
+from softmax_jax.optimum.sparse import Sparse
 
 _Tree = TypeVar("_Tree")
 _TILE_SCORES = 2**17  # scores of one trial in a tile
@@ -98,12 +101,14 @@ class Problem(NamedTuple):
     for each example, such as votes or the probabilities of a teacher. One is the same as C copies
     of the example, one of each class, with the weights that it says.
 
+    x may be a sparse matrix or array of SciPy, of any format, which stays sparse; its labels are
+    whole numbers.
     resamples: None, or [N, R] counts: in resample r, each example's weight is multiplied by its
     count. num_classes: C, where y may lack a class (None: the largest label + 1).
     fit_bias: False keeps the bias at zero.
     """
 
-    x: ArrayLike | Sequence
+    x: Any
     y: ArrayLike
     weights: ArrayLike | None = None
     resamples: ArrayLike | None = None
@@ -142,7 +147,7 @@ class Prepared(NamedTuple):
     fit_bias: Bool[Array, ""]
 
 
-def prepare(problem: Problem) -> Prepared:
+def prepare(problem: Problem) -> Prepared | Sparse:
     """Checks, centres and decomposes a problem: once, for every l2 and every resample.
 
     x of float64 stays float64 where `jax_enable_x64` is set; any other type becomes float32. Where
@@ -152,21 +157,24 @@ def prepare(problem: Problem) -> Prepared:
     from at most 8 examples per feature. The spectrum serves the preconditioner alone: an inaccurate
     one costs iterations, never correctness.
 
+    Sparse features are copied once, as they are: float64 stays float64, and so do whole numbers;
+    narrower floats become float32.
+
     Raises:
       ValueError: for shapes that do not fit, NaN or infinity, labels outside 0..C-1, soft labels
         that are no distributions, weights that are negative or all zero, in a resample, too, and
         for types that are not these numbers.
     """
     host.begin()
+    if host.is_sparse(problem.x):
+        return _prepare_sparse(problem)
     x, y = checks.as_array(problem.x), np.asarray(problem.y)
-    if x.dtype.kind in "cOSUMm":
-        raise ValueError(f"x must be real numbers; it is {x.dtype} {checks.shape_of(x)}.")
+    _check_type(x)
     x, shift = _shifted(x, problem.fit_bias)
     with np.errstate(over="ignore"):  # what becomes infinite is refused
         x = x.astype(dtype_of(x.dtype), copy=False)
     num_classes = check_labels(x.shape, y, problem.num_classes, problem.fit_bias)
-    if not checks.namespace(x).isfinite(x).all():
-        raise ValueError("The features hold NaN or infinity.")
+    _check_finite(x)
     weights = check_weights(problem.weights, len(y))
     check_resamples(problem.resamples, weights.astype(x.dtype))
     y = label_columns(y, weights, x.dtype)
@@ -195,6 +203,39 @@ def prepare(problem: Problem) -> Prepared:
         squares=squares,
         fit_bias=jnp.asarray(np.bool_(problem.fit_bias)),
     )
+
+
+def _prepare_sparse(problem):
+    """As `prepare`: one copy of x, feature by feature."""
+    x, y = problem.x, np.asarray(problem.y)
+    _check_type(x)
+    if y.ndim > 1:
+        raise ValueError("With sparse x, y must be labels [N]: of soft labels give x.toarray().")
+    num_classes = check_labels(x.shape, y, problem.num_classes, problem.fit_bias)
+    narrow = x.dtype.kind == "f" and x.dtype.itemsize <= 4
+    try:
+        with np.errstate(over="ignore"):  # what becomes infinite is refused
+            blocks = sparse.make_blocks(x, np.float32 if narrow else np.float64, num_classes)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"x is no valid sparse matrix: {error}") from error
+    for block in blocks:
+        _check_finite(block.data)
+    weights = check_weights(problem.weights, len(y))
+    check_resamples(problem.resamples, weights)
+    priors = np.bincount(y, weights, minlength=num_classes) / weights.sum()
+    priors = priors if problem.fit_bias else np.full(num_classes, 1 / num_classes)
+    resamples = None if problem.resamples is None else np.asarray(problem.resamples)
+    return Sparse(blocks, y.astype(np.int64), weights, resamples, priors, bool(problem.fit_bias))
+
+
+def _check_type(x):
+    if x.dtype.kind in "cOSUMm":
+        raise ValueError(f"x must be real numbers; it is {x.dtype} {list(x.shape)}.")
+
+
+def _check_finite(values):
+    if not checks.namespace(values).isfinite(values).all():
+        raise ValueError("The features hold NaN or infinity.")
 
 
 def dtype_of(given: Any) -> np.dtype:
@@ -401,7 +442,7 @@ def spectrum(
 
 
 def l2_path(
-    prepared: Prepared, num: int, total_weight: float | None = None
+    prepared: Prepared | Sparse, num: int, total_weight: float | None = None
 ) -> Float[np.ndarray, " num"]:
     """Penalties in a geometric sequence, the largest first: float64.
 
@@ -422,13 +463,21 @@ def l2_path(
       ValueError: for num that is not a whole number from 1, and for features that are all constant.
     """
     checks.check_whole("num", num, 1)
-    largest_root = float(jnp.sqrt(_largest_eigenvalue(prepared)))
-    largest = 10 * largest_root * float(jnp.linalg.norm(gradient_at_zero(prepared)))
+    eigenvalue, variance, gradient = (
+        prepared.spread() if isinstance(prepared, Sparse) else _spread(prepared)
+    )
+    largest = 10 * math.sqrt(eigenvalue) * gradient
     if not largest > 0:
         raise ValueError("The features do not predict the labels: there is no path of penalties.")
     N = len(prepared.weights) if total_weight is None else total_weight
-    smallest = float(_total_variance(prepared)) / (100 * N)
+    smallest = variance / (100 * N)
     return np.geomspace(largest, min(smallest, largest / 1000), num)
+
+
+def _spread(prepared):
+    """As `Sparse.spread`."""
+    gradient = jnp.linalg.norm(gradient_at_zero(prepared))
+    return (*map(float, (_largest_eigenvalue(prepared), _total_variance(prepared), gradient)),)
 
 
 @jax.jit
