@@ -359,7 +359,7 @@ def wald_test(
     to zero, it is no test at the stated level.
 
     Args:
-      features: names or positions of the features, tested together; 'intercept' is one, too.
+      features: names or positions of the features, tested together.
       fitted, X, y, sample_weight, groups, covariance: as in `table`.
 
     Returns:
@@ -438,12 +438,12 @@ def _positions(fit, features):
     found = []
     for feature in features:
         is_position = isinstance(feature, int | np.integer) and 0 <= feature < len(fit.mean)
-        if not is_position and feature not in fit.columns:
+        if not is_position and feature not in fit.features:
             raise ValueError(
                 f"The model has no feature {host.brief(feature)}; it has "
-                f"{host.brief(fit.columns)}, and positions from 0 to {len(fit.mean) - 1}."
+                f"{host.brief(fit.features)}, and positions from 0 to {len(fit.mean) - 1}."
             )
-        found.append(int(feature) if is_position else fit.columns.index(feature))
+        found.append(int(feature) if is_position else fit.features.index(feature))
     if len(set(found)) < len(found):
         raise ValueError(f"features names one twice: {host.brief(list(features))}.")
     return np.array(found)
