@@ -111,6 +111,9 @@ def get_config():
     config.audit_folds = 0  # K folds that judge each other's labels (audit.csv, audit.png); 0: none
 
     # Output.
+    # out_of_fold.npz, with folds: the probabilities of each training example by the models that did
+    # not see it, at the chosen setting.
+    config.out_of_fold = False
     config.predictions = False  # predictions.npz: probabilities and labels for val and test
     # What each action (column) costs for each class (row), to compare argmax with the decision of
     # least expected cost; (): no costs.

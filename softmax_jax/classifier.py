@@ -198,6 +198,16 @@ class Classifier(NamedTuple):
             "p_value": metrics.mcnemar(hit, others_hit),
         }
 
+    def summary(self, X: Any, y: Any, **options: Any) -> Any:
+        """`inference.summary` of the training examples: `print` it, or look at it in a notebook.
+
+        Raises:
+          ValueError: see there; the model is not at the optimum, for one.
+        """
+        from softmax_jax import inference
+
+        return inference.summary(self, X, y, **options)
+
     def by_example(
         self, dataset: Dataset
     ) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"]]:

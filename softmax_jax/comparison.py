@@ -72,7 +72,7 @@ def compare(folders: Sequence[Path], target: Path | None = None, *, labels_alone
     check_same_examples(tested, labels_alone)
     rows = differences(tested)
     if target is not None:
-        figure = plots.differences(rows, f"{len(tested[0].labels):,} test examples")
+        figure = draw(rows, f"{len(tested[0].labels):,} test examples")
         try:
             with host.replacing(target) as file:
                 figure.savefig(file, format="png")
@@ -173,6 +173,24 @@ def differences(tested: Sequence[Tested]) -> list[dict[str, Any]]:
         rows.append(row | {"p_value": metrics.mcnemar(first.hits[counted], second.hits[counted])})
     corrected = holm(np.array([row["p_value"] for row in rows]))
     return [row | {"holm": float(p)} for row, p in zip(rows, corrected, strict=True)]
+
+
+def draw(rows: list[dict[str, Any]], title: str) -> Any:
+    """A picture of differences of loss and accuracy with their intervals: a row per pair."""
+    Figure = host.require("matplotlib.figure", "plots").Figure
+    size = 10, min(1.2 + 0.35 * len(rows), 40)
+    figure = Figure(layout="constrained", dpi=110, figsize=size)
+    figure.suptitle(plots.plain_text(title), fontsize=11)
+    names = [plots.plain_text(f"{row['second']} − {row['first']}", 60) for row in rows]
+    for axes, name in zip(figure.subplots(1, 2, sharey=True), ("loss", "accuracy"), strict=True):
+        for place, row in enumerate(rows):
+            axes.plot(row[f"{name}_interval"], (place, place), color="tab:blue", linewidth=2)
+            axes.plot(row[name], place, "o", color="tab:blue")
+        axes.axvline(0, color="0.3", linestyle="--", linewidth=1)
+        axes.set(xlabel=f"difference of {name}", ylim=(len(rows) - 0.5, -0.5))
+        axes.set_yticks(range(len(rows)), names)
+        axes.grid(alpha=0.3, axis="x")
+    return figure
 
 
 def holm(p_values: Real[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:

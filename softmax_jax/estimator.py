@@ -77,6 +77,12 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
         """Probabilities [N, C] as fitted: of data in which each class counts as it was weighed."""
         return like(X, special.softmax(self._logits(X, "predict_weighted_proba"), axis=1))
 
+    def summary(self, X, y, **options) -> Any:
+        """`inference.summary` of the training examples: `print` it, or look at it in a notebook."""
+        from softmax_jax import inference
+
+        return inference.summary(self, X, y, **options)
+
     def _true_logits(self, X, method):
         weights = to_numpy(getattr(self, "class_weight_", np.ones(1)))
         return self._logits(X, method) - losses.weight_offsets(weights)

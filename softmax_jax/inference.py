@@ -1,4 +1,4 @@
-"""What stands behind a fitted model: standard errors of its weights, and leave-one-out predictions.
+"""What stands behind a fitted model: errors of its weights, tests, leave-one-out predictions.
 
 Everything is read off the Hessian at the optimum θ of F(θ) = Σᵢ wᵢ CE(xᵢ; θ) + λ/2 · ‖W‖², in
 float64 on the host. An example with probabilities p contributes wᵢ · (diag(p) − ppᵀ) ⊗ x̃ᵢx̃ᵢᵀ,
@@ -16,6 +16,9 @@ estimation of misspecified models" (1982), for the robust covariance; K. Rad and
 scalable estimate of the out-of-sample prediction error" (2020), for leave-one-out.
 """
 
+import dataclasses
+import html
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +33,9 @@ _STEPS, _SMALL = 20, 1e-9  # of Newton's method, in standard errors
 _ENOUGH = 1e-4  # of a refit without one example, in standard errors
 _INFLUENTIAL = 1e-3  # squared standard errors: what moves the weights by less is not refitted
 _REFITS = 2e11  # multiplications of numbers that refits without one example may take
+_MOST_STEPS = 100  # of Newton's method from zero weights
+_ROUNDING = 1e-14  # of an objective, relative
+_PENALISED = 1e-3  # of the parameters that a penalty takes away: less is none
 _SINGULAR = 1e-13  # a reciprocal condition number below which a Hessian counts as singular
 
 
@@ -38,8 +44,8 @@ class _Fit(NamedTuple):
 
     z [N, K]: the features less `mean`, divided by `scale`, and ones. theta [K, C]: their weights.
     penalty [K]: λ of each. weights, copies [N]: with the class weights, and without. basis
-    [C, C − 1]: orthonormal columns that add up to zero. hessian: its Cholesky factor, of
-    [(C − 1) · K] columns, class by class.
+    [C, C − 1]: orthonormal columns that add up to zero. l2: the penalty of the mean loss. hessian:
+    its Cholesky factor, of [(C − 1) · K] columns, class by class.
     """
 
     z: Float[np.ndarray, "N K"]
@@ -54,11 +60,17 @@ class _Fit(NamedTuple):
     class_weight: Float[np.ndarray, " C"]
     classes: list
     features: list
+    l2: float
     hessian: Any = None
 
     @property
     def has_intercept(self):
         return self.z.shape[1] > len(self.mean)
+
+    @property
+    def columns(self):
+        """The names of the columns of z."""
+        return [*self.features, *["intercept"] * self.has_intercept]
 
     @property
     def probabilities(self):
@@ -103,10 +115,7 @@ def table(
         linearly and there is no penalty, or the classes are separable; the Hessian does not fit
         the memory; arguments of other shapes or kinds.
     """
-    if covariance not in COVARIANCES:
-        raise ValueError(f"covariance={covariance!r} is none of {', '.join(COVARIANCES)}.")
-    if (groups is None) == (covariance == "clustered"):
-        raise ValueError('covariance="clustered" needs groups, and no other takes them.')
+    _check_covariance(covariance, groups)
     fit = _at_optimum(fitted, X, y, sample_weight)
     num_classes = len(fit.classes)
     if reference is None:
@@ -121,12 +130,16 @@ def table(
     units = _in_raw_units(fit)
     estimates = contrasts @ (units @ fit.theta).T
     errors = _standard_errors(_covariance(fit, covariance, groups), units, contrasts @ fit.basis)
-    names = [*fit.features, *["intercept"] * fit.has_intercept]
+    return _rows([fit.classes[c] for c in shown], fit.columns, estimates, errors)
+
+
+def _rows(classes, names, estimates, errors):
+    """The table of estimates and standard errors [classes, names], a dict per entry."""
     half = stats.norm.ppf(0.975)
     rows = []
-    for row, label in enumerate(fit.classes[c] for c in shown):
-        for name, estimate, error in zip(names, estimates[row], errors[row], strict=True):
-            z = estimate / error
+    for label, own, its in zip(classes, estimates, errors, strict=True):
+        for name, estimate, error in zip(names, own, its, strict=True):
+            z = estimate / error if error > 0 else np.nan
             rows.append(
                 {
                     "class": label,
@@ -140,6 +153,341 @@ def table(
                 }
             )
     return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A model's table and how well it fits: printed as text, in a notebook as HTML.
+
+    Attributes:
+      rows: as `table` has them, and `odds_ratio`, exp(estimate): what one unit of the feature
+        multiplies the odds of the class against the reference by (without a reference, against the
+        geometric mean of all classes).
+      num_examples: Σ sample weights.
+      log_likelihood: Σ log p(label), with the probabilities of `predict_proba`.
+      null_log_likelihood: that of the classes' frequencies alone.
+      degrees_of_freedom: the effective number of parameters, tr(H⁻¹H₀) with the Hessian H and H₀,
+        that without the penalty, over the C − 1 free classes: (C − 1) · (D + 1) without a penalty,
+        the less the more of one. It does not count what was chosen on the same data.
+      aic, bic: −2 · log_likelihood + 2 or log(num_examples) · degrees_of_freedom.
+      pseudo_r2: McFadden's, 1 − log_likelihood / null_log_likelihood.
+      l2: the penalty of the mean loss.
+      covariance, reference: as in `table`; the reference is the label of the class.
+    """
+
+    rows: list[dict]
+    num_examples: float
+    log_likelihood: float
+    null_log_likelihood: float
+    degrees_of_freedom: float
+    aic: float
+    bic: float
+    pseudo_r2: float
+    l2: float
+    covariance: str
+    reference: Any = None
+
+    def _facts(self):
+        against = (
+            "the mean of all classes" if self.reference is None else host.shown(self.reference)
+        )
+        return {
+            "examples": f"{self.num_examples:,.6g}",
+            "log-likelihood": f"{self.log_likelihood:.4f}",
+            "null log-likelihood": f"{self.null_log_likelihood:.4f}",
+            "McFadden's R²": f"{self.pseudo_r2:.4f}",
+            "effective parameters": f"{self.degrees_of_freedom:.2f}",
+            "AIC": f"{self.aic:.2f}",
+            "BIC": f"{self.bic:.2f}",
+            "l2": f"{self.l2:.4g}",
+            "covariance": self.covariance,
+            "against": against,
+        }
+
+    def _tables(self):
+        """(class, rows of cells) of each class."""
+        for label in dict.fromkeys(row["class"] for row in self.rows):
+            own = [row for row in self.rows if row["class"] == label]
+            yield (
+                str(label),
+                [
+                    [
+                        host.shown(row["feature"]).replace("\n", r"\n"),
+                        *(f"{row[name]:.4f}" for name in ("estimate", "standard_error")),
+                        f"{row['z']:.3f}",
+                        f"{row['p_value']:.3f}",
+                        *(f"{row[name]:.4f}" for name in ("low", "high")),
+                        f"{row['odds_ratio']:.4g}",
+                    ]
+                    for row in own
+                ],
+            )
+
+    _HEADS = ("feature", "estimate", "std err", "z", "P>|z|", "[0.025", "0.975]", "odds ratio")
+
+    def __str__(self) -> str:
+        facts, tables = self._facts(), [*self._tables()]
+        width = max(map(len, facts))
+        lines = ["Softmax regression", *(f"  {k:{width}}  {v}" for k, v in facts.items())]
+        columns = zip(self._HEADS, *(row for _, rows in tables for row in rows), strict=True)
+        widths = [max(map(len, column)) for column in columns]
+        for label, rows in tables:
+            lines += ["", f"class {host.shown(label)}"]
+            for cells in ([*self._HEADS], *rows):
+                first, *others = zip(cells, widths, strict=True)
+                texts = [f"{first[0]:<{first[1]}}", *(f"{cell:>{size}}" for cell, size in others)]
+                lines.append("  " + "  ".join(texts))
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        def table(rows, heads=()):
+            head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heads)
+            body = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+            rest = "".join(f"<tr>{cells}</tr>" for cells in body)
+            return f"<table>{f'<tr>{head}</tr>' if heads else ''}{rest}</table>"
+
+        parts = [table(self._facts().items())]
+        for label, rows in self._tables():
+            parts.append(f"<p><b>class {html.escape(host.shown(label))}</b></p>")
+            parts.append(table(rows, self._HEADS))
+        return "".join(parts)
+
+
+def summary(
+    fitted: Any,
+    X: Any,
+    y: Any,
+    *,
+    sample_weight: Any = None,
+    groups: Any = None,
+    covariance: str = "observed",
+    reference: int | None = 0,
+) -> Summary:
+    """The `table` of a model with its likelihood, AIC, BIC and R²; `print` it.
+
+    Without a penalty all of it is what statsmodels' `MNLogit` has.
+
+    Args:
+      fitted, X, y, sample_weight, groups, covariance, reference: as in `table`; the reference is
+        the first class by default.
+
+    Raises:
+      ValueError: as `table` does.
+    """
+    given = {"groups": groups, "covariance": covariance, "reference": reference}
+    rows = table(fitted, X, y, sample_weight=sample_weight, **given)
+    fit = _at_optimum(fitted, X, y, sample_weight)
+    with np.errstate(over="ignore"):
+        rows = [row | {"odds_ratio": float(np.exp(row["estimate"]))} for row in rows]
+    likelihood, null = (_log_likelihood(fit, scores) for scores in (_true_scores(fit), None))
+    parameters, N = _effective_parameters(fit), fit.copies.sum()
+    return Summary(
+        rows=rows,
+        num_examples=float(N),
+        log_likelihood=likelihood,
+        null_log_likelihood=null,
+        degrees_of_freedom=parameters,
+        aic=-2 * likelihood + 2 * parameters,
+        bic=float(-2 * likelihood + np.log(N) * parameters),
+        pseudo_r2=1 - likelihood / null,
+        l2=fit.l2,
+        covariance=covariance,
+        reference=None if reference is None else fit.classes[reference],
+    )
+
+
+def marginal_effects(
+    fitted: Any,
+    X: Any,
+    y: Any,
+    *,
+    sample_weight: Any = None,
+    groups: Any = None,
+    covariance: str = "observed",
+) -> list[dict]:
+    """Average marginal effects: by how much p(class) changes per unit of a feature, in the mean.
+
+    The mean over the examples of ∂p(c)/∂x_d = p(c) · (W_dc − Σ_k p(k) W_dk), with errors by the
+    delta method for these examples (they count as given, not as drawn). Of a feature that is 0 or 1
+    it is the derivative, too, and not the difference. The effects on the C classes add up to zero.
+
+    Args:
+      fitted, X, y, sample_weight, groups, covariance: as in `table`.
+
+    Returns:
+      The rows of `table` with the effect as estimate, for all C classes, without the intercept.
+
+    Raises:
+      ValueError: as `table` does.
+    """
+    _check_covariance(covariance, groups)
+    fit = _at_optimum(fitted, X, y, sample_weight)
+    C, D = len(fit.classes), len(fit.mean)
+    p, share = special.softmax(_true_scores(fit), axis=1), fit.copies / fit.copies.sum()
+    W = fit.theta[:D] / fit.scale[:, None]
+    found = _covariance(fit, covariance, groups)
+    effects, errors = np.empty((C, D)), np.empty((C, D))
+    for d in range(D):
+        above = W[d] - (p @ W[d])[:, None]  # [N, C]
+        effects[:, d] = share @ (p * above)
+        # Through p: of the effect on class o by the scores of class c.
+        slope = -(share[:, None] * p)[:, :, None] * (above[:, :, None] + above[:, None, :])
+        slope = slope * p[:, None, :]
+        slope[:, range(C), range(C)] += share[:, None] * p * above
+        jacobian = np.einsum("nk,noc->ock", fit.z, slope, optimize=True)
+        direct = (share[:, None] * p).T @ p
+        jacobian[:, :, d] += (np.diag(share @ p) - direct) / fit.scale[d]
+        along = np.einsum("ock,ca->oak", jacobian, fit.basis).reshape(C, -1)
+        wide = found.reshape(along.shape[1], -1)
+        errors[:, d] = np.sqrt(np.maximum((along @ wide * along).sum(1), 0))
+    return _rows(fit.classes, fit.features, effects, errors)
+
+
+def wald_test(
+    fitted: Any,
+    X: Any,
+    y: Any,
+    *,
+    features: Sequence[str | int],
+    sample_weight: Any = None,
+    groups: Any = None,
+    covariance: str = "observed",
+) -> dict:
+    """Wald's test that none of the features tells the classes apart.
+
+    θᵀ Cov⁻¹ θ of their (C − 1) · n weights, as chi-squared. With a penalty, which pulls the weights
+    to zero, it is no test at the stated level.
+
+    Args:
+      features: names or positions of the features, tested together.
+      fitted, X, y, sample_weight, groups, covariance: as in `table`.
+
+    Returns:
+      statistic, degrees_of_freedom, p_value.
+
+    Raises:
+      ValueError: as `table` does; a feature that is none, or twice; fewer groups than weights.
+    """
+    _check_covariance(covariance, groups)
+    fit = _at_optimum(fitted, X, y, sample_weight)
+    tested = _positions(fit, features)
+    gamma = (fit.theta[tested] @ fit.basis).T.ravel()
+    wide = _covariance(fit, covariance, groups)[:, tested][..., tested]
+    wide = wide.reshape(len(gamma), -1)
+    if np.linalg.matrix_rank(wide, hermitian=True) < len(gamma):
+        raise ValueError(
+            f"The covariance of the {len(gamma)} weights is singular: test fewer features, or "
+            "give more groups."
+        )
+    return _chi_squared(gamma @ np.linalg.solve(wide, gamma), len(gamma))
+
+
+def likelihood_ratio_test(
+    fitted: Any, X: Any, y: Any, *, features: Sequence[str | int], sample_weight: Any = None
+) -> dict:
+    """The likelihood-ratio test that none of the features tells the classes apart.
+
+    The model is fitted again without them; twice the difference of the log-likelihoods is taken as
+    chi-squared.
+
+    Args:
+      features: names or positions of the features, tested together.
+      fitted, X, y, sample_weight: as in `table`.
+
+    Returns:
+      statistic, degrees_of_freedom, p_value.
+
+    Raises:
+      ValueError: as `table` does; a feature that is none, or twice; a penalty or class weights,
+        with which the statistic has no known distribution.
+    """
+    fit = _at_optimum(fitted, X, y, sample_weight)
+    tested = _positions(fit, features)
+    free, K = fit.basis.shape[1], fit.z.shape[1]
+    if _effective_parameters(fit) < (1 - _PENALISED) * free * K or np.ptp(fit.class_weight):
+        raise ValueError(
+            "A likelihood-ratio test needs a fit without a penalty (C=inf, or l2=0) and without "
+            "class weights: with them nobody knows the distribution of the statistic."
+        )
+    rest = np.setdiff1d(np.arange(K), tested)
+    if not len(rest):
+        raise ValueError("A likelihood-ratio test leaves at least one feature or the intercept.")
+    start = np.zeros((len(rest), len(fit.classes)))
+    smaller = fit._replace(z=fit.z[:, rest], theta=start, penalty=fit.penalty[rest])
+    statistic = 2 * (_objective(_minimised(smaller)) - _objective(fit))
+    return _chi_squared(max(0.0, statistic), free * len(tested))
+
+
+def _check_covariance(covariance, groups):
+    if covariance not in COVARIANCES:
+        raise ValueError(f"covariance={covariance!r} is none of {', '.join(COVARIANCES)}.")
+    if (groups is None) == (covariance == "clustered"):
+        raise ValueError('covariance="clustered" needs groups, and no other takes them.')
+
+
+def _chi_squared(statistic, degrees):
+    p_value = float(stats.chi2.sf(statistic, degrees))
+    found = {"statistic": float(statistic), "degrees_of_freedom": degrees}
+    return found | {"p_value": p_value}
+
+
+def _positions(fit, features):
+    """The columns of z that the features mean."""
+    if isinstance(features, str) or not len(features):
+        raise ValueError("features must be a list of names or positions of features, not empty.")
+    found = []
+    for feature in features:
+        is_position = isinstance(feature, int | np.integer) and 0 <= feature < len(fit.mean)
+        if not is_position and feature not in fit.features:
+            raise ValueError(
+                f"The model has no feature {host.brief(feature)}; it has "
+                f"{host.brief(fit.features)}, and positions from 0 to {len(fit.mean) - 1}."
+            )
+        found.append(int(feature) if is_position else fit.features.index(feature))
+    if len(set(found)) < len(found):
+        raise ValueError(f"features names one twice: {host.brief(list(features))}.")
+    return np.array(found)
+
+
+def _true_scores(fit):
+    """The scores [N, C] of `predict_proba`: corrected for class weights."""
+    return fit.z @ fit.theta - losses.weight_offsets(fit.class_weight)
+
+
+def _log_likelihood(fit, scores):
+    """Σ log p(label); without scores, that of the classes' frequencies."""
+    if scores is None:
+        counts = np.bincount(fit.y, fit.copies)
+        return float(special.xlogy(counts, counts / counts.sum()).sum())
+    log_p = special.log_softmax(scores, axis=1)
+    return float(fit.copies @ log_p[np.arange(len(fit.y)), fit.y])
+
+
+def _effective_parameters(fit):
+    """tr(H⁻¹H₀) = their number − tr(H⁻¹ penalty)."""
+    penalty = np.tile(fit.penalty, fit.basis.shape[1])
+    inverse = linalg.cho_solve(fit.hessian, np.eye(len(penalty)))
+    return float(len(penalty) - inverse.diagonal() @ penalty)
+
+
+def _objective(fit):
+    log_p = special.log_softmax(fit.z @ fit.theta, axis=1)[np.arange(len(fit.y)), fit.y]
+    return (fit.penalty @ fit.theta**2).sum() / 2 - fit.weights @ log_p
+
+
+def _minimised(fit):
+    """The optimum from anywhere, by Newton's method with halved steps."""
+    for _ in range(_MOST_STEPS):
+        step, moved, _ = _newton_step(fit)
+        if moved < _SMALL:
+            return fit
+        most = _objective(fit) + _ROUNDING * abs(_objective(fit))
+        for halvings in range(_MOST_STEPS):
+            further = fit._replace(theta=fit.theta + step / 2**halvings)
+            if _objective(further) <= most:
+                break
+        fit = further
+    return fit
 
 
 def leave_one_out(
@@ -341,6 +689,8 @@ def _standard_errors(covariance, units, contrasts):
 def _read(fitted, X, y, sample_weight) -> _Fit:
     """The model and its data in float64; ValueError for what does not fit together."""
     names = getattr(fitted, "feature_names_in_", None)
+    if getattr(fitted, "features", None) is not None:
+        names = fitted.features.names
     names = list(X.columns) if names is None and hasattr(X, "columns") else names
     x = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
     x = np.asarray(x, np.float64).reshape(len(x), -1)
@@ -391,7 +741,7 @@ def _read(fitted, X, y, sample_weight) -> _Fit:
     names = [f"x{d}" for d in range(D)] if names is None else [str(name) for name in names]
     return _Fit(
         *(z, labels, weights, copies, theta, total * penalised, basis, own_mean, own_scale),
-        *(class_weight, list(classes), names),
+        *(class_weight, list(classes), names, float(total / weights.sum())),
     )
 
 

@@ -551,22 +551,6 @@ def learning_curve(rows: list[dict], law: "PowerLaw | None", title: str) -> "Fig
     return figure
 
 
-def differences(rows: list[dict], title: str) -> "Figure":
-    """Differences of loss and accuracy between models with their intervals: a row per pair."""
-    figure = _figure((10, min(1.2 + 0.35 * len(rows), 40)), title)
-    names = [f"{row['second']} − {row['first']}" for row in rows]
-    for axes, name in zip(figure.subplots(1, 2, sharey=True), ("loss", "accuracy"), strict=True):
-        for place, row in enumerate(rows):
-            low, high = row[f"{name}_interval"]
-            axes.plot((low, high), (place, place), color="tab:blue", linewidth=2)
-            axes.plot(row[name], place, "o", color="tab:blue")
-        axes.axvline(0, color="0.3", linestyle="--", linewidth=1)
-        axes.set(xlabel=f"difference of {name}", ylim=(len(rows) - 0.5, -0.5))
-        axes.set_yticks(range(len(rows)), [plain_text(text, 2 * _LONGEST_NAME) for text in names])
-        axes.grid(alpha=0.3, axis="x")
-    return figure
-
-
 # What the pictures share.
 
 

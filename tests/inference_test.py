@@ -1,5 +1,7 @@
 """Standard errors and leave-one-out: against jax.hessian, statsmodels, refits, and simulation."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -215,3 +217,170 @@ def test_p_values_of_noise_are_uniform():
         rows = inference.table(SoftmaxRegression(C=np.inf).fit(x, y), x, y, reference=0)
         found += [row["p_value"] for row in rows[:4]]
     assert stats.kstest(found, "uniform").pvalue > 1e-3
+
+
+def mnlogit(x, y):
+    sm = pytest.importorskip("statsmodels.api")
+    return sm.MNLogit(y, np.append(x, np.ones((len(x), 1)), 1))
+
+
+def test_summary_without_a_penalty_is_that_of_statsmodels():
+    x, y = examples(300)
+    model, found = mnlogit(x, y), fitted(x, y, C=np.inf).summary(x, y)
+    expected = model.fit(method="newton", maxiter=100, disp=0)
+    for name, own in (
+        ("log_likelihood", expected.llf),
+        ("null_log_likelihood", expected.llnull),
+        ("aic", expected.aic),
+        ("bic", expected.bic),
+        ("pseudo_r2", expected.prsquared),
+        ("degrees_of_freedom", 8),
+        ("num_examples", 300),
+    ):
+        assert_allclose(getattr(found, name), own, rtol=1e-6)
+    estimates = np.asarray(expected.params).T
+    assert_allclose(column(found.rows, "estimate", 4), estimates, rtol=1e-6)
+    assert_allclose(column(found.rows, "odds_ratio", 4), np.exp(estimates), rtol=1e-6)
+    assert found.reference == 0 and {row["class"] for row in found.rows} == {1, 2}
+    text, page = str(found), found._repr_html_()
+    for row in found.rows:
+        for name in ("estimate", "standard_error", "low", "high"):
+            assert f"{row[name]:.4f}" in text and f"{row[name]:.4f}" in page
+    assert f"{found.log_likelihood:.4f}" in text and f"{found.aic:.2f}" in page
+    assert [row for row in inference.table(fitted(x, y, C=np.inf), x, y, reference=0)] == [
+        {k: v for k, v in row.items() if k != "odds_ratio"} for row in found.rows
+    ]
+
+
+def test_effective_parameters_are_the_change_of_the_fit_by_the_labels():
+    """tr(H⁻¹H₀) with both Hessians by jax, and between nothing and all parameters."""
+    x, y = examples(100)
+    found = []
+    for l2 in (1e-6, 0.01, 1.0, 1e4):
+        fit = fitted(x, y, l2=l2)
+        found.append(inference.summary(fit, x, y, reference=None).degrees_of_freedom)
+        z = np.append(x, np.ones((100, 1)), 1)
+        p = fit.predict_proba(x)
+        blocks = np.einsum("nc,cd->ncd", p, np.eye(3)) - p[:, :, None] * p[:, None]
+        H0 = np.einsum("ncd,nk,nl->ckdl", blocks, z, z).reshape(12, 12)
+        penalty = np.tile(np.append(np.full(3, l2 * 100), 0), 3)
+        assert found[-1] == pytest.approx(np.trace(np.linalg.pinv(H0 + np.diag(penalty)) @ H0))
+    assert 8 > found[0] > found[1] > found[2] > found[3] > 2
+    assert found[0] == pytest.approx(8, abs=1e-3) and found[3] == pytest.approx(2, abs=1e-2)
+
+
+def test_summary_escapes_names_and_knows_those_of_a_run():
+    x, y = examples(80)
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(x, columns=["<b>age</b>", "x\ny", "z"])
+    fit = fitted(frame, np.array(["<a>", "b", "c"])[y], l2=0.1)
+    found = fit.summary(frame, np.array(["<a>", "b", "c"])[y], reference=2)
+    page = found._repr_html_()
+    assert "&lt;b&gt;age" in page and "<b>age" not in page and "&lt;a&gt;" in page
+    assert found.reference == "c" and re.search(r"against +c\n", str(found))
+    assert "x\ny" not in str(found)
+    splits = data.from_arrays((frame, y), (frame[:20], y[:20]))
+    options = {"num_epochs": 300, "solver": sweep.LBFGS(tolerance=1e-6)}
+    run = sweep.fit(splits.train, splits.val, sweep.grid(l2=0.1), **options).classifier(0)
+    rows = run.summary(x.astype(np.float32), y)
+    assert [row["feature"] for row in rows.rows[:4]] == [*frame.columns, "intercept"]
+    assert rows.l2 == pytest.approx(0.1, rel=1e-2)
+
+
+@pytest.mark.parametrize("covariance", ["observed", "HC0", "clustered"])
+def test_marginal_effects_are_those_of_statsmodels(covariance):
+    x, y = examples(300)
+    x = x * [1.0, 50.0, 1e-3] + [0.0, 100.0, 0.0]
+    groups = np.arange(300) // 6
+    own = {"cov_type": "nonrobust" if covariance == "observed" else covariance}
+    if covariance == "clustered":
+        own = {"cov_type": "cluster", "cov_kwds": {"groups": groups}}
+    model = mnlogit(x, y).fit(method="newton", maxiter=100, disp=0, **own)
+    expected = model.get_margeff(at="overall", method="dydx")
+    given = {"groups": groups} if covariance == "clustered" else {}
+    fit = fitted(x, y, C=np.inf)
+    rows = inference.marginal_effects(fit, x, y, covariance=covariance, **given)
+    effects = column(rows, "estimate", 3)
+    assert_allclose(effects, np.asarray(expected.margeff).T, rtol=1e-6, atol=1e-9)
+    errors = column(rows, "standard_error", 3)
+    assert_allclose(errors, np.asarray(expected.margeff_se).T, rtol=1e-6)
+    assert_allclose(effects.sum(0), 0, atol=1e-12)
+
+
+def test_marginal_effects_are_derivatives_of_the_probabilities():
+    """With a penalty, class weights and weights: by differences of predict_proba."""
+    x, y = examples(120)
+    weights = np.random.default_rng(1).integers(0, 3, 120).astype(float)
+    fit = fitted(x, y, weights, l2=0.02, class_weight={0: 1.0, 1: 3.0, 2: 0.5})
+    rows = inference.marginal_effects(fit, x, y, sample_weight=weights)
+    for d in range(3):
+        step = 1e-4 * np.eye(3)[d]
+        change = (fit.predict_proba(x + step) - fit.predict_proba(x - step)) / 2e-4
+        expected = np.average(change, 0, weights)
+        assert_allclose(column(rows, "estimate", 3)[:, d], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("features", [["x1"], [0, "x2"], [2, 0, 1]])
+def test_tests_of_features_are_those_of_statsmodels(features):
+    x, y = examples(300)
+    model = mnlogit(x, y)
+    full = model.fit(method="newton", maxiter=100, disp=0)
+    fit = fitted(x, y, C=np.inf)
+    places = {"x0": 0, "x1": 1, "x2": 2}
+    columns = [places.get(feature, feature) for feature in features]
+    R = np.zeros((2 * len(columns), 8))
+    for row, (c, k) in enumerate((c, k) for c in range(2) for k in columns):
+        R[row, 4 * c + k] = 1  # its parameters are class by class
+    expected = full.wald_test(R, scalar=True)
+    found = inference.wald_test(fit, x, y, features=features)
+    assert found["statistic"] == pytest.approx(float(expected.statistic), rel=1e-6)
+    assert found["p_value"] == pytest.approx(float(expected.pvalue), rel=1e-5)
+    assert found["degrees_of_freedom"] == 2 * len(columns)
+    smaller = type(model)(y, np.delete(model.exog, columns, 1))
+    reduced = smaller.fit(method="newton", maxiter=100, disp=0)
+    statistic = 2 * (full.llf - reduced.llf)
+    found = inference.likelihood_ratio_test(fit, x, y, features=features)
+    assert found["statistic"] == pytest.approx(statistic, rel=1e-6)
+    assert found["p_value"] == pytest.approx(stats.chi2.sf(statistic, 2 * len(columns)), rel=1e-5)
+
+
+@pytest.mark.parametrize("test", [inference.wald_test, inference.likelihood_ratio_test])
+@pytest.mark.parametrize(
+    "features, message",
+    [
+        ("x1", "a list"),
+        ([], "a list"),
+        (["age"], "no feature 'age'"),
+        (["intercept"], "no feature 'intercept'"),
+        ([3], "no feature 3"),
+        ([-1], "no feature -1"),
+        ([1, "x1"], "names one twice"),
+    ],
+)
+def test_tests_refuse_features_that_are_none(test, features, message, untyped):  # noqa: ARG001
+    x, y = examples()
+    with pytest.raises(ValueError, match=message):
+        test(fitted(x, y, C=np.inf), x, y, features=features)
+
+
+def test_tests_refuse_what_has_no_distribution():
+    x, y = examples()
+    for options in ({"l2": 0.1}, {"C": np.inf, "class_weight": {0: 1.0, 1: 2.0, 2: 1.0}}):
+        with pytest.raises(ValueError, match="without a penalty"):
+            inference.likelihood_ratio_test(fitted(x, y, **options), x, y, features=[0])
+    model = fitted(x, y, C=np.inf)
+    given = {"groups": np.arange(120) // 60, "covariance": "clustered"}
+    with pytest.raises(ValueError, match="give more groups"):
+        inference.wald_test(model, x, y, features=[0, 1], **given)
+
+
+def test_p_values_of_both_tests_are_uniform_for_noise():
+    found = []
+    for seed in range(60):
+        x = np.random.default_rng(seed).normal(size=(150, 3))
+        y = np.random.default_rng(1000 + seed).integers(0, 2, 150)
+        fit = SoftmaxRegression(C=np.inf).fit(x, y)
+        for test in (inference.wald_test, inference.likelihood_ratio_test):
+            found.append(test(fit, x, y, features=["x0", "x2"])["p_value"])
+    assert stats.kstest(found[::2], "uniform").pvalue > 1e-3
+    assert stats.kstest(found[1::2], "uniform").pvalue > 1e-3

@@ -88,6 +88,7 @@ OUT_OF_RANGE = {
     "l1_path": (-1, 1.0),
     "l1_group_path": (-1, None),
     "refit": (0, None),
+    "out_of_fold": (1, "yes", None),
     "predictions": (1, "yes"),
     "label_column": (1, None),
     "group_column": (1, None),
@@ -176,6 +177,9 @@ def test_contradictions_are_refused():
     for early in ({"select_epoch": "best"}, {"early_stopping__patience": 3}):
         assert "needs select_epoch = 'last'" in refused(**costs, **early)
     assert config_problems(config_with(**costs)) == []
+    assert "out_of_fold needs folds" in refused(out_of_fold=True)
+    assert "out_of_fold needs folds" in refused(out_of_fold=True, bootstraps=3)
+    assert "last models" in refused(out_of_fold=True, folds=3, early_stopping__patience=2)
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -1,5 +1,6 @@
 """What a job reports, in words and in files, is what counting by hand gives."""
 
+import csv
 import dataclasses
 import json
 
@@ -10,8 +11,8 @@ from scipy.special import softmax
 from sklearn.metrics import precision_recall_fscore_support, recall_score
 
 from softmax_jax import data, metrics, sweep
-from softmax_jax.classifier import load
-from softmax_jax.job import outputs
+from softmax_jax.classifier import Classifier, load
+from softmax_jax.job import outputs, run
 from softmax_jax.job.workdir import Workdir
 from softmax_jax.sweep import inputs
 
@@ -355,3 +356,68 @@ def test_interval_of_a_mean_cost_is_within_the_costs():
     low, high = found["argmax"]["cost"]["interval"]
     assert found["argmax"]["cost"]["mean"] == pytest.approx(0.1)
     assert 0 <= low < 0.1 < high <= 10
+
+
+@pytest.mark.parametrize("fields", [{}, {"folds": 3}, {"refit": True}])
+def test_coefficients_of_a_job_at_the_optimum_are_those_of_the_estimator(tmp_path, fields):
+    from configs import default
+    from softmax_jax import SoftmaxRegression, inference
+
+    config = default.get_config().unlock()
+    config.update({"dataset": "breast_cancer", "optimizer": "lbfgs", "num_epochs": 300, "l2": 0.01})
+    config.update({"train_split": "train[:60%]", "val_split": "train[60%:]", "tolerance": 1e-6})
+    config.update({"standardize": True} | fields)
+    assert run.main(config, tmp_path / "w") == 0
+    with open(tmp_path / "w" / "coefficients.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    splits = data.load("breast_cancer", "train[:60%]", "train[60%:]")
+    train = data.joined(splits.train, splits.val) if config.refit else splits.train
+    x = np.asarray(train.x, np.float64).reshape(len(train.y), -1)
+    z = (x - x.mean(0)) / x.std(0)
+    fit = SoftmaxRegression(l2=0.01, tol=1e-10).fit(z, train.y)
+    expected = inference.table(fit, z, train.y)
+    assert list(rows[0]) == [
+        *("class", "feature", "estimate", "standard_error", "z", "p_value", "low", "high")
+    ]
+    for row, own in zip(rows, expected, strict=True):
+        assert row["class"] == splits.label_names[own["class"]]
+        if own["feature"] != "intercept":  # of raw units
+            scale = x.std(0)[int(own["feature"][1:])]
+            for name in ("estimate", "standard_error"):
+                assert float(row[name]) * scale == pytest.approx(own[name], rel=2e-3, abs=1e-4)
+
+
+def test_no_coefficients_of_sgd_or_of_many_weights(tmp_path):
+    from configs import default
+
+    config = default.get_config().unlock()
+    config.update({"dataset": "iris", "num_epochs": 1, "batch_size": 16})
+    assert run.main(config, tmp_path / "w") == 0
+    assert not (tmp_path / "w" / "coefficients.csv").exists()
+    train = data.load("digits").train
+    wide = Classifier(np.ones((64, 40)), np.zeros(40), 0.0, 1.0, ("x",) * 40)
+    assert run.coefficient_rows((train,), wide) is None
+
+
+def test_out_of_fold_file_has_the_mean_loss_of_the_folds(config, tmp_path):
+    config.update({"train_split": "train[:40%]", "val_split": "train[40%:]", "folds": 3})
+    config.update({"out_of_fold": True, "sweep": {"learning_rate": (0.01, 0.1), "seed": (0, 1)}})
+    assert run.main(config, tmp_path / "w") == 0
+    found = np.load(tmp_path / "w" / "out_of_fold.npz")
+    train = data.load("digits", "train[:40%]", "train[40%:]").train
+    assert_array_equal(found["labels"], train.y)
+    assert_array_equal(found["index"], np.arange(len(train)))
+    assert found["label_names"].tolist() == list(train.label_names)
+    summary = json.loads((tmp_path / "w" / "summary.json").read_text())
+    rate, seed = (summary["selected"]["hyperparameters"][n] for n in ("learning_rate", "seed"))
+    with open(tmp_path / "w" / "trials.csv", newline="") as file:
+        rows = [
+            row
+            for row in csv.DictReader(file)
+            if (float(row["learning_rate"]), int(row["seed"])) == (rate, seed)
+        ]
+    assert len(rows) == 3
+    losses = -np.log(found["probabilities"][np.arange(len(train)), train.y])
+    for row in rows:
+        own = losses[found["fold"] == int(row["fold"])]
+        assert own.mean() == pytest.approx(float(row["val_loss"]), rel=1e-3)

@@ -143,7 +143,7 @@ def test_invalid_tile_rows_are_refused(rows):
 
 
 def test_prepared_problems_are_not_solved_in_passes():
-    with pytest.raises(ValueError, match="tile_rows is for a Problem"):
+    with pytest.raises(ValueError, match="tile_rows is for dense x"):
         minimise(optimum.prepare(random_problem(0)), L2, tile_rows=16)
 
 

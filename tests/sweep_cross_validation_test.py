@@ -3,9 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 from scipy.special import log_softmax
 
-from softmax_jax import sweep
+from softmax_jax import SoftmaxRegression, data, sweep
 from tests.sweep_fixtures import DIGITS, epochs, fit
 
 OPTIONS = {"num_epochs": 4, "batch_size": 64}
@@ -123,3 +124,45 @@ def test_class_weights_reach_the_refit():
     )
     x = DIGITS.test.x
     assert (weighted.predict(x) == 0).sum() > (plain.predict(x) == 0).sum()
+
+
+@pytest.mark.parametrize("outer_folds", [0, 2])
+def test_out_of_fold_probabilities_are_those_of_models_without_the_fold(outer_folds):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 4)).astype(np.float32)
+    y = (x[:, 0] + rng.logistic(size=120) > 0).astype(int) + (x[:, 1] > 1)
+    weights = rng.integers(0, 3, 120).astype(float)
+    groups = np.arange(120) // 3
+    dataset = data.from_arrays((x, y, weights, groups), (x[:9], y[:9])).train
+    result = sweep.cross_validate(
+        dataset,
+        sweep.grid(l2=(0.03, 10.0)),
+        folds=3,
+        outer_folds=outer_folds,
+        num_epochs=300,
+        solver=sweep.LBFGS(tolerance=1e-6),
+    )
+    there = dataset.without_absent()
+    found, fold = sweep.out_of_fold(there, result, result.refit)
+    assert result.refit.hyperparameters["l2"] == pytest.approx(0.03)
+    kept = weights > 0
+    assert all(len(set(fold[groups[kept] == group])) < 2 for group in groups)
+    for number in range(3):
+        rest = fold != number
+        fit = SoftmaxRegression(l2=0.03, tol=1e-9).fit(
+            x[kept][rest], y[kept][rest], weights[kept][rest]
+        )
+        expected = fit.predict_proba(x[kept][~rest])
+        assert_allclose(found[~rest], expected, atol=2e-3)
+    with pytest.raises(ValueError, match="divide"):
+        sweep.out_of_fold(there[:50], result, result.refit)
+
+
+def test_out_of_fold_needs_folds():
+    splits = data.load("digits", "train[:100]", "train[100:150]")
+    options = {"num_epochs": 1, "batch_size": 50}
+    plain = sweep.fit(splits.train, splits.val, **options)
+    drawn = sweep.bootstrap(splits.train, draws=3, **options)
+    for result in (plain, drawn):
+        with pytest.raises(ValueError, match="hold out each example once"):
+            sweep.out_of_fold(splits.train, result, result.best())

@@ -137,6 +137,7 @@ RULES = {
     "select_metric": _one_of(tuple(result.validation_metrics())),
     "select_epoch": _one_of(("last", "best")),
     "refit": _YES_OR_NO,
+    "out_of_fold": _YES_OR_NO,
     "predictions": _YES_OR_NO,
     "learning_curve.sizes": Rule(_sizes, "a tuple of whole numbers from 1"),
     "learning_curve.seeds": _whole(1),
@@ -395,11 +396,14 @@ def _contradictions(config):
             f"'val_accuracy', whose error is known; it is {metric!r}"
         )
     early = config.select_epoch == "best" or max(axis_values(config, "patience")) > 0
-    if resampled and config.cost_matrix and early:
-        found.append(
-            "cost_matrix with folds or bootstraps needs select_epoch = 'last' and no early "
-            "stopping: only the last models of all of them are kept"
-        )
+    if config.out_of_fold and not config.folds:
+        found.append("out_of_fold needs folds: set folds, too")
+    for name in ("cost_matrix", "out_of_fold"):
+        if resampled and config[name] and early:
+            found.append(
+                f"{name} with folds or bootstraps needs select_epoch = 'last' and no early "
+                "stopping: only the last models of all of them are kept"
+            )
     for name in ("l2", *SPARSE):
         if config[f"{name}_path"] and config.sweep[name]:
             found.append(

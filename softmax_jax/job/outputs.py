@@ -364,7 +364,8 @@ def say_files(folder: Path) -> None:
 _OPENED_FIRST = (
     *("curves.png", "mistakes.png", "confusion.png", "weights.png", "sweep.png", "settings.png"),
     *("learning_curve.png", "audit.png", "summary.json", "settings.csv", "path.csv", "trials.csv"),
-    *("learning_curve.csv", "audit.csv", "params.npz", "predictions.npz", "metrics.jsonl"),
+    *("coefficients.csv", "learning_curve.csv", "audit.csv"),
+    *("params.npz", "predictions.npz", "out_of_fold.npz", "metrics.jsonl"),
 )
 
 
@@ -721,24 +722,29 @@ def write_weights(workdir: Workdir, classifier: Classifier) -> None:
     )
 
 
-def write_coefficients(workdir: Workdir, selected: Selected) -> None:
-    """Writes coefficients.csv, where an l1 or l1_group was chosen: the weights that are not zero.
+def sparse_rows(selected: Selected) -> list[dict] | None:
+    """The rows of coefficients.csv, where an l1 or l1_group was chosen: weights that are not zero.
 
     They are those of params.npz, with the intercept of each class. Features without names are x0,
     x1, ...
     """
     chosen, classifier = selected.hyperparameters, selected.classifier
     if not any(chosen.get(name) for name in SPARSE):
-        return
+        return None
     features = classifier.features
     names = [f"x{d}" for d in range(len(classifier.W))] if features is None else features.names
     W, names = np.vstack([classifier.W, classifier.b]), [*names, "intercept"]
-    rows = [
+    return [
         {"class": label, "feature": names[d], "estimate": float(W[d, c])}
         for c, label in enumerate(classifier.label_names)
         for d in [*np.flatnonzero(classifier.W[:, c]), -1]
     ]
-    workdir.write_csv("coefficients.csv", rows)
+
+
+def write_coefficients(workdir: Workdir, rows: list[dict] | None) -> None:
+    """Writes coefficients.csv, where there are rows of class, feature, estimate and more."""
+    if rows:
+        workdir.write_csv("coefficients.csv", rows)
 
 
 def write_predictions(

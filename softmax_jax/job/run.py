@@ -14,9 +14,10 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from softmax_jax import data, host, losses, model, sweep
+from softmax_jax import data, host, inference, losses, model, sweep
+from softmax_jax.classifier import Classifier
 from softmax_jax.data import validation
-from softmax_jax.data.dataset import Dataset, Splits
+from softmax_jax.data.dataset import Dataset, Splits, example_weights
 from softmax_jax.host import DIVERGED, DONE, LOST, USAGE, WORKDIR, JobError
 from softmax_jax.hyperparameters import SPARSE, TRACED
 from softmax_jax.job import checkpoint, console, outputs, processes, workdir
@@ -53,6 +54,7 @@ _OPERATIONS_PER_CALL = 4e11  # multiplications and additions before a signal is 
 _BYTES_PENALTY = 512  # a setting of a path, as Python's numbers and in arrays
 _BYTES_MEASURED = 64  # of a trial in an epoch: eight metrics
 _DECADES = 3  # that an automatic path of l2 reaches further down, one by one, where it must
+_MOST_COEFFICIENTS, _MOST_PRODUCTS = 2_000, 1e11  # of which a job finds the standard errors
 _MOST_CLASSES = 1000  # of which each has its own line in a table
 
 
@@ -547,11 +549,17 @@ def finish(
         more["leaders"] = _leaders(config, result)
     outputs.write_params(workdir, selected.classifier)
     outputs.write_weights(workdir, selected.classifier)
-    outputs.write_coefficients(workdir, selected)
+    rows = outputs.sparse_rows(selected)
+    if rows is None and config.optimizer == "lbfgs":
+        trained_on = (splits.train, splits.val) if config.refit else (splits.train,)
+        rows = coefficient_rows(trained_on, selected.classifier)
+    outputs.write_coefficients(workdir, rows)
     # A refit on train and val has seen what it would be judged on: the chosen model has not.
     judged = chosen if config.refit else selected
     if config.predictions:
         outputs.write_predictions(workdir, splits, judged.classifier, selected.classifier)
+    if config.out_of_fold:
+        write_out_of_fold(workdir, splits.train, result, chosen)
     with timed(seconds, "studies"):
         studied, pictures = outputs.write_studies(workdir, config, splits, selected)
     summary = workdir, config, splits, result, selected, test, more | studied, seconds
@@ -565,6 +573,48 @@ def finish(
     outputs.say_result(config, splits, result, selected, test, more["nested"])
     outputs.say_costs(more)
     outputs.say_files(workdir.file())
+
+
+def coefficient_rows(trained_on: tuple[Dataset, ...], classifier: Classifier) -> list[dict] | None:
+    """The `inference.table` of a model at its optimum on one dataset, or on two together.
+
+    None where that is large: read by shards, more than 2,000 weights, or more than 10¹¹ products
+    of examples · weights². Where there are no errors, a line of the log says why.
+    """
+    size, examples = classifier.W.size, sum(len(dataset.y) for dataset in trained_on)
+    sharded = any(dataset.shard_size for dataset in trained_on)
+    if sharded or size > _MOST_COEFFICIENTS or examples * size**2 > _MOST_PRODUCTS:
+        return None
+    dataset = data.joined(*trained_on) if len(trained_on) > 1 else trained_on[0]
+    dataset = dataset.without_absent()
+    labels, weights = np.asarray(dataset.y), example_weights(dataset)
+    try:
+        rows = inference.table(
+            classifier._replace(labels=None), dataset.x, labels, sample_weight=weights
+        )
+    except ValueError as error:
+        console.say(f"There is no coefficients.csv: {error}")
+        return None
+    return [row | {"class": classifier.label_names[row["class"]]} for row in rows]
+
+
+def write_out_of_fold(workdir: Workdir, train: Dataset, result: Result, chosen: Selected) -> None:
+    """Writes out_of_fold.npz, see `sweep.out_of_fold`.
+
+    Its arrays: probabilities [N, C], labels and fold of each training example, index, its row among
+    all that were given, label_names, and where there are weights, weights.
+    """
+    probabilities, fold = sweep.out_of_fold(train, result, chosen)
+    arrays = {
+        "probabilities": probabilities,
+        "labels": np.asarray(train.y),
+        "index": train.rows,
+        "fold": fold,
+    }
+    arrays["label_names"] = np.array(train.label_names)
+    if train.weights is not None:
+        arrays["weights"] = example_weights(train)
+    workdir.write_npz("out_of_fold.npz", **arrays)
 
 
 def select_winner(config: ConfigDict, result: Result) -> Selected:

@@ -402,14 +402,17 @@ def _plain(value):
 _RESULTS = (
     "summary.json",  # it says that a job has ended, so it is deleted first
     "audit.csv",
+    "coefficients.csv",
     host.ERROR_FILE,
     "learning_curve.csv",
     "metrics.jsonl",
+    "out_of_fold.npz",
     "params.npz",
     "path.csv",
     "predictions.npz",
     "settings.csv",
     "trials.csv",
+    "weights.csv",
     "audit.png",
     "confusion.png",
     "curves.png",

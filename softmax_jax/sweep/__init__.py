@@ -8,6 +8,7 @@ from softmax_jax.sweep.chunks import Epoch
 from softmax_jax.sweep.cross_validation import (
     bootstrap,
     cross_validate,
+    out_of_fold,
     outer_estimate,
     refit,
     spread,
@@ -40,6 +41,7 @@ __all__ = [
     "l2_path",
     "log_uniform",
     "nested_folds",
+    "out_of_fold",
     "outer_estimate",
     "random",
     "refit",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import ArrayLike
+from jaxtyping import ArrayLike, Float, Int
 
 from softmax_jax import metrics
 from softmax_jax.checks import named_keywords
@@ -234,6 +234,44 @@ def spread(
         most = math.inf if metric.endswith("loss") else 1.0
         found["interval"] = [max(low, 0.0), min(high, most)]
     return found
+
+
+def out_of_fold(
+    dataset: Dataset, result: Result, selected: Selected
+) -> tuple[Float[np.ndarray, "N C"], Int[np.ndarray, " N"]]:
+    """What the selected setting says of each training example that it was not trained on.
+
+    Of several seeds the models of the selected trial's seed are asked, at their last epoch. Where
+    the folds chose the setting, losses of these probabilities flatter it, if only a little.
+
+    Args:
+      dataset: the examples that the folds divide, those of weight 0 left out.
+      result: of the cross-validation.
+      selected: the choice, from `result.best`.
+
+    Returns:
+      Probabilities [N, C], as `Classifier.predict_proba` has them, and the fold of each example.
+
+    Raises:
+      ValueError: there are no folds that hold out every example exactly once.
+    """
+    trials, resamples = result.run.trials, result.run.resamples
+    held_out = np.zeros((0, 0)) if resamples is None else resamples.held_out
+    held_out = held_out if resamples is None else held_out[:, resamples.outer < 0]
+    if not held_out.size or not (held_out.sum(1) == 1).all():
+        raise ValueError("Out-of-fold probabilities need folds that hold out each example once.")
+    if len(held_out) != len(dataset.y):
+        raise ValueError(
+            f"The folds divide {len(held_out):,} examples, and the dataset has {len(dataset.y):,}."
+        )
+    fold = held_out.argmax(1)
+    same = ("setting", "seed")
+    own = np.all([getattr(trials, n) == getattr(trials, n)[selected.trial] for n in same], axis=0)
+    found = np.empty((len(fold), len(result.run.label_names)), selected.classifier.W.dtype)
+    for trial in np.flatnonzero(own):
+        rows = np.flatnonzero(fold == trials.fold[trial])
+        found[rows] = result.classifier(int(trial)).predict_proba(dataset.x[rows])
+    return found, fold
 
 
 def outer_estimate(result: Result, selection: Selection = Selection()) -> dict | None:  # noqa: B008
