@@ -50,6 +50,10 @@ def main():
             flush=True,
         )
         wall, cpu, done = saga(prepared, x, y, path, options)
+        if not done:
+            print(f"{name}: saga has not finished one penalty in {wall:.2f} s", flush=True)
+            continue
+        ours(prepared, path[:done], options)  # another number of trials is compiled anew
         part, part_cpu, _ = ours(prepared, path[:done], options)
         print(
             f"{name}: saga {wall:.2f} s ({cpu:.2f} CPU s) for {done} penalties, which take this "
