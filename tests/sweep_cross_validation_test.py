@@ -133,7 +133,7 @@ def test_out_of_fold_probabilities_are_those_of_models_without_the_fold(outer_fo
     y = (x[:, 0] + rng.logistic(size=120) > 0).astype(int) + (x[:, 1] > 1)
     weights = rng.integers(0, 3, 120).astype(float)
     groups = np.arange(120) // 3
-    dataset = data.from_arrays((x, y, weights, groups), (x[:9], y[:9])).train
+    dataset = data.from_arrays((x, y, weights, groups), (x[:9].copy(), y[:9])).train
     result = sweep.cross_validate(
         dataset,
         sweep.grid(l2=(0.03, 10.0)),
@@ -144,12 +144,12 @@ def test_out_of_fold_probabilities_are_those_of_models_without_the_fold(outer_fo
     )
     there = dataset.without_absent()
     found, fold = sweep.out_of_fold(there, result, result.refit)
-    assert result.refit.hyperparameters["l2"] == pytest.approx(0.03)
+    l2 = result.refit.hyperparameters["l2"]
     kept = weights > 0
     assert all(len(set(fold[groups[kept] == group])) < 2 for group in groups)
     for number in range(3):
         rest = fold != number
-        fit = SoftmaxRegression(l2=0.03, tol=1e-9).fit(
+        fit = SoftmaxRegression(l2=l2, tol=1e-9).fit(
             x[kept][rest], y[kept][rest], weights[kept][rest]
         )
         expected = fit.predict_proba(x[kept][~rest])
