@@ -90,9 +90,9 @@ def curves(result: "Result", selected: "Selected", title: str) -> "Figure":
                 draw_line(
                     axes, Line(name, result.reached[trial], result.metrics[name][trial], style)
                 )
-            out = np.intersect1d([*near, *far], np.flatnonzero(result.halved)).astype(int)
-            last = result.metrics[name][out, -1]
-            axes.plot(result.halved[out], last, "x", color=colour, alpha=0.5, markersize=4)
+            for trial in np.intersect1d([*near, *far], np.flatnonzero(result.halved)).astype(int):
+                end = result.halved[trial], result.metrics[name][trial, -1]
+                axes.plot(*end, "x", color=colour, alpha=0.5, markersize=4)
         # Others must not flatten the selected one: they are seen as far as its own range again.
         own = np.concatenate([result.metrics[name][selected.trial] for name in shown])
         own = own[np.isfinite(own)]
@@ -649,8 +649,8 @@ def _sweep_panel(axes, grid, name):
         x, spread = grid.axes[name], grid.val_spread[where]
         draw_line(axes, Line(label, x, grid.val[where], val, spread=spread))
         draw_line(axes, Line(label, x, grid.train[where], train | {"label": "_train"}))
-        out = grid.stopped[where] > 0
-        axes.plot(x[out], grid.val[where][out], "x", color=colour, markersize=6)
+        for cell in np.flatnonzero(grid.stopped[where]):
+            axes.plot(x[cell], grid.val[where][cell], "x", color=colour, markersize=6)
     star = {"marker": "*", "markersize": 14, "color": "crimson", "linestyle": "none", "zorder": 5}
     x, y = grid.axes[name][grid.winner[position]], grid.val[grid.winner]
     axes.plot(x, y, label="selected", **star)
