@@ -83,21 +83,16 @@ def curves(result: "Result", selected: "Selected", title: str) -> "Figure":
             faint: dict[str, Any] = {"color": colour, "alpha": 0.12, "linewidth": 0.7}
             thin: dict[str, Any] = {"color": colour, "alpha": 0.55, "linewidth": 0.8}
             marker = "." if len(np.unique(reached)) <= _MAX_MARKED_EPOCHS else None
-            bold: dict[str, Any] = {
-                "color": colour,
-                "marker": marker,
-                "label": name.replace("_", " "),
-            }
-            styles: list[tuple[int, dict]] = [(trial, faint) for trial in far] + [
-                (trial, thin) for trial in near
-            ]
+            label = name.replace("_", " ")
+            bold: dict[str, Any] = {"color": colour, "marker": marker, "label": label}
+            styles = [(trial, faint) for trial in far] + [(trial, thin) for trial in near]
             for trial, style in [*styles, (selected.trial, bold)]:
                 draw_line(
                     axes, Line(name, result.reached[trial], result.metrics[name][trial], style)
                 )
-            out = np.intersect1d([*near, *far], np.flatnonzero(result.halved)).astype(int)
-            last = result.metrics[name][out, -1]
-            axes.plot(result.halved[out], last, "x", color=colour, alpha=0.5, markersize=4)
+            for trial in np.intersect1d([*near, *far], np.flatnonzero(result.halved)).astype(int):
+                end = result.halved[trial], result.metrics[name][trial, -1]
+                axes.plot(*end, "x", color=colour, alpha=0.5, markersize=4)
         # Others must not flatten the selected one: they are seen as far as its own range again.
         own = np.concatenate([result.metrics[name][selected.trial] for name in shown])
         own = own[np.isfinite(own)]
@@ -398,8 +393,7 @@ class Grid(NamedTuple):
       val, train: means over seeds and folds, an array dimension per axis.
       val_spread: standard deviations of val.
       winner: the index of the selected setting in the arrays.
-      stopped: the epoch at which halving stopped each setting, whose metrics are those there; 0: it
-        was trained to the end. None: there was no halving.
+      stopped: the epoch at which halving stopped each setting; 0: it was trained to the end.
     """
 
     metric: str
@@ -408,7 +402,7 @@ class Grid(NamedTuple):
     val_spread: np.ndarray
     train: np.ndarray
     winner: tuple[int, ...]
-    stopped: np.ndarray | None = None
+    stopped: np.ndarray
 
 
 def lay_out(result: "Result", selected: "Selected", metric: str, epoch: str) -> Grid | None:
@@ -429,10 +423,8 @@ def lay_out(result: "Result", selected: "Selected", metric: str, epoch: str) -> 
     if train_metric in result.metrics:
         train, _ = _average(result.values(train_metric, epoch), index, shape)
     winner = tuple(int(place[selected.trial]) for place in index)
-    stopped = None
-    if result.halved.any():
-        stopped = np.zeros(shape, int)
-        stopped[index] = result.halved
+    stopped = np.zeros(shape, int)
+    stopped[index] = result.halved
     return Grid(metric, axes, val, spread, train, winner, stopped)
 
 
@@ -657,9 +649,8 @@ def _sweep_panel(axes, grid, name):
         x, spread = grid.axes[name], grid.val_spread[where]
         draw_line(axes, Line(label, x, grid.val[where], val, spread=spread))
         draw_line(axes, Line(label, x, grid.train[where], train | {"label": "_train"}))
-        if grid.stopped is not None:
-            out = grid.stopped[where] > 0
-            axes.plot(x[out], grid.val[where][out], "x", color=colour, markersize=6)
+        for cell in np.flatnonzero(grid.stopped[where]):
+            axes.plot(x[cell], grid.val[where][cell], "x", color=colour, markersize=6)
     star = {"marker": "*", "markersize": 14, "color": "crimson", "linestyle": "none", "zorder": 5}
     x, y = grid.axes[name][grid.winner[position]], grid.val[grid.winner]
     axes.plot(x, y, label="selected", **star)
@@ -670,7 +661,7 @@ def _sweep_panel(axes, grid, name):
     if (grid.val_spread > 0).any():
         band = "± a standard deviation over seeds and folds"
         handles.append(_key(band, color="0.5", alpha=0.3, linewidth=7))
-    if grid.stopped is not None:
+    if grid.stopped.any():
         handles.append(_key("stopped by halving", color="0.3", marker="x", linestyle="none"))
     if len(combinations) > _MAX_COLOURED_LINES:
         handles.append(_key("other combinations", color=_FAINT))
@@ -736,8 +727,7 @@ def _heat_map(figure, axes, grid):
         for (row, column), value in np.ndenumerate(grid.val):
             dark = (value > (low + high) / 2) == larger_wins
             marks = {"ha": "center", "va": "center", "fontsize": 7, "color": "w" if dark else "k"}
-            stop = 0 if grid.stopped is None else grid.stopped[row, column]
-            when = f"\nstopped at {stop}" if stop else ""
+            when = f"\nstopped at {stop}" if (stop := grid.stopped[row, column]) else ""
             axes.text(column, row, f"{value:.3f}{when}", **marks)
     corner = grid.winner[1] - 0.5, grid.winner[0] - 0.5
     axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="crimson", linewidth=2.5))
