@@ -4,6 +4,7 @@ Examples with their weights and classes, penalties and coefficients in scikit-le
 problem in one of a few shapes, and the warnings where the optimum is not reached.
 """
 
+import math
 import warnings
 from numbers import Real
 from typing import Any, NamedTuple
@@ -255,14 +256,20 @@ def prepare_problem(estimator, examples: Examples, resamples=None) -> _Shifted:
     """
     host.begin()
     x, labels, weights, shift = examples.x, examples.labels, examples.weights, None
-    needs_dense = labels.ndim > 1 or bool(getattr(estimator, "l1_ratio", 0))
+    ratios = getattr(estimator, "l1_ratio", getattr(estimator, "l1_ratios", None))
+    needs_dense = labels.ndim > 1 or (ratios is not None and bool(np.any(ratios)))
     if sparse.issparse(x) and not needs_dense:
         _find_shift(estimator, x)
         x = x.astype(estimator.dtype, copy=False)
     else:
         num_examples, num_features = x.shape
         more = _rounded_up(num_examples, 256) - num_examples
-        x = np.zeros((num_examples + more, _rounded_up(num_features, 32)), estimator.dtype)
+        shape = num_examples + more, _rounded_up(num_features, 32)
+        if sparse.issparse(x):
+            what = "Sparse X as a dense array, which soft labels and an L1 penalty need,"
+            remedy = "Labels [N] without l1_ratio take it as it is."
+            host.require_memory(math.prod(shape) * np.dtype(estimator.dtype).itemsize, what, remedy)
+        x = np.zeros(shape, estimator.dtype)
         shift = _find_shift(estimator, examples.x)
         for start, dense in _dense_rows(examples.x):
             own = x[start : start + len(dense), :num_features]
