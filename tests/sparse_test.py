@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import sparse, special
 from sklearn.linear_model import LogisticRegression
 
-from softmax_jax import SoftmaxRegression, SoftmaxRegressionCV, data, optimum, predict
+from softmax_jax import SoftmaxRegression, SoftmaxRegressionCV, data, host, optimum, predict
 from softmax_jax.classifier import Classifier
 from softmax_jax.data import DataError, npz
 from softmax_jax.optimum import Problem, minimise
@@ -290,3 +290,13 @@ def test_a_large_dense_copy_of_a_dataset_is_a_warning(monkeypatch):
     x, y = draw(np.random.default_rng(12), 60, 300, 3)
     with pytest.warns(UserWarning, match="train is sparse, and takes .* use SoftmaxRegression"):
         data.from_arrays((x, y), (dense(x), y))
+
+
+def test_a_dense_copy_that_does_not_fit_is_refused(monkeypatch):
+    x = sparse.random_array((60, 200), density=0.1, format="csr", rng=np.random.default_rng(0))
+    y = np.arange(60) % 3
+    monkeypatch.setattr(host, "available_memory", lambda *_: 1 << 15)
+    models = SoftmaxRegression(l1_ratio=0.5), SoftmaxRegressionCV(Cs=2, l1_ratios=(0.5, 1.0))
+    for model, labels in ((models[0], y), (models[1], y), (SoftmaxRegression(), np.eye(3)[y])):
+        with pytest.raises(ValueError, match="Sparse X as a dense array, .* GiB of memory"):
+            model.fit(x, labels)
