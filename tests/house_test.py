@@ -81,7 +81,7 @@ def test_every_room_has_a_floor():
 
 
 def test_modules_are_few_and_can_be_read_in_one_sitting():
-    assert len(PATHS) <= 60
+    assert len(PATHS) <= 61
     lengths = {module_of(path): len(path.read_text().splitlines()) for path in PATHS}
     assert {name: n for name, n in lengths.items() if n > 800} == {}
 
