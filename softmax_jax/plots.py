@@ -472,12 +472,15 @@ def path(result: "Result", selected: "Selected", metric: str, title: str) -> "Fi
     mean, error = comparison.mean[chosen], comparison.error[chosen]
     right.plot(penalties, mean, color="C0")
     if np.isfinite(error).all():
-        right.fill_between(penalties, mean - error, mean + error, color="C0", alpha=0.2)
+        band = "± one standard error"
+        right.fill_between(penalties, mean - error, mean + error, color="C0", alpha=0.2, label=band)
     right.set_ylabel(metric.replace("_", " "))
     for panel in (left, middle, right):
         scale_swept(panel, name, penalties)
-        panel.axvline(axes[name][selected.trial], color="crimson", linestyle="--", linewidth=1)
+        at = axes[name][selected.trial]
+        panel.axvline(at, color="crimson", linestyle="--", linewidth=1, label="selected")
         panel.grid(alpha=0.3)
+    right.legend(fontsize="small")
     return figure
 
 

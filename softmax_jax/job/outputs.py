@@ -362,9 +362,9 @@ def say_files(folder: Path) -> None:
 
 # What people look at, then tables, then what programs read.
 _OPENED_FIRST = (
-    *("curves.png", "mistakes.png", "confusion.png", "weights.png", "sweep.png", "settings.png"),
-    *("learning_curve.png", "audit.png", "summary.json", "settings.csv", "path.csv", "trials.csv"),
-    *("coefficients.csv", "learning_curve.csv", "audit.csv"),
+    *("curves.png", "mistakes.png", "confusion.png", "weights.png", "sweep.png", "path.png"),
+    *("settings.png", "learning_curve.png", "audit.png", "summary.json", "settings.csv"),
+    *("path.csv", "trials.csv", "coefficients.csv", "learning_curve.csv", "audit.csv"),
     *("params.npz", "predictions.npz", "out_of_fold.npz", "metrics.jsonl"),
 )
 
