@@ -75,10 +75,12 @@ def test_class_without_weight_is_never_predicted(three):
     assert model.predict_proba(x)[:, 1].max() < 1e-9
 
 
-def test_sparse_input_gives_the_same_model(three, fitted):
+def test_sparse_input_gives_the_same_model(three):
     x, y = three
-    model = SoftmaxRegression().fit(sparse.csc_array(x), y)
-    np.testing.assert_allclose(model.coef_, fitted.coef_, rtol=1e-12)
+    dense, other = (
+        SoftmaxRegression(tol=1e-12).fit(given, y) for given in (x, sparse.csc_array(x))
+    )
+    np.testing.assert_allclose(other.coef_, dense.coef_, atol=2e-5)
 
 
 @pytest.mark.parametrize("data", ["two", "three"])

@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 MEMORY = 20  # pairs of L-BFGS, or fewer where they would take more than x and W
+_FEWEST_FEATURES = 64  # for the coordinates of the examples: with fewer there is little to gain
 _FEWEST_PAIRS = 5
 _SMALL = 2**26  # bytes that pairs may always take
 _BLOCK = 2**23  # bytes of xᵀ times the residuals of a trial that are held at a time
@@ -66,7 +67,7 @@ class Sparse(NamedTuple):
     @property
     def by_examples(self) -> bool:
         """Whether the solver works on A [N, C], with two arrays to a vector, and not on W."""
-        return 2 * len(self.y) < self.num_features
+        return max(2 * len(self.y), _FEWEST_FEATURES) < self.num_features
 
     def fractions(self, column: int | np.integer) -> Float[np.ndarray, " N"]:
         """The weights of the examples for a column of the resamples, scaled to sum 1."""
