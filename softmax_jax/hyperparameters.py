@@ -65,7 +65,7 @@ class Hyperparameter(NamedTuple):
         seeds) are axes of the trials too, but each size is compiled as a program of its own.
       field: the config's field for its single value; '': the field has the same name.
       config_default: the default of that field, where it differs from `default`.
-      optimizers: those that it is for, of `train.OPTIMIZERS`; (): all of them.
+      optimizers: those that it is for, of `train.OPTIMIZERS` and 'lbfgs'; (): all of them.
     """
 
     name: str
@@ -137,6 +137,7 @@ TABLE = (
         range=Range(0),
         doc="of LBFGS: the objective gains l1 · ‖W‖₁, which makes weights exactly zero",
         off=0.0,
+        optimizers=("lbfgs",),
     ),
     Hyperparameter(
         name="l1_group",
@@ -144,6 +145,7 @@ TABLE = (
         range=Range(0),
         doc="of LBFGS: it gains l1_group · Σ_d ‖W_d‖₂, which makes features zero in all classes",
         off=0.0,
+        optimizers=("lbfgs",),
     ),
     Hyperparameter(
         name="weight_decay",

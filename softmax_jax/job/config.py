@@ -445,7 +445,7 @@ def _optimizer_problems(config):
         found.append(
             f"optimizer = {config.optimizer!r} needs a {name} above 0; without it is {without!r}"
         )
-    for name in sorted({*TRACED} - {*of_optimizer(config.optimizer)}):
+    for name in sorted({*TRACED} - {*of_optimizer(config.optimizer), *SPARSE}):
         if config.sweep[name] or field_value(config, AXES[name]) != ROWS[name].config_value:
             names = " or ".join(map(repr, ROWS[name].optimizers))
             found.append(f"{name} is for optimizer = {names}; it is {config.optimizer!r}")

@@ -320,8 +320,8 @@ def class_sums(
 def check_labels(
     shape: tuple[int, ...],
     y: Shaped[np.ndarray, "..."],
-    num_classes: int | np.integer | None,
-    fit_bias: bool | np.bool_,
+    num_classes: Any,
+    fit_bias: Any,
 ) -> int:
     """The number of classes, of features [N, D] and labels whose shapes and types are right."""
     if len(shape) != 2 or y.ndim not in (1, 2) or y.shape[:1] != shape[:1] or not len(y):

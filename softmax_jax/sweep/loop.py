@@ -445,7 +445,7 @@ def _check_solver(solver, settings, seeds, objective, validated):
 
 def _wrong_optimizer(optimizer, used):
     """The hyperparameters in use that the optimiser does not have, and the ones that it needs."""
-    others = [name for name in used if name not in of_optimizer(optimizer)]
+    others = [name for name in used if name not in (*of_optimizer(optimizer), *SPARSE)]
     wrong = {
         f"{name} is for optimizer {' or '.join(map(repr, ROWS[name].optimizers))}, and it is "
         f"{optimizer!r}: leave it out, or change the optimizer": True
