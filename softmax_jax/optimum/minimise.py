@@ -389,7 +389,8 @@ def _minimise_sparse(prepared, l2, columns, initial, tolerance, max_iterations):
         W[trial] = one.W
         found[trial] = one[1:]
     others = map(np.array, zip(*(found[trial] for trial in range(len(l2))), strict=True))
-    optimum = Optimum(W, *others, np.zeros(len(l2), np.int32))  # no passes
+    leaves = [W, *others, np.zeros(len(l2), np.int32)]  # x is in memory: no passes
+    optimum = Optimum(*leaves)
     free = (l2 == 0) & ~optimum.separable
     in_part = separable_in_part(prepared, free, columns)
     separable, converged = optimum.separable | in_part, optimum.converged & ~in_part
