@@ -256,13 +256,6 @@ def test_evaluation_by_shards_gives_the_same_metrics():
         assert_allclose(shards.metrics[name], whole.metrics[name], rtol=1e-5)
 
 
-def test_optimum_needs_all_examples_in_memory():
-    with pytest.raises(ValueError, match="read by shards"):
-        sweep.fit(in_shards(DIGITS.train, 120), None, num_epochs=9, solver=sweep.LBFGS())
-    with pytest.raises(ValueError, match="read by shards"):
-        sweep.l2_path(in_shards(DIGITS.train, 120), 3)
-
-
 # Moments.
 
 
