@@ -129,7 +129,7 @@ class SoftmaxRegression(_LinearClassifier):
     Minimises C · Σᵢ wᵢ CE(coef xᵢ + intercept, yᵢ) + ‖coef‖²/2, as scikit-learn's
     `LogisticRegression` does, by `softmax_jax.optimum`; with an l1_ratio r the penalty is
     r ‖coef‖₁ + (1 - r) ‖coef‖²/2. docs/conventions.md lists the differences.
-    Sparse input stays sparse (docs/sparse.md); with an l1_ratio it is made dense for `fit`.
+    Sparse input stays sparse (docs/sparse.md), but an l1_ratio or soft labels make it dense.
 
     Args:
       C: the inverse of the penalty; inf for none.

@@ -65,7 +65,8 @@ class Hyperparameter(NamedTuple):
         seeds) are axes of the trials too, but each size is compiled as a program of its own.
       field: the config's field for its single value; '': the field has the same name.
       config_default: the default of that field, where it differs from `default`.
-      optimizers: those that it is for, of `train.OPTIMIZERS` and 'lbfgs'; (): all of them.
+      optimizers: those that it is for, of `train.OPTIMIZERS` and 'lbfgs'; (): every
+        minibatch optimiser.
     """
 
     name: str
@@ -99,13 +100,13 @@ TABLE = (
         name="learning_rate",
         default=0.1,
         range=Range(0, low_open=True),
-        doc="of SGD: the size of a step",
+        doc="of minibatch optimisers: the size of a step",
     ),
     Hyperparameter(
         name="momentum",
         default=0.0,
         range=_BELOW_1,
-        doc="of SGD: the fraction of the previous update that is kept",
+        doc="of sgd and nesterov: the fraction of the previous update that is kept",
         off=0.0,
         optimizers=("sgd", "nesterov"),
     ),

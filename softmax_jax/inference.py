@@ -18,6 +18,7 @@ scalable estimate of the out-of-sample prediction error" (2020), for leave-one-o
 
 import dataclasses
 import html
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -493,9 +494,10 @@ def _minimised(fit):
 def leave_one_out(
     fitted: Any, X: Any, y: Any, *, sample_weight: Any = None
 ) -> Float[np.ndarray, "N C"]:
-    """Probabilities [N, C] of each training example by a model fitted without it, without refits.
+    """Probabilities [N, C] of each training example by a model fitted without it.
 
-    One step of Newton's method from the optimum θ: without example i the scores of i become
+    Few are refitted. For the others it is one step of Newton's method from the optimum θ: without
+    example i the scores of i become
 
         sᵢ + M (I − wᵢ Sᵢ M)⁻¹ wᵢ (pᵢ − yᵢ),   M = x̃ᵢ H⁻¹ x̃ᵢᵀ [C, C],   Sᵢ = diag(pᵢ) − pᵢpᵢᵀ
 
@@ -692,7 +694,11 @@ def _read(fitted, X, y, sample_weight) -> _Fit:
     if getattr(fitted, "features", None) is not None:
         names = fitted.features.names
     names = list(X.columns) if names is None and hasattr(X, "columns") else names
-    x = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
+    if host.is_sparse(X):
+        advice = "Inference needs dense features: use fewer."
+        host.require_memory(8 * math.prod(X.shape), "Sparse X as a dense array", advice)
+        X = X.toarray()
+    x = np.asarray(X)
     x = np.asarray(x, np.float64).reshape(len(x), -1)
     labels = np.asarray(y).reshape(-1)
     is_estimator = hasattr(fitted, "coef_")

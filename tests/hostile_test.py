@@ -401,13 +401,17 @@ def test_a_job_whose_files_are_deleted_does_not_end_well(environment, tmp_path, 
 # Bombs, pipes and devices.
 
 
-@pytest.mark.parametrize("num", [2**31, 2**53])
-def test_a_path_of_more_penalties_than_fit_is_refused_before_it_is_made(num, tmp_path, capfd):
+@pytest.mark.parametrize(
+    "name, num",
+    [("l2_path", 2**31), ("l2_path", 2**53), ("l1_path", 2**53), ("l1_group_path", 2**40)],
+)
+def test_a_path_of_more_penalties_than_fit_is_refused_before_it_is_made(name, num, tmp_path, capfd):
     config = default.get_config()
     config.dataset, config.train_split, config.val_split = "digits", "train[:100]", "train[100:200]"
-    config.test_split, config.optimizer, config.l2_path = "", "lbfgs", num
+    config.test_split, config.optimizer = "", "lbfgs"
+    config[name] = num
     assert run.main(config, tmp_path / "w", mode="check") == 2
-    assert_one_message(capfd.readouterr().err, f"A path of {num:,} penalties would take", "l2_path")
+    assert_one_message(capfd.readouterr().err, f"A path of {num:,} penalties would take", name)
 
 
 def test_an_idx_file_is_read_as_far_as_its_header_promises(tmp_path):

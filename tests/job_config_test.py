@@ -218,7 +218,7 @@ TWO = {"sweep__l2": (0.0, 0.1), "halving__factor": 3}
         ({"halving__factor": 3, "sweep__seed": (0, 1)}, ["there is only one"]),
         (TWO | {"num_epochs": 1}, ["halving.min_epochs must be below num_epochs = 1; it is 1"]),
         (TWO | {"halving__min_epochs": 20}, ["must be below num_epochs = 10; it is 20"]),
-        (TWO | {"optimizer": "lbfgs"}, ["halving is for SGD"]),
+        (TWO | {"optimizer": "lbfgs"}, ["halving is for minibatch optimisers"]),
         (TWO | {"early_stopping__patience": 3}, ["halving and early_stopping.patience exclude"]),
         (TWO | {"folds": 3, "outer_folds": 2}, ["halving and outer_folds exclude each other"]),
         (

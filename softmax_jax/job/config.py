@@ -428,7 +428,9 @@ def _halving_problems(config):
     if config.l2_path < 2 and all(len(axis_values(config, n)) == 1 for n in AXES if n != "seed"):
         found.append("halving compares settings, and there is only one; set halving.factor to 0")
     if config.optimizer == "lbfgs":
-        found.append("halving is for SGD; with optimizer = 'lbfgs' set halving.factor to 0")
+        found.append(
+            "halving is for minibatch optimisers; with optimizer = 'lbfgs' set halving.factor to 0"
+        )
     if max(axis_values(config, "patience")) > 0:
         found.append("halving and early_stopping.patience exclude each other; set one of them to 0")
     if config.outer_folds:

@@ -274,8 +274,7 @@ def penalties(config: ConfigDict, splits: Splits, num: int = 0) -> tuple[float, 
     """
     objective = objective_of(config)
     how = {name: getattr(objective, name) for name in ("class_weight", "standardize", "dtype")}
-    what = f"A path of {config.l2_path:,} penalties"
-    host.require_memory(_BYTES_PENALTY * config.l2_path, what, "Set a smaller l2_path.")
+    _require_path(config.l2_path, "l2")
     path = sweep.l2_path(splits.train, config.l2_path, further=_DECADES, **how)
     own, further = path[-config.l2_path :], path[: -config.l2_path][::-1]
     return own + further[: max(0, num - len(own))]
@@ -283,9 +282,17 @@ def penalties(config: ConfigDict, splits: Splits, num: int = 0) -> tuple[float, 
 
 def sparse_path(config: ConfigDict, splits: Splits, name: str) -> tuple[float, ...]:
     """The penalties of `config.l1_path` or `config.l1_group_path`, the smallest first."""
-    objective = objective_of(config)
-    how = {name: getattr(objective, name) for name in ("class_weight", "standardize", "dtype")}
-    return sweep.l1_path(splits.train, config[f"{name}_path"], group=name == "l1_group", **how)
+    objective, num = objective_of(config), config[f"{name}_path"]
+    how = {
+        option: getattr(objective, option) for option in ("class_weight", "standardize", "dtype")
+    }
+    _require_path(num, name)
+    return sweep.l1_path(splits.train, num, group=name == "l1_group", **how)
+
+
+def _require_path(num, name):
+    what = f"A path of {num:,} penalties"
+    host.require_memory(_BYTES_PENALTY * num, what, f"Set a smaller {name}_path.")
 
 
 def _prepare(config):

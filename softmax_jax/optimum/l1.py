@@ -234,7 +234,7 @@ class _Subset(NamedTuple):
 def improve(prepared, state, rows, features, tolerance, max_iterations, segment):
     """At most `segment` steps of the trials in `rows` with the weights of some features.
 
-    features [K + 1]: their numbers, padded by ones that there are not, then that of the bias.
+    features [K + 1]: their numbers, padded with ones out of range, then that of the bias.
     """
     part = jax.tree.map(lambda leaf: leaf[rows], state)
     x = prepared.features.at[features].get(mode="fill", fill_value=0)

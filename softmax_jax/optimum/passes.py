@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 from softmax_jax import checks, host, losses
 from softmax_jax.optimum import certificate, lbfgs, problem
 from softmax_jax.optimum.certificate import State
-from softmax_jax.optimum.problem import Prepared, Problem, product
+from softmax_jax.optimum.problem import Prepared, Problem, choose, product
 
 _SCORES = {"cpu": 2**21}  # of all trials in a tile
 _ACCELERATOR_SCORES = 2**28
@@ -108,7 +108,7 @@ def resident_bytes(num_examples: int, num_features: int, num_classes: int, num_t
 
 
 def passing_bytes(tile_rows: int, num_features: int, num_classes: int, num_trials: int) -> int:
-    """What passes take: three tiles of x, the scores of one, and the pairs."""
+    """What passes take: four tiles of x, the scores of one, and the pairs."""
     by_trial = num_classes * (6 * tile_rows + 100 * num_features)
     return 4 * (4 * tile_rows * num_features + num_trials * by_trial)
 
@@ -504,11 +504,7 @@ def _advance(sample, trials, sums, tolerance, max_iterations):
     """What the trials make of a pass: see `_advance_one`."""
     one = functools.partial(_advance_one, sample, tolerance, max_iterations)
     new = jax.vmap(one)(trials, sums)
-    return jax.vmap(_choose)(trials.finished, trials, new)
-
-
-def _choose(condition, a, b):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), a, b)
+    return jax.vmap(choose)(trials.finished, trials, new)
 
 
 def _advance_one(sample, tolerance, max_iterations, trial, sums):
@@ -523,7 +519,7 @@ def _advance_one(sample, tolerance, max_iterations, trial, sums):
     better = (at.loss <= old.loss) | (_bias_error(at) < _bias_error(old) / 2)
     stays = jnp.where(searching, ~good, polishing & ~better)
     accepted = at._replace(
-        memory=_choose(
+        memory=choose(
             searching,
             lbfgs.remember(old.memory, trial.t * trial.d, at.gradient - old.gradient),
             old.memory,
@@ -531,7 +527,7 @@ def _advance_one(sample, tolerance, max_iterations, trial, sums):
     )
     no_memory = jax.tree.map(jnp.zeros_like, old.memory)
     failed = old._replace(memory=no_memory, stalled=~old.memory.rho.any())
-    state = _choose(stays, _choose(searching & exhausted, failed, old), accepted)
+    state = choose(stays, choose(searching & exhausted, failed, old), accepted)
     stepped = searching & (good | exhausted)
     state = state._replace(iterations=old.iterations + stepped)
 
@@ -553,7 +549,7 @@ def _advance_one(sample, tolerance, max_iterations, trial, sums):
     shorter = going & ~better & ~exact
     proved = certificate.proven(state, worst, one, tolerance)
     judged = (due & ~rough) | (polishing & ~ask_polish & ~ask_moments & ~shorter)
-    state = _choose(judged, proved, state)
+    state = choose(judged, proved, state)
     ended = judged & (state.done | (state.iterations >= max_iterations))
 
     shift = -certificate.newton_step(means, second, state.gradient[:, -1])
@@ -570,10 +566,10 @@ def _advance_one(sample, tolerance, max_iterations, trial, sums):
         state=state, t=jnp.zeros_like(trial.t), phase=jnp.int32(_MOMENTS), tries=tries
     )
     fresh = _directed(sample, trial._replace(state=state))
-    new = _choose(searching & ~stepped, searched, fresh)
-    new = _choose(ask_polish, polish, _choose(ask_moments, ask, new))
-    new = _choose(shorter, trial._replace(t=trial.t / 4, tries=tries), new)
-    new = _choose(ended, trial._replace(state=state), new)
+    new = choose(searching & ~stepped, searched, fresh)
+    new = choose(ask_polish, polish, choose(ask_moments, ask, new))
+    new = choose(shorter, trial._replace(t=trial.t / 4, tries=tries), new)
+    new = choose(ended, trial._replace(state=state), new)
     return new._replace(finished=ended, passes=trial.passes + 1)
 
 

@@ -45,7 +45,7 @@ Wholes: TypeAlias = Sequence[int] | Integer[np.ndarray, " n"]
 
 
 class SGD(NamedTuple):
-    """Minibatch SGD, or what else takes a step for each minibatch.
+    """The minibatch optimisers: one step for each minibatch.
 
     Attributes:
       schedule: of the learning rate: 'constant', or 'cosine' or 'exponential', which decay to
@@ -196,8 +196,7 @@ def epochs(
     dimensions["optimizer"] = optimizer = "sgd" if isinstance(solver, LBFGS) else solver.optimizer
     table = _trials(settings, resamples, dimensions)
     if full:
-        swept = ("l1", "l1_group") if sparse else ()
-        shown = [name for name in swept if getattr(settings, name).any()]
+        shown = [name for name in SPARSE if getattr(settings, name).any()]
         table = table._replace(shown=("l2", *shown))
     if not (full or objective.standardize):
         warn_unstandardised(train)

@@ -329,15 +329,14 @@ def winning_setting(
       l2, learning_rate: of each setting.
       sparse: l1 + l1_group of each setting: what makes it simplest, before l2.
       larger_wins: whether the metric is one of which more is better.
-      rule: 'best': the best mean; ties go to the larger l2, then to the smaller learning rate.
-        'one_se': the simplest setting (largest l2, then smallest learning rate) whose mean is
-        within one standard error of the best mean.
+      rule: 'best': the best mean; ties go to the simplest setting: the largest l1 + l1_group, then
+        the largest l2, then the smallest learning rate. 'one_se': the simplest setting whose mean
+        is within one standard error of the best mean.
       errors: for 'one_se', the standard error of each setting's difference from the best one; None:
         that of the best one's mean serves for all.
 
     Raises:
       ValueError: an unknown rule; or 'one_se' without a standard error.
-
     """
     if rule not in SELECTION_RULES:
         raise ValueError(f"The rule must be one of {SELECTION_RULES}; it is {rule!r}.")
