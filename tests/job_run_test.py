@@ -523,6 +523,7 @@ def test_a_search_tells_when_each_setting_stopped(config, tmp_path, capsys):
     ],
     ids=["sgd", "adam with folds"],
 )
+@pytest.mark.filterwarnings("ignore:A few of the")  # the interval is not what is looked at
 def test_a_search_that_is_killed_after_any_epoch_is_resumed_to_the_same_bits(
     config, tmp_path, monkeypatch, more
 ):
