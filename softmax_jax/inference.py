@@ -121,7 +121,7 @@ def table(
     num_classes = len(fit.classes)
     if reference is None:
         shown, contrasts = range(num_classes), np.eye(num_classes) - 1 / num_classes
-    elif isinstance(reference, int | np.integer) and 0 <= reference < num_classes:
+    elif type(reference) is not bool and reference in range(num_classes):
         shown = [c for c in range(num_classes) if c != reference]
         contrasts = np.eye(num_classes)[shown] - np.eye(num_classes)[reference]
     else:
@@ -434,11 +434,13 @@ def _chi_squared(statistic, degrees):
 
 def _positions(fit, features):
     """The columns of z that the features mean."""
-    if isinstance(features, str) or not len(features):
+    listed = isinstance(features, Sequence | np.ndarray) and not isinstance(features, str)
+    if not listed or not len(features):
         raise ValueError("features must be a list of names or positions of features, not empty.")
     found = []
     for feature in features:
-        is_position = isinstance(feature, int | np.integer) and 0 <= feature < len(fit.mean)
+        whole = isinstance(feature, int | np.integer) and not isinstance(feature, bool)
+        is_position = whole and 0 <= feature < len(fit.mean)
         if not is_position and feature not in fit.features:
             raise ValueError(
                 f"The model has no feature {host.brief(feature)}; it has "
@@ -599,9 +601,12 @@ def _at_optimum(fitted, X, y, sample_weight) -> _Fit:
                 "optimum."
             )
         if moved < _SMALL:
-            break
+            return fit
         fit = fit._replace(theta=fit.theta + step)
-    return fit
+    raise ValueError(
+        "Newton's method does not settle: the classes are separable, and without a penalty the "
+        "optimum is at infinity. Fit with a penalty."
+    )
 
 
 def _newton_step(fit):
@@ -653,6 +658,8 @@ def _covariance(fit, kind, groups):
         groups, there = np.asarray(groups), fit.copies > 0
         if groups.shape != fit.y.shape:
             raise ValueError(f"groups has shape {groups.shape}; needed is [N] = {fit.y.shape}.")
+        if any(group is None or group != group for group in groups[there].tolist()):
+            raise ValueError("groups has missing values: give each example a group.")
         _, group = np.unique(groups[there], return_inverse=True)
         num_groups = group.max() + 1
         if num_groups < 2:
@@ -690,10 +697,17 @@ def _standard_errors(covariance, units, contrasts):
 
 def _read(fitted, X, y, sample_weight) -> _Fit:
     """The model and its data in float64; ValueError for what does not fit together."""
+    if not (hasattr(fitted, "coef_") or hasattr(fitted, "W")):
+        raise ValueError(f"{host.brief(fitted)} is no model that has been fitted.")
+    if np.ndim(y) == 2 and np.shape(y)[1] > 1:
+        raise ValueError("Inference needs labels y [N]; of soft labels [N, C] there is none.")
     names = getattr(fitted, "feature_names_in_", None)
     if getattr(fitted, "features", None) is not None:
         names = fitted.features.names
-    names = list(X.columns) if names is None and hasattr(X, "columns") else names
+    if hasattr(X, "columns"):
+        names = list(X.columns) if names is None else list(names)
+        if list(X.columns) != names and {*X.columns} == {*names}:
+            raise ValueError("X has its columns in another order than at the fit: sort them.")
     if host.is_sparse(X):
         advice = "Inference needs dense features: use fewer."
         host.require_memory(8 * math.prod(X.shape), "Sparse X as a dense array", advice)

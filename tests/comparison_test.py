@@ -162,8 +162,9 @@ def test_other_features_of_the_same_examples_are_compared_when_asked(jobs, tmp_p
     [
         (["RUN"], 2, "two runs or more"),
         (["RUN", "none"], 2, "none has no predictions.npz"),
-        (["RUN", "RUN", "--output=x.pdf"], 2, "must end in .png"),
-        (["RUN", "RUN", "--output=none/x.png"], 3, "cannot be written"),
+        (["RUN", "RUN"], 2, "given twice"),
+        (["RUN", "COPY", "--output=x.pdf"], 2, "must end in .png"),
+        (["RUN", "COPY", "--output=none/x.png"], 3, "cannot be written"),
         (["RUN", "DAMAGED"], 2, "predictions.npz"),
     ],
 )
@@ -172,7 +173,12 @@ def test_a_mistake_is_one_line(jobs, tmp_path, capsys, arguments, code, message)
     shutil.copytree(folder, tmp_path / "damaged")
     content = (folder / "predictions.npz").read_bytes()
     (tmp_path / "damaged" / "predictions.npz").write_bytes(content[: len(content) // 2])
-    places = {"RUN": str(folder), "DAMAGED": str(tmp_path / "damaged")}
+    shutil.copytree(folder, tmp_path / "copy")
+    places = {
+        "RUN": str(folder),
+        "COPY": str(tmp_path / "copy"),
+        "DAMAGED": str(tmp_path / "damaged"),
+    }
     capsys.readouterr()
     assert run_command(["compare", *(places.get(a, a) for a in arguments)]) == code
     out, err = capsys.readouterr()

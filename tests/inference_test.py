@@ -5,9 +5,11 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from scipy import special, stats
+from sklearn.exceptions import ConvergenceWarning
 
 from softmax_jax import SoftmaxRegression, data, inference, sweep
 
@@ -166,6 +168,9 @@ def test_classifier_of_a_run_has_the_table_of_the_estimator():
         ({"covariance": "clustered", "groups": np.zeros(7)}, "shape"),
         ({"reference": 3}, "position of a class: 0 to 2"),
         ({"reference": "b"}, "position of a class"),
+        ({"reference": True}, "position of a class"),
+        ({"covariance": "clustered", "groups": np.full(120, np.nan)}, "missing values"),
+        ({"covariance": "clustered", "groups": np.array([None] * 120)}, "missing values"),
         ({"sample_weight": np.zeros(120)}, "no examples that count"),
         ({"sample_weight": np.full(120, np.nan)}, "finite"),
     ],
@@ -189,6 +194,18 @@ def test_what_has_no_errors_is_refused():
     with pytest.raises(ValueError, match="singular"):
         inference.table(fitted(twice, y, C=np.inf), twice, y)
     inference.table(fitted(twice, y, l2=0.01), twice, y)  # the penalty holds them
+    with pytest.raises(ValueError, match="no model that has been fitted"):
+        inference.table(SoftmaxRegression(), x, y)
+    with pytest.raises(ValueError, match="labels y"):
+        inference.table(fit, x, np.eye(3)[y])
+    frame = pd.DataFrame(x, columns=["a", "b", "c"])
+    with pytest.raises(ValueError, match="another order"):
+        inference.table(fitted(frame, y, l2=0.01), frame[["b", "a", "c"]], y)
+    x, y = np.array([[0.0], [1], [2], [3]]), np.array([0, 0, 1, 1])
+    with pytest.warns(ConvergenceWarning):
+        separated = SoftmaxRegression(C=np.inf).fit(x, y)
+    with pytest.raises(ValueError, match="separable|separates"):
+        inference.table(separated, x, y)
 
 
 @pytest.mark.slow
@@ -355,6 +372,9 @@ def test_tests_of_features_are_those_of_statsmodels(features):
         ([3], "no feature 3"),
         ([-1], "no feature -1"),
         ([1, "x1"], "names one twice"),
+        ([False, True], "no feature False"),
+        (None, "a list"),
+        (1, "a list"),
     ],
 )
 def test_tests_refuse_features_that_are_none(test, features, message, untyped):  # noqa: ARG001

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy import optimize, special
+from scipy import optimize, sparse, special
 
 from softmax_jax import optimum
 from softmax_jax.optimum import Problem, certificate, minimise
@@ -246,6 +246,14 @@ def test_rounding_is_not_amplified_with_more_features_than_examples():
     other = minimise(Problem(x[order], y[order]), [1e-3], tolerance=1e-6)
     assert one.iterations == other.iterations > 15
     np.testing.assert_allclose(one.W, other.W, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array])
+def test_a_problem_needs_an_example_and_a_feature(form):
+    for shape in ((5, 0), (0, 5)):
+        y = np.arange(shape[0]) % 2
+        with pytest.raises(ValueError, match="with an example and a feature"):
+            optimum.minimise(optimum.Problem(form(np.zeros(shape)), y), [0.1])
 
 
 @pytest.mark.usefixtures("float64")

@@ -180,3 +180,13 @@ def test_estimators_refuse_what_soft_labels_cannot_be():
     one = np.eye(3)[np.zeros(40, int)]
     with pytest.raises(ValueError, match="2 classes"):
         SoftmaxRegression().fit(problem.x, one)
+
+
+@pytest.mark.parametrize("tile_rows", [None, 64])
+def test_without_a_penalty_the_weights_do_not_drift_along_what_changes_nothing(tile_rows):
+    """In float32, where a soft label sums to 1 only up to rounding."""
+    problem = soft_problem(4, num_examples=300, num_features=5, num_classes=4)
+    problem = problem._replace(x=np.asarray(problem.x, np.float32))
+    for y in (problem.y, problem.y.argmax(1)):
+        found = minimise(problem._replace(y=y), [0.0], tolerance=1e-5, tile_rows=tile_rows)
+        assert found.converged.all() and abs(found.W.mean(2)).max() < 0.1 * abs(found.W).max()

@@ -300,3 +300,11 @@ def test_a_dense_copy_that_does_not_fit_is_refused(monkeypatch):
     for model, labels in ((models[0], y), (models[1], y), (SoftmaxRegression(), np.eye(3)[y])):
         with pytest.raises(ValueError, match="Sparse X as a dense array, .* GiB of memory"):
             model.fit(x, labels)
+
+
+def test_features_whose_squares_overflow_are_refused():
+    x, y = draw(np.random.default_rng(0), 30, 200, 3)
+    x.data[0] = 1e300
+    for fit in (SoftmaxRegression().fit, lambda x, y: minimise(Problem(x, y), [0.1])):
+        with pytest.raises(ValueError, match="squares of the features overflow"):
+            fit(x, y)

@@ -185,7 +185,7 @@ def measure(
     else:
         gradient = _gradient(p, *examples)
     penalised = params.at[:, -1].set(0)
-    gradient = gradient + trial.l2 * penalised
+    gradient = problem.held(gradient + trial.l2 * penalised, trial.l2)
     mean_loss = metrics.total(fractions * loss)
     norm = jnp.linalg.norm(gradient[:, :-1])
     return trial._replace(

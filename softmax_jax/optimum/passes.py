@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 from softmax_jax import checks, host, losses
 from softmax_jax.optimum import certificate, lbfgs, problem
 from softmax_jax.optimum.certificate import State
-from softmax_jax.optimum.problem import Prepared, Problem, choose, product
+from softmax_jax.optimum.problem import Prepared, Problem, choose, held, product
 
 _SCORES = {"cpu": 2**21}  # of all trials in a tile
 _ACCELERATOR_SCORES = 2**28
@@ -580,7 +580,7 @@ def _bias_error(state):
 def _measured(state, params, sums):
     """The state at a point, with the gradient and the metrics that a pass has found."""
     penalised = params.at[:, -1].set(0)
-    gradient = sums.gradient + state.l2 * penalised
+    gradient = held(sums.gradient + state.l2 * penalised, state.l2)
     norm = jnp.linalg.norm(gradient[:, :-1])
     return state._replace(
         params=params,

@@ -218,8 +218,11 @@ def _prepare_sparse(problem):
             blocks = sparse.make_blocks(x, np.float32 if narrow else np.float64, num_classes)
     except (ValueError, IndexError) as error:
         raise ValueError(f"x is no valid sparse matrix: {error}") from error
-    for block in blocks:
-        _check_finite(block.data)
+    with np.errstate(over="ignore"):
+        for block in blocks:
+            _check_finite(block.data)
+            if not np.isfinite(np.vdot(block.data, block.data)):
+                raise ValueError("The squares of the features overflow: scale them.")
     weights = check_weights(problem.weights, len(y))
     check_resamples(problem.resamples, weights)
     priors = np.bincount(y, weights, minlength=num_classes) / weights.sum()
@@ -289,6 +292,14 @@ def residual(p: Float[Array, "C N"], y: Num[Array, "*C N"]) -> Float[Array, "C N
     return p - (y if y.ndim == 2 else (jnp.arange(len(p))[:, None] == y))
 
 
+def held(gradient: Float[Array, "C D1"], l2: Float[Array, ""]) -> Float[Array, "C D1"]:
+    """The gradient; without a penalty, less what all classes share.
+
+    That part is zero up to rounding, and nothing but a penalty holds the weights along it.
+    """
+    return gradient - jnp.where(l2 > 0, 0, gradient.mean(0))
+
+
 def as_distributions(y: Num[Array, "*C N"], num_classes: int, dtype: Any) -> Float[Array, "C N"]:
     """The one-hot vectors of labels [N]; soft labels [C, N] as they are."""
     return y if y.ndim == 2 else jax.nn.one_hot(y, num_classes, axis=0, dtype=dtype)
@@ -324,9 +335,9 @@ def check_labels(
     fit_bias: Any,
 ) -> int:
     """The number of classes, of features [N, D] and labels whose shapes and types are right."""
-    if len(shape) != 2 or y.ndim not in (1, 2) or y.shape[:1] != shape[:1] or not len(y):
+    if len(shape) != 2 or y.ndim not in (1, 2) or y.shape[:1] != shape[:1] or 0 in shape:
         raise ValueError(
-            "x must be [N, D] and y [N], or soft labels [N, C], with at least one example; got "
+            "x must be [N, D] and y [N], or soft labels [N, C], with an example and a feature; got "
             f"{shape}, {y.shape}."
         )
     if not isinstance(fit_bias, bool | np.bool_):
