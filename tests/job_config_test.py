@@ -312,7 +312,7 @@ def test_every_field_has_its_default_and_its_meaning():
         value = field_value(defaults, name)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         assert float(field.default) == value if number else field.default == str(value), name
-    assert fields["learning_rate"].meaning == "of SGD: the size of a step"
+    assert fields["learning_rate"].meaning == "of minibatch optimisers: the size of a step"
     assert fields["num_epochs"] == config.Field("10", "passes over the training examples")
     assert fields["schedule"].meaning.startswith("The rate over training: 'constant'")
     assert max(map(len, config.field_lines())) <= 100
