@@ -65,8 +65,6 @@ def compare(folders: Sequence[Path], target: Path | None = None, *, labels_alone
         raise JobError("compare needs the folders of two runs or more.")
     if target is not None and target.suffix != ".png":
         raise JobError(f"--output={target} must end in .png.")
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise JobError("compare needs different runs; one of the folders is given twice.")
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]

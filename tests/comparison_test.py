@@ -162,7 +162,6 @@ def test_other_features_of_the_same_examples_are_compared_when_asked(jobs, tmp_p
     [
         (["RUN"], 2, "two runs or more"),
         (["RUN", "none"], 2, "none has no predictions.npz"),
-        (["RUN", "RUN"], 2, "given twice"),
         (["RUN", "COPY", "--output=x.pdf"], 2, "must end in .png"),
         (["RUN", "COPY", "--output=none/x.png"], 3, "cannot be written"),
         (["RUN", "DAMAGED"], 2, "predictions.npz"),

@@ -36,7 +36,10 @@ MISTAKES = {
     ("--config=configs",): ("cannot be read", "configs"),
     (CONFIG, "--batch=3"): ("no flag --batch",),
     (CONFIG, "stray"): ("'stray' is not a flag",),
-    (CONFIG, "--config.lr=0.3"): ("no field lr", "learning_rate? (of minibatch optimisers: the size of a step)"),
+    (CONFIG, "--config.lr=0.3"): (
+        "no field lr",
+        "learning_rate? (of minibatch optimisers: the size of a step)",
+    ),
     (CONFIG, "--config.sweep.lr=1,2"): ("Did you mean sweep.learning_rate?",),
     (CONFIG, "--lr=0.3"): ("no flag --lr", "Did you mean --config.learning_rate?"),
     (CONFIG, "--config.learnin_rate=1"): ("learnin_rate", "Did you mean learning_rate?"),
