@@ -665,6 +665,8 @@ def a_command(rng, folder, number):
     names = [*RULES, *(f"sweep.{axis}" for axis in AXES), "sweep", "new", "mesh"]
     for _ in range(rng.choice((1, 2, 3))):
         name, value = rng.choice(names), rng.choice(values)
+        # Of a key that it does not know, the library would look through all 9**9 numbers.
+        key = "b''" if value.startswith("range") else value
         lines += rng.choice(
             (
                 [f"    config.{name} = {value}"],
@@ -672,7 +674,7 @@ def a_command(rng, folder, number):
                 [f"    config = {value}"],
                 [f"    raise {rng.choice(('ValueError', 'OSError', 'KeyError', 'MemoryError'))}()"],
                 [f"    raise ValueError({value})"],
-                [f"    config.update({{{value}: 1}})"],
+                [f"    config.update({{{key}: 1}})"],
                 [f"    del config['{name}']", f"    config['{name}'] = {value}"],
                 [f"  {rng.choice(('(', 'def', '1/0', 'import x', chr(0), 'é'))}"],
             )
