@@ -215,14 +215,14 @@ def _text(tested, rows):
     for one in tested:
         means = (np.average(values, weights=one.weights) for values in (one.losses, one.hits))
         measured.append([host.shown(one.name), *(f"{mean:.4f}" for mean in means)])
-    lines += ["", *_aligned(measured), ""]
+    lines += ["", *host.aligned(measured), ""]
     several = ["Holm"] * (len(rows) > 1)
     compared = [["difference", "loss", "accuracy", "McNemar p", *several]]
     for row in rows:
         cells = [_with_interval(row[n], row[f"{n}_interval"]) for n in ("loss", "accuracy")]
         values = [f"{row[name]:.3g}" for name in ("p_value", "holm")[: 1 + len(several)]]
         compared.append([host.shown(f"{row['second']} - {row['first']}"), *cells, *values])
-    lines += _aligned(compared)
+    lines += host.aligned(compared)
     if several:
         lines += [
             "",
@@ -233,14 +233,3 @@ def _text(tested, rows):
 
 def _with_interval(value, interval):
     return f"{value:+.4f} [{interval[0]:+.4f}, {interval[1]:+.4f}]"
-
-
-def _aligned(rows):
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:{'<' if k == 0 else '>'}{width}}"
-            for k, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        for cells in rows
-    ]

@@ -17,7 +17,7 @@ import time
 import traceback
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -29,6 +29,26 @@ _CONTROLS = re.compile(
 )
 _LONGEST_LINE, _MOST_LINES = 1000, 30  # of an error message
 _LONGEST_VALUE = 150  # of a value within it
+
+
+def aligned(rows: Sequence[Sequence[str]], sides: str = "<>") -> list[str]:
+    """Rows of texts as lines with aligned columns.
+
+    Args:
+      rows: as many texts in each.
+      sides: to which side each column goes, '<' or '>'; the last is that of all further ones.
+
+    >>> aligned([["run", "loss"], ["a", "0.5"]])
+    ['run  loss', 'a     0.5']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = sides.ljust(len(widths), sides[-1])[: len(widths)]
+    return [
+        "  ".join(
+            f"{text:{side}{width}}" for text, side, width in zip(row, sides, widths, strict=True)
+        )
+        for row in rows
+    ]
 
 
 def shown(text: object) -> str:

@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from scipy import linalg, special, stats
 
 from softmax_jax import host, losses
+from softmax_jax.data.dataset import html_table
 
 COVARIANCES = "observed", "HC0", "HC1", "clustered"
 _LARGEST_MOVE = 0.5  # standard errors: beyond it, the weights are not at the optimum of the data
@@ -230,27 +231,19 @@ class Summary:
         facts, tables = self._facts(), [*self._tables()]
         width = max(map(len, facts))
         lines = ["Softmax regression", *(f"  {k:{width}}  {v}" for k, v in facts.items())]
-        columns = zip(self._HEADS, *(row for _, rows in tables for row in rows), strict=True)
-        widths = [max(map(len, column)) for column in columns]
+        head, *every = host.aligned([self._HEADS, *(row for _, rows in tables for row in rows)])
         for label, rows in tables:
-            lines += ["", f"class {host.shown(label)}"]
-            for cells in ([*self._HEADS], *rows):
-                first, *others = zip(cells, widths, strict=True)
-                texts = [f"{first[0]:<{first[1]}}", *(f"{cell:>{size}}" for cell, size in others)]
-                lines.append("  " + "  ".join(texts))
+            own, every = every[: len(rows)], every[len(rows) :]
+            lines += ["", f"class {host.shown(label)}", *(f"  {line}" for line in (head, *own))]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        def table(rows, heads=()):
-            head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heads)
-            body = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
-            rest = "".join(f"<tr>{cells}</tr>" for cells in body)
-            return f"<table>{f'<tr>{head}</tr>' if heads else ''}{rest}</table>"
-
-        parts = [table(self._facts().items())]
+        facts = (map(html.escape, fact) for fact in self._facts().items())
+        lines = "".join(f"<tr><td>{name}</td><td>{text}</td></tr>" for name, text in facts)
+        parts = [f"<table>{lines}</table>"]
         for label, rows in self._tables():
             parts.append(f"<p><b>class {html.escape(host.shown(label))}</b></p>")
-            parts.append(table(rows, self._HEADS))
+            parts.append(html_table(dict(zip(self._HEADS, row, strict=True)) for row in rows))
         return "".join(parts)
 
 

@@ -97,14 +97,7 @@ def class_lines(found: dict[str, Any]) -> list[str]:
         other = row["taken_for"]
         taken = f"{_name(other)} ({row['taken_for_examples']:,.6g})" if other is not None else ""
         table.append([_name(name), f"{row['examples']:,.6g}", *cells, taken])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    sides = "<><<<<"
-    lines = [
-        "  ".join(
-            f"{cell:{side}{width}}" for cell, side, width in zip(cells, sides, widths, strict=True)
-        )
-        for cells in table
-    ]
+    lines = host.aligned(table, "<><")
     return [f"By class, on {found['on']}{what}{some}:", *(f"  {line}".rstrip() for line in lines)]
 
 
@@ -398,10 +391,8 @@ def say_leaders(config: ConfigDict, result: Result, leaders: list[dict] | None) 
     for row in leaders:
         cells = [f"{row[name]:g}" for name in axes] + [f"{row[metric]:.4f}"]
         table.append([*cells, *(f"{row['sd']:.4f}" for _ in spread)])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     intervals = ["difference", *(_apart(row) for row in leaders)]
-    for cells, interval in zip(table, intervals, strict=True):
-        line = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    for line, interval in zip(host.aligned(table, ">"), intervals, strict=True):
         console.say(f"  {line}  {interval}".rstrip())
 
 

@@ -272,9 +272,7 @@ def penalties(config: ConfigDict, splits: Splits, num: int = 0) -> tuple[float, 
 
     These are three decades below the path, for where its smallest penalty is chosen.
     """
-    objective = objective_of(config)
-    how = {name: getattr(objective, name) for name in ("class_weight", "standardize", "dtype")}
-    _require_path(config.l2_path, "l2")
+    how = _path_options(config, "l2")
     path = sweep.l2_path(splits.train, config.l2_path, further=_DECADES, **how)
     own, further = path[-config.l2_path :], path[: -config.l2_path][::-1]
     return own + further[: max(0, num - len(own))]
@@ -282,17 +280,16 @@ def penalties(config: ConfigDict, splits: Splits, num: int = 0) -> tuple[float, 
 
 def sparse_path(config: ConfigDict, splits: Splits, name: str) -> tuple[float, ...]:
     """The penalties of `config.l1_path` or `config.l1_group_path`, the smallest first."""
-    objective, num = objective_of(config), config[f"{name}_path"]
-    how = {
-        option: getattr(objective, option) for option in ("class_weight", "standardize", "dtype")
-    }
-    _require_path(num, name)
+    num, how = config[f"{name}_path"], _path_options(config, name)
     return sweep.l1_path(splits.train, num, group=name == "l1_group", **how)
 
 
-def _require_path(num, name):
+def _path_options(config, name):
+    """The objective of a path of this penalty, which must fit into the memory."""
+    num, objective = config[f"{name}_path"], objective_of(config)
     what = f"A path of {num:,} penalties"
     host.require_memory(_BYTES_PENALTY * num, what, f"Set a smaller {name}_path.")
+    return {own: getattr(objective, own) for own in ("class_weight", "standardize", "dtype")}
 
 
 def _prepare(config):

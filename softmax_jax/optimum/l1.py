@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float, Int
 from softmax_jax import checks, losses, metrics
 from softmax_jax.optimum import certificate
 from softmax_jax.optimum.problem import (
+    LEAST_PRIOR,
     Prepared,
     choose,
     gradient_at_zero,
@@ -434,7 +435,7 @@ def start(
     """The trials at their first point: `params`, or zero weights and the best bias for them."""
     num_trials, dtype = len(columns), prepared.features.dtype
     shape = len(prepared.priors), len(prepared.features)
-    bias = jnp.log(jnp.maximum(prepared.priors, 1e-35))
+    bias = jnp.log(jnp.maximum(prepared.priors, LEAST_PRIOR))
     zero = jnp.zeros((num_trials, *shape), dtype).at[:, :, -1].set(bias * prepared.fit_bias)
     unknown, false = jnp.zeros(num_trials, dtype), jnp.zeros(num_trials, bool)
     state = State(

@@ -22,6 +22,7 @@ from softmax_jax.optimum import certificate, lbfgs, passes
 from softmax_jax.optimum import l1 as lasso
 from softmax_jax.optimum.certificate import State
 from softmax_jax.optimum.problem import (
+    LEAST_PRIOR,
     Prepared,
     Problem,
     as_distributions,
@@ -77,8 +78,7 @@ def _start(prepared, l2, column, params):
     num_classes, dtype = len(prepared.priors), fractions.dtype
     labels = as_distributions(y, num_classes, dtype)
     priors = jnp.where(prepared.fit_bias, (labels * fractions).sum(1), 1 / num_classes)
-    # The best bias of a class without examples is -inf; log 1e-35 has the same effect.
-    bias = jnp.where(prepared.fit_bias, jnp.log(jnp.maximum(priors, 1e-35)), 0)
+    bias = jnp.where(prepared.fit_bias, jnp.log(jnp.maximum(priors, LEAST_PRIOR)), 0)
     zero = jnp.zeros((num_classes, len(prepared.features)), dtype).at[:, -1].set(bias)
     at_zero = product((priors[:, None] - labels) * fractions, prepared.features.T)
     false, unknown = jnp.zeros((), bool), jnp.zeros((), dtype)
@@ -390,11 +390,7 @@ def _minimise_sparse(prepared, l2, columns, initial, tolerance, max_iterations):
         found[trial] = one[1:]
     others = map(np.array, zip(*(found[trial] for trial in range(len(l2))), strict=True))
     leaves = [W, *others, np.zeros(len(l2), np.int32)]  # x is in memory: no passes
-    optimum = Optimum(*leaves)
-    free = (l2 == 0) & ~optimum.separable
-    in_part = separable_in_part(prepared, free, columns)
-    separable, converged = optimum.separable | in_part, optimum.converged & ~in_part
-    return optimum._replace(separable=separable, converged=converged)
+    return _with_separation(Optimum(*leaves), prepared, l2 == 0, columns)
 
 
 def waves(leaders: Int[np.ndarray, " T"]) -> list[list[tuple[int, int]]]:
@@ -451,8 +447,12 @@ def iterate(
 def report(prepared: Prepared, state: State | lasso.State) -> Optimum:
     """The current trials, in the coordinates of x; for l2 = 0, also what is separable in part."""
     found = _report(prepared, state, np.zeros(len(state.column), np.int32))
-    free = state.free & ~found.separable
-    in_part = separable_in_part(prepared, free, np.asarray(state.column))
+    return _with_separation(found, prepared, state.free, np.asarray(state.column))
+
+
+def _with_separation(found, prepared, free, columns):
+    """The optima, with those that are `free` of a penalty and separable in part found out."""
+    in_part = separable_in_part(prepared, free & ~found.separable, columns)
     separable, converged = found.separable | in_part, found.converged & ~in_part
     return found._replace(separable=separable, converged=converged)
 

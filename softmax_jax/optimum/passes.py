@@ -163,8 +163,7 @@ def prepare(given: Problem, num_trials: int = 1, tile_rows: int | None = None) -
     """
     host.begin()
     table, y = _as_table(given.x), np.asarray(given.y)
-    if table.dtype.kind in "cOSUMm":
-        raise ValueError(f"x must be real numbers; it is {table.dtype} {list(table.shape)}.")
+    problem.check_type(table)
     num_classes = problem.check_labels(table.shape, y, given.num_classes, given.fit_bias)
     weights = problem.check_weights(given.weights, len(y))
     dtype = problem.dtype_of(table.dtype)
@@ -377,8 +376,7 @@ def start(
     Args: as those of `minimise.start`, and the limits of `iterate`.
     """
     dtype, (C, D) = own.sample.features.dtype, (own.priors.shape[1], own.table.shape[1])
-    # The best bias of a class without examples is -inf; log 1e-35 has the same effect.
-    bias = np.log(np.maximum(own.priors[columns], 1e-35)) * bool(own.sample.fit_bias)
+    bias = np.log(np.maximum(own.priors[columns], problem.LEAST_PRIOR)) * bool(own.sample.fit_bias)
     zero = np.concatenate([np.zeros((len(l2), C, D)), bias[:, :, None]], 2).astype(dtype)
     at_zero = pass_over(own, jnp.asarray(zero), columns)
     own_params = jnp.asarray(zero if params is None else params)

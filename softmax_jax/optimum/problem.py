@@ -169,7 +169,7 @@ def prepare(problem: Problem) -> Prepared | Sparse:
     if host.is_sparse(problem.x):
         return _prepare_sparse(problem)
     x, y = checks.as_array(problem.x), np.asarray(problem.y)
-    _check_type(x)
+    check_type(x)
     x, shift = _shifted(x, problem.fit_bias)
     with np.errstate(over="ignore"):  # what becomes infinite is refused
         x = x.astype(dtype_of(x.dtype), copy=False)
@@ -208,7 +208,7 @@ def prepare(problem: Problem) -> Prepared | Sparse:
 def _prepare_sparse(problem):
     """As `prepare`: one copy of x, feature by feature."""
     x, y = problem.x, np.asarray(problem.y)
-    _check_type(x)
+    check_type(x)
     if y.ndim > 1:
         raise ValueError("With sparse x, y must be labels [N]: of soft labels give x.toarray().")
     num_classes = check_labels(x.shape, y, problem.num_classes, problem.fit_bias)
@@ -231,7 +231,8 @@ def _prepare_sparse(problem):
     return Sparse(blocks, y.astype(np.int64), weights, resamples, priors, bool(problem.fit_bias))
 
 
-def _check_type(x):
+def check_type(x: Any) -> None:
+    """Raises ValueError unless x has a type of real numbers."""
     if x.dtype.kind in "cOSUMm":
         raise ValueError(f"x must be real numbers; it is {x.dtype} {list(x.shape)}.")
 
@@ -248,6 +249,8 @@ def dtype_of(given: Any) -> np.dtype:
     return np.dtype(dtype if wide else np.float32)
 
 
+# The best bias of a class without examples is -inf; the logarithm of this has the same effect.
+LEAST_PRIOR = 1e-35
 _KEPT = 1e-5  # of a column's standard deviation: what float32 may round away
 _SHIFTED_BY = 4096  # examples that tell where a column lies
 

@@ -83,11 +83,8 @@ def l2_path(
     """
     checks.check_whole("further", further, 0, 30)
     train = leave_out_absent(train)
-    options = {"standardize": standardize, "dtype": dtype}
-    by_class = class_weights(train, class_weight)
-    data, _, _ = make_inputs(train, None, class_weight=by_class, centred=True, **options)
     total = float(example_weights(train).sum())
-    prepared = prepare(data.train)
+    prepared = _prepared(train, class_weight, standardize, dtype)
     if isinstance(prepared, passes.Passing):
         prepared = prepared.sample
     path = optimum.l2_path(prepared, num, total_weight=total)
@@ -124,12 +121,17 @@ def l1_path(
     if train.shard_size is not None:
         raise ValueError(SPARSE_BY_SHARDS)
     train = leave_out_absent(train)
+    prepared = cast(optimum.Prepared, _prepared(train, class_weight, standardize, dtype))
+    path = optimum.l1_path(prepared, num, group=group, ratio=ratio)
+    return tuple(float(f"{penalty:.3g}") for penalty in path[::-1])
+
+
+def _prepared(train, class_weight, standardize, dtype):
+    """The training set in the form of the solver, for a path of penalties."""
     options = {"standardize": standardize, "dtype": dtype}
     by_class = class_weights(train, class_weight)
     data, _, _ = make_inputs(train, None, class_weight=by_class, centred=True, **options)
-    prepared = cast(optimum.Prepared, prepare(data.train))
-    path = optimum.l1_path(prepared, num, group=group, ratio=ratio)
-    return tuple(float(f"{penalty:.3g}") for penalty in path[::-1])
+    return prepare(data.train)
 
 
 class _Rows:
